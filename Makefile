@@ -1,0 +1,46 @@
+# make demo   install and run the whole loop on the village; prints where the report is
+# make test   install, lint, types, all tests
+# make check  lint and types only, under a minute
+# make proof  every acceptance measurement (about an hour and a half); writes docs/proof.json and docs/results.md
+# Everything lives in .venv and runs/; each target may be called again and only does what is missing.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+OUT ?= runs/demo
+SEED ?= 0
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := .venv/.installed
+INSTALLED_DEV := .venv/.installed-dev
+
+.PHONY: demo test check proof clean
+.DELETE_ON_ERROR:
+
+demo: $(INSTALLED)
+	$(BIN)/trimtab demo --out $(OUT) --seed $(SEED)
+	@echo "report: $(abspath $(OUT))/report.html"
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED_DEV)
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+proof: $(INSTALLED_DEV)
+	$(BIN)/python bench/proof.py
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; install one or set PYTHON=/path/to/python"; exit 2; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(PIP) install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

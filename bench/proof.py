@@ -1,0 +1,141 @@
+"""Makes the acceptance measurements and writes docs/proof.json and docs/results.md; `make proof`.
+
+Each measurement is a command anyone can run; what it measured stands beside it with the commit. docs/results.md is made from
+docs/proof.json alone, and a test fails when the two differ, so no figure there can be typed by hand.
+
+    python bench/proof.py [demo base english ...]     run these parts (all when none is named), then write both files
+    python bench/proof.py --render                    only docs/results.md, from docs/proof.json
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+PROOF, RESULTS = ROOT / "docs" / "proof.json", ROOT / "docs" / "results.md"
+RUNS = ROOT / "runs" / "proof"
+SEEDS = (0, 1, 2)
+
+
+def trimtab(*words: str) -> tuple[str, float]:
+    """Runs the command; returns it as one writes it, and its seconds."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "trimtab", *words], cwd=ROOT, check=True)
+    return "trimtab " + " ".join(words), time.monotonic() - began
+
+
+def demo() -> dict[str, Any]:
+    """The village demo for three seeds."""
+    out = {}
+    for seed in SEEDS:
+        folder = RUNS / f"demo-{seed}"
+        command, _ = trimtab("demo", "--seed", str(seed), "--out", str(folder.relative_to(ROOT)))
+        recipe = json.loads((folder / "recipe.json").read_text())
+        seconds = {"wall_seconds": recipe["wall_seconds"], "peak_memory_bytes": recipe["peak_memory_bytes"]}
+        out[f"demo seed {seed}"] = {"command": command, **seconds, "results": json.loads((folder / "results.json").read_text())}
+    return out
+
+
+def base() -> dict[str, Any]:
+    """The shipped base model, made again: how far the two are apart on held-out text."""
+    folder = RUNS / "base"
+    command, seconds = trimtab("run", "village-base", "--out", str(folder.relative_to(ROOT)))
+    made = final_loss(folder / "base" / "metrics.jsonl")
+    shipped = json.loads((ROOT / "trimtab/village/base/made.json").read_text())["eval_loss"]
+    return {"base": {"command": command, "wall_seconds": seconds, "eval_loss": made, "shipped_eval_loss": shipped}}
+
+
+def english() -> dict[str, Any]:
+    """The English recipe on real files, at full scale; the HH-RLHF pairs are split by position into 90 and 10 %."""
+    import gzip
+
+    folder = RUNS / "english-data"
+    folder.mkdir(parents=True, exist_ok=True)
+    with gzip.open(DATA / "preferences/hh_harmless.jsonl.gz", "rt", encoding="utf-8") as lines:
+        pairs = list(lines)
+    for name, part in (("train", [p for i, p in enumerate(pairs) if i % 10]), ("held_out", pairs[::10])):
+        (folder / f"{name}.jsonl").write_text("".join(part), encoding="utf-8")
+    words = [
+        f"text={DATA}/text/novels", f"demonstrations={DATA}/demonstrations/short_instructions.json",
+        f"comparisons={folder}/train.jsonl", f"held_out={folder}/held_out.jsonl",
+        f"prompts={DATA}/demonstrations/short_instructions.json",
+    ]  # fmt: skip
+    out = RUNS / "english"
+    _, seconds = trimtab("run", "english", *words, "--out", str(out.relative_to(ROOT)))
+    shown = "trimtab run english text=novels demonstrations=short_instructions.json "
+    shown += "comparisons=hh_harmless (90 %) held_out=hh_harmless (10 %)"
+    return {"english": {"command": shown, "wall_seconds": seconds, "results": json.loads((out / "results.json").read_text())}}
+
+
+def final_loss(metrics: Path) -> float:
+    """The last eval/loss of a run."""
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return [row["value"] for row in rows if row["name"] == "eval/loss"][-1]
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {"demo": demo, "base": base, "english": english}
+
+
+def render(proof: Mapping[str, Any]) -> str:
+    """docs/results.md from docs/proof.json."""
+    lines = ["# Results", "", "Made from `docs/proof.json` by `bench/proof.py`; not edited by hand. Intervals are 95 %.", ""]
+    for name, entry in proof.items():
+        lines += [f"## {name}", "", f"`{entry['command']}`, commit {entry['commit']}, {entry['wall_seconds'] / 60:.1f} minutes"]
+        lines[-1] += f", peak memory {entry['peak_memory_bytes'] / 1e9:.1f} GB." if "peak_memory_bytes" in entry else "."
+        lines.append("")
+        if "eval_loss" in entry:
+            shipped = f"of the shipped weights {entry['shipped_eval_loss']:.4f}"
+            lines += [f"Held-out loss {entry['eval_loss']:.4f}; {shipped} nats per token.", ""]
+        if "results" in entry:
+            lines += table(entry["results"])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def table(results: Mapping[str, Any]) -> list[str]:
+    """One evaluation's results as a table and a sentence."""
+    columns = [("gold", "score", 1), ("win_rate", "win rate %", 100), ("invented", "invented %", 100)]
+    columns += [("told_secret", "secrets told %", 100), ("words", "words", 1), ("kl", "KL", 1), ("reward", "reward", 1)]
+    lines = ["| model | " + " | ".join(title for _, title, _ in columns) + " |", "|" + "---|" * (len(columns) + 1)]
+    for model in results["models"]:
+        lines.append(f"| {model['title']} | " + " | ".join(cell(model["figures"].get(k), f) for k, _, f in columns) + " |")
+    for pair, figures in results.get("paired", {}).items():
+        if pair.startswith(("dpo-", "ppo-")):
+            changes = [f"{k} {cell(figures.get(k), f)}" for k, _, f in columns if figures.get(k)]
+            lines += ["", f"Paired difference {pair}: {'; '.join(changes)}."]
+    quality = results.get("reward_model")
+    if quality:
+        said = [f"accuracy {cell(quality['accuracy'], 100)} % on {quality['pairs']} held-out pairs"]
+        said.append(f"longest answer {cell(quality['longest'], 100)} %")
+        if quality.get("labeler_agreement"):
+            said.append(f"two labelers agree on {cell(quality['labeler_agreement'], 100)} %")
+        lines += ["", f"Reward model: {'; '.join(said)}."]
+    return [*lines, ""]
+
+
+def cell(figure: Mapping[str, Any] | None, factor: int) -> str:
+    """``62.1 [57.0, 67.2]``."""
+    if not figure or figure.get("value") is None:
+        return "-"
+    digits = 1 if factor == 100 else 2
+    value = f"{figure['value'] * factor:.{digits}f}"
+    return value if figure.get("low") is None else f"{value} [{figure['low'] * factor:.{digits}f}, {figure['high'] * factor:.{digits}f}]"
+
+
+def main(words: list[str]) -> None:
+    """Runs the named parts and writes both files."""
+    proof = json.loads(PROOF.read_text()) if PROOF.exists() else {}
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    for name in [] if words == ["--render"] else words or list(PARTS):
+        for title, entry in PARTS[name]().items():
+            proof[title] = {"commit": commit, **entry}
+            PROOF.write_text(json.dumps(proof, indent=1) + "\n")
+    RESULTS.write_text(render(proof))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,126 @@
+"""Bad input: one line that says what to write instead, exit status 2, no traceback, nothing half-written."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trimtab.cli import main
+from trimtab.training import checkpoint
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line with which ``arguments`` are refused."""
+    status = main(list(arguments))
+    said = capsys.readouterr()
+    assert status == 2, said
+    assert "Traceback" not in said.err
+    lines = [line for line in said.err.splitlines() if line.startswith("trimtab: ")]
+    assert len(lines) == 1, said.err
+    return lines[0]
+
+
+def test_missing_file(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "sft", f"model={workshop}/base", "data=nowhere.jsonl", f"out={tmp_path}/run")
+    assert "nowhere.jsonl" in line and "no such file" in line
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_wrong_field_names_file_and_line(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = (workshop / "world/demonstrations.jsonl").read_text(encoding="utf-8").splitlines()
+    broken = {key: value for key, value in json.loads(rows[1]).items() if key != "completion"}
+    file = tmp_path / "demonstrations.jsonl"
+    file.write_text(f"{rows[0]}\n{json.dumps(broken)}\n", encoding="utf-8")
+    assert f"{file}:2" in refused(capsys, "sft", f"model={workshop}/base", f"data={file}", f"out={tmp_path}/run")
+
+
+def test_ranking_of_the_wrong_length(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "rankings.jsonl"
+    row = {"id": "1", "messages": [{"role": "user", "content": "Hi"}], "completions": [{"text": "a"}, {"text": "b"}]}
+    file.write_text(json.dumps({**row, "ranks": [1, 2]}) + "\n" + json.dumps({**row, "ranks": [1, 2, 3]}) + "\n")
+    line = refused(capsys, "reward", f"model={workshop}/base", f"data={file}", f"out={tmp_path}/run")
+    assert f"{file}:2" in line and "3 entries for 2 completions" in line
+
+
+def test_model_folder_without_a_tokenizer(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(workshop / "base/model", tmp_path / "bare")
+    for path in (tmp_path / "bare").glob("tokenizer*"):
+        path.unlink()
+    data = f"data={workshop}/world/demonstrations.jsonl"
+    assert "no tokenizer" in refused(capsys, "sft", f"model={tmp_path}/bare", data, f"out={tmp_path}/run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["sft", "learning_rat=3"], "unknown key 'learning_rat'"),
+        (["dpo", "beto=0.1"], "did you mean 'beta'?"),
+        (["sft", "lr=fast"], "lr is"),
+        (["sft", "data=x.jsonl"], "model= is missing"),
+        (["sft", "model=/nowhere/at/all", "data=x.jsonl"], "no such model folder"),
+        (["speak"], "No such command"),
+        (["run", "no-such-recipe"], "no-such-recipe"),
+        (["config", "nothing"], "no verb 'nothing'"),
+        (["rank", "answers.jsonl", "--by", "nobody"], "no such file"),
+    ],
+)
+def test_mistyped_options(
+    arguments: list[str], hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert hint in refused(capsys, *arguments)
+
+
+def test_another_run_in_the_folder_is_not_overwritten(
+    workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"model={workshop}/base", f"data={workshop}/world/demonstrations.jsonl", f"out={tmp_path}/run", "steps=1", "threads=1"]
+    assert main(["sft", *words]) == 0
+    before = (tmp_path / "run/metrics.jsonl").read_bytes()
+    assert "another run" in refused(capsys, "sft", *words, "lr=0.5")
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
+
+
+def test_full_disk_keeps_the_last_checkpoint(
+    workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [f"model={workshop}/base", f"data={workshop}/world/demonstrations.jsonl", f"out={tmp_path}/run"]
+    words += ["steps=4", "save_every=1"]
+    real, calls = os.fsync, []
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) > 30:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    assert "the disk is full" in refused(capsys, "sft", *words, "threads=1")
+    monkeypatch.setattr(checkpoint.os, "fsync", real)
+    assert main(["sft", *words, "threads=1"]) == 0, "the same command goes on once there is room"
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "done"
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(workshop: Path, tmp_path: Path) -> None:
+    words = ["sft", f"model={workshop}/base", f"data={workshop}/world/demonstrations.jsonl", f"out={tmp_path}/run"]
+    words += ["steps=400", "threads=1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "trimtab", *words], env=environment, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run/metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and '"step": 3' in metrics.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 2 and "Traceback" not in said, said
+    assert "the same command goes on" in said
+    info = json.loads((tmp_path / "run/run.json").read_text())
+    assert info["status"] == "interrupted"
+    assert checkpoint.latest(tmp_path / "run/checkpoints") is not None

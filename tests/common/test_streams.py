@@ -1,0 +1,64 @@
+"""Seeded streams, progress lines, memory figures."""
+
+import numpy as np
+import pytest
+
+from trimtab.common.memory import keep_freed_memory, peak_bytes
+from trimtab.common.progress import Progress, clock, format_numbers
+from trimtab.common.rng import generator, seed_for
+
+
+def test_streams_are_the_same_everywhere_and_forever() -> None:
+    """A known answer: a changed derivation would change every experiment."""
+    assert (seed_for(0), seed_for(0, "labeler", "p1")) == (4246866556266386882, 5074397187031892424)
+    assert generator(3, "a").random(2).tolist() == pytest.approx([0.39820028, 0.98183905], abs=1e-8)
+
+
+def test_streams_differ_by_seed_name_and_order_and_names_do_not_run_together() -> None:
+    seeds = [
+        seed_for(0, "a"),
+        seed_for(1, "a"),
+        seed_for(0, "b"),
+        seed_for(0, "a", "b"),
+        seed_for(0, "b", "a"),
+        seed_for(0, "ab"),
+    ]
+    assert len(set(seeds)) == len(seeds)
+    assert seed_for(0, 1) == seed_for(0, "1")  # a prompt id may be a number
+
+
+def test_streams_are_independent_of_each_other_and_of_numpys_global_state() -> None:
+    np.random.seed(0)
+    first = generator(0, "x").random(1000)
+    np.random.seed(1)
+    assert np.array_equal(generator(0, "x").random(1000), first)
+    assert abs(float(np.corrcoef(first, generator(0, "y").random(1000))[0, 1])) < 0.1
+
+
+def test_clock_and_numbers() -> None:
+    assert [clock(s) for s in (0, 59.4, 75, 3600, 3725)] == ["0:00", "0:59", "1:15", "1:00:00", "1:02:05"]
+    assert format_numbers({"loss": 0.12345, "kl": 4.5}) == "loss 0.1235  kl 4.5"
+
+
+def test_plain_lines_when_the_output_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("sft", total=4, done=1) as bar:
+        bar.advance(loss=2.0)
+        bar.advance(2, loss=1.0, by=3.0)  # a metric may have any name
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("sft: 4/4 steps in 0:0") and lines[-1].endswith("loss 1  by 3")
+
+
+def test_an_error_ends_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError), Progress("x", total=2):
+        raise RuntimeError
+    assert capsys.readouterr().err == ""
+
+
+def test_memory_is_in_bytes_and_only_grows() -> None:
+    before = peak_bytes()
+    block = np.ones(40_000_000, dtype=np.uint8)
+    assert 10e6 < before <= peak_bytes() < 1e12 and block.sum() == 40_000_000
+
+
+def test_the_allocator_setting_may_be_asked_for_twice() -> None:
+    assert keep_freed_memory() == keep_freed_memory()

@@ -1,0 +1,115 @@
+"""Running a method in its folder: what is refused before anything is loaded, what a run leaves behind."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import TEXT, read_lines, save_tiny_policy, write_lines
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from trimtab.common.errors import UserError
+from trimtab.common.files import read_json
+from trimtab.feedback.protocol import Feedback
+from trimtab.methods import build
+from trimtab.methods.build import methods, need, run
+
+
+def no_rewards(name: str) -> Feedback:
+    raise AssertionError(f"nobody asked for {name}")
+
+
+def demonstrations(path: Path, count: int = 6) -> Path:
+    rows = [
+        {"id": f"d{i}", "messages": [{"role": "user", "content": f"say {i}"}], "completion": TEXT[i]}
+        for i in range(count)
+    ]
+    return write_lines(path, rows)
+
+
+@pytest.mark.parametrize("name", sorted(methods()))
+def test_a_missing_option_is_refused_before_anything_is_loaded(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each needed option in turn is left out; the others point to places that do not exist and would fail if they were read."""
+    module = methods()[name]
+    for loader in ("load_policy", "load_scorer", "load_tokenizer", "read_text"):
+        if hasattr(module, loader):
+            monkeypatch.setattr(module, loader, lambda *a, **k: pytest.fail("loaded before the options were checked"))
+    needed = {"pretrain": ["data"], "ppo": ["model", "data", "reward"]}.get(name, ["model", "data"])
+    for missing in needed:
+        given = {option: "no/such/place/at-all" for option in needed if option != missing}
+        config = module.Config(out=str(tmp_path / missing), **given)
+        with pytest.raises(UserError, match=rf"^{missing}= is missing: \w+"):
+            run(name, config, no_rewards)
+
+
+def test_need_names_the_first_option_that_is_empty() -> None:
+    config = methods()["sft"].Config(model="a")
+    need(config, "model")
+    with pytest.raises(UserError, match="^data= is missing: training records"):
+        need(config, "model", "data")
+
+
+@pytest.fixture(scope="module")
+def sft_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("sft")
+    data = demonstrations(place / "demos.jsonl")
+    run("sft", sft_config(place, data), no_rewards)
+    return place
+
+
+def sft_config(place: Path, data: Path, **options: Any) -> Any:
+    if not (place / "policy").exists():
+        save_tiny_policy(place / "policy")
+    settings = {"steps": 20, "batch_size": 6, "lr": 1e-2}
+    return methods()["sft"].Config(
+        model=str(place / "policy"), data=str(data), out=str(place / "run"), **{**settings, **options}
+    )
+
+
+def test_a_run_leaves_a_model_that_plain_transformers_loads_and_that_learnt(sft_run: Path) -> None:
+    folder = sft_run / "run"
+    assert read_json(folder / "run.json")["status"] == "done" and (folder / "results.json").exists()
+    losses = [row["value"] for row in read_lines(folder / "metrics.jsonl") if row["name"] == "loss"]
+    assert len(losses) == 20 and losses[-1] < 0.3 * losses[0]
+    model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "say 0"}], add_generation_prompt=True, return_tensors="pt"
+    )
+    ids = ids if isinstance(ids, torch.Tensor) else ids["input_ids"]
+    first = model(input_ids=ids).logits[0, -1].argmax()
+    assert tokenizer.decode(first).strip() and TEXT[0].startswith(tokenizer.decode(first).strip())
+
+
+def test_a_finished_run_is_not_run_again(
+    sft_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "train", lambda *a: pytest.fail("trained again"))
+    run("sft", sft_config(sft_run, sft_run / "demos.jsonl"), no_rewards)
+    assert "already done" in capsys.readouterr().out
+
+
+def test_epochs_decide_the_steps_when_none_are_given(tmp_path: Path) -> None:
+    """6 demonstrations, batches of 4, 2 epochs: 3 steps."""
+    run("sft", sft_config(tmp_path, demonstrations(tmp_path / "d.jsonl"), steps=0, epochs=2, batch_size=4), no_rewards)
+    assert {row["step"] for row in read_lines(tmp_path / "run" / "timing.jsonl")} == {1, 2, 3}
+
+
+def test_a_command_that_failed_at_once_can_be_mended_in_the_same_folder(tmp_path: Path) -> None:
+    """A missing file, then the right one: the folder holds no checkpoint, so it belongs to nobody yet."""
+    good = demonstrations(tmp_path / "d.jsonl")
+    with pytest.raises(UserError, match="nowhere.jsonl"):
+        run("sft", sft_config(tmp_path, tmp_path / "nowhere.jsonl", steps=1), no_rewards)
+    assert read_json(tmp_path / "run" / "run.json")["status"] == "failed"
+    run("sft", sft_config(tmp_path, good, steps=1), no_rewards)
+    assert read_json(tmp_path / "run" / "run.json")["status"] == "done"
+
+
+def test_trees_that_do_not_fit_are_dropped_and_none_left_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="d.jsonl: nothing to train on is left"):
+        run("sft", sft_config(tmp_path, demonstrations(tmp_path / "d.jsonl"), max_length=3), no_rewards)
+    assert "6 dropped: longer than max_length" in capsys.readouterr().out

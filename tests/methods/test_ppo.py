@@ -1,0 +1,199 @@
+"""PPO's iteration taken apart: what the first ratio and KL are, what shaped rewards sum to, where the controller moves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import randomise, save_tiny_policy
+
+from trimtab.data.template import Renderer
+from trimtab.feedback.protocol import Rule
+from trimtab.methods.ppo import PPO, Config, KLControl, tree_lengths
+from trimtab.models.load import load_policy, load_scorer, load_tokenizer
+from trimtab.records import Message, Prompt
+from trimtab.sampling.engine import NativeEngine
+from trimtab.training.method import MicroBatch, State
+from trimtab.trees import PromptTree
+
+TEXTS = ["the cat", "a dog", "near", "the old mill", "saw"]
+PROMPTS = [Prompt(f"p{i}", (Message("user", text),)) for i, text in enumerate(TEXTS)]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_policy(tmp_path_factory.mktemp("ppo") / "policy")
+
+
+def answer_score(prompt: Prompt, text: str) -> float:
+    return float(len(text)) - 3 * text.count("e")
+
+
+def make(start: Path, *, other_reference: bool = False, **options: Any) -> PPO:
+    settings = {
+        "batch_size": 4,
+        "num_completions": 3,
+        "max_tokens": 7,
+        "minibatch_size": 2,
+        "micro_batch_tokens": 50,
+        "seed": 1,
+    }
+    config = Config(**{**settings, **options})
+    policy, value, reference = load_policy(start), load_scorer(start), load_policy(start)
+    torch.nn.init.normal_(value.score.weight, generator=torch.Generator().manual_seed(3))
+    if other_reference:
+        randomise(reference, seed=9)
+    renderer = Renderer(load_tokenizer(start))
+    trees = [PromptTree(tuple(renderer.prompt(p)), (), key=p.id) for p in PROMPTS]
+    return PPO(
+        config, policy=policy, value=value, reference=reference, engine=NativeEngine(policy, renderer.end_id),
+        reward=Rule(answer_score), gold=Rule(answer_score, "gold"), prompts=PROMPTS, trees=trees, renderer=renderer,
+    )  # fmt: skip
+
+
+def first_epoch(method: PPO) -> list[list[MicroBatch]]:
+    steps = [list(step) for step in method.batches(State(0, 1))]
+    return steps[: len(steps) // method.config.epochs_per_batch]
+
+
+def test_before_the_first_update_the_ratio_is_one_and_the_kl_zero(start: Path) -> None:
+    """The same modules sample, score and are the reference: log-ratio to the reference exactly 0, ratio 1 to 1e-5."""
+    method = make(start)
+    for step in first_epoch(method):
+        for batch in step:
+            metrics = method.loss(batch)[1]
+            count = metrics["ratio_mean"][1]
+            assert metrics["ratio_mean"][0] / count == pytest.approx(1, abs=1e-5)
+            assert abs(metrics["approx_kl"][0]) <= 1e-8 * count and metrics["clipfrac"][0] == 0
+    logged = method.after(State(1, 1))
+    assert logged["kl/reference"] == 0.0 and logged["kl/per_token"] == 0.0
+    assert logged["engine/max_diff"] <= 1e-4 and logged["reward/gold"] == logged["reward/rule"]
+
+
+def test_shaped_rewards_sum_to_the_score_minus_beta_times_the_log_ratio(start: Path) -> None:
+    """gamma = lambda = 1: the return of a completion's first token is r - [cut] * cut_penalty - beta * log(pi / pi_ref)."""
+    method = make(start, other_reference=True, beta=0.3, gae_lambda=1.0, gamma=1.0, cut_penalty=2.5)
+    rollouts = method.rollouts([0, 1, 2, 3], 0)
+    tokens = method.score_rollouts([r.tree for r in rollouts])
+    cuts = 0
+    for i, (rollout, said) in enumerate(zip(rollouts, tokens, strict=True)):
+        lengths = tree_lengths(rollout.tree)
+        firsts = lengths.cumsum(0) - lengths
+        ratios = (said.logprobs - said.reference_logprobs).split(lengths.tolist())
+        for completion, first, ratio in zip(rollout.tree.completions, firsts.tolist(), ratios, strict=True):
+            cut = completion[-1] != method.renderer.end_id
+            cuts += cut
+            score = answer_score(PROMPTS[i], method.renderer.decode(completion))
+            assert abs(float(ratio.sum())) > 0.1
+            assert float(rollout.returns[first]) == pytest.approx(
+                score - 2.5 * cut - 0.3 * float(ratio.sum()), abs=1e-3
+            )
+    assert cuts > 0
+    every = torch.cat([r.advantages for r in rollouts])
+    assert float(every.mean()) == pytest.approx(0, abs=1e-5) and float(every.std(correction=0)) == pytest.approx(
+        1, abs=1e-4
+    )
+
+
+def test_the_logged_kl_is_per_completion(start: Path) -> None:
+    method = make(start, other_reference=True)
+    rollouts = method.rollouts([0, 1], 0)
+    tokens = method.score_rollouts([r.tree for r in rollouts])
+    total = sum(float((t.logprobs - t.reference_logprobs).sum()) for t in tokens)
+    logged = method.after(State(1, 1))
+    assert logged["kl/reference"] == pytest.approx(total / 6, rel=1e-5)
+    assert logged["kl/per_token"] == pytest.approx(total / sum(len(t.logprobs) for t in tokens), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kl", "factor"),
+    [
+        (2.0, 1 + 0.2 * 12 / 60),
+        (0.5, 1 - 0.2 * 12 / 60),
+        (1.0, 1.0),
+        (1.1, 1 + 0.1 * 12 / 60),
+        (-3.0, 1 - 0.2 * 12 / 60),
+    ],
+)
+def test_the_controller_moves_beta_towards_the_target(start: Path, kl: float, factor: float) -> None:
+    """Target 1, horizon 60, 4 prompts x 3 answers = 12: error kl - 1 clipped to 0.2, beta * (1 + error * 12 / 60)."""
+    method = make(start, beta=0.1, kl=KLControl(target=1.0, horizon=60))
+    method._kl = kl
+    assert method.after(State(1, 1))["beta"] == 0.1  # what this iteration was trained with
+    assert method.beta == pytest.approx(0.1 * factor)
+    other = make(start, beta=0.1)
+    other.load_state_dict(method.state_dict())
+    assert other.beta == method.beta
+
+
+def test_without_a_target_beta_stays(start: Path) -> None:
+    method = make(start, beta=0.1)
+    method._kl = 50.0
+    method.after(State(1, 1))
+    assert method.beta == 0.1
+
+
+def test_the_loss_does_not_depend_on_the_micro_batch_split(start: Path) -> None:
+    """Loss and gradients of one minibatch, whole and a tree at a time; the divisor is the minibatch's completion tokens."""
+    found = []
+    for budget in (1, 10_000):
+        method = make(start, micro_batch_tokens=budget, other_reference=True)
+        (step, *_) = first_epoch(method)
+        tokens = sum(len(batch.trees.targets) for batch in step)
+        assert {batch.divisor for batch in step} == {float(tokens)}
+        with torch.no_grad():
+            method.policy.lm_head.weight.mul_(1.05)  # so that ratios are not 1
+        loss = sum(float(method.loss(batch)[0].detach()) for batch in step)
+        for batch in step:
+            method.loss(batch)[0].backward()
+        slopes = [p.grad for m in method.modules.values() for p in m.parameters() if p.grad is not None]
+        found.append((len(step), loss, slopes))
+    (many, loss, slopes), (one, other, others) = found
+    assert (many, one) == (2, 1) and loss == pytest.approx(other, rel=1e-5)
+    for a, b in zip(slopes, others, strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-6)
+
+
+def test_every_epoch_sees_every_answer_once(start: Path) -> None:
+    method = make(start, epochs_per_batch=3)
+    steps = [[tree for batch in step for tree in batch.trees.trees] for step in method.batches(State(2, 9))]
+    assert len(steps) == 3 * 2
+    epochs = [sorted((t.prompt, t.completions) for step in steps[e : e + 2] for t in step) for e in (0, 2, 4)]
+    assert epochs[0] == epochs[1] == epochs[2] and len(epochs[0]) == 4
+
+
+def test_answers_depend_on_the_iteration_and_the_seed_only(start: Path) -> None:
+    def sampled(method: PPO, iteration: int) -> Sequence[Any]:
+        return [r.tree.completions for r in method.rollouts([0, 1], iteration)]
+
+    assert sampled(make(start), 0) == sampled(make(start), 0)
+    assert sampled(make(start), 0) != sampled(make(start), 1)
+    assert sampled(make(start), 0) != sampled(make(start, seed=2), 0)
+
+
+def test_updates_stop_once_the_policy_has_moved_too_far(start: Path) -> None:
+    method = make(start, stop_kl=0.1)
+    assert method.before_step({"approx_kl": (0.9, 10.0)}) and not method.before_step({"approx_kl": (1.1, 10.0)})
+
+
+def test_at_another_temperature_old_and_new_logprobs_are_both_of_scaled_logits(start: Path) -> None:
+    """The ratio is 1 at temperature 0.7 too, and the old logprobs are the engine's own of what it drew from."""
+    method = make(start, temperature=0.7)
+    rollouts = method.rollouts([0, 1, 2], 0)
+    for step in [method.minibatch(rollouts)]:
+        for batch in step:
+            total, count = method.loss(batch)[1]["ratio_mean"]
+            assert total / count == pytest.approx(1, abs=1e-5)
+    cold = make(start, temperature=1.0).score_rollouts([r.tree for r in rollouts])
+    assert not torch.allclose(
+        torch.cat([t.logprobs for t in cold]), torch.cat([r.old_logprobs for r in rollouts]), atol=1e-2
+    )
+
+
+def test_sample_rows_say_what_was_asked_answered_and_scored(start: Path) -> None:
+    method = make(start)
+    method.rollouts([3, 0], 0)
+    rows = method.samples()
+    assert [row["prompt"] for row in rows] == ["the old mill", "the cat"]
+    assert all(row["reward"] == row["gold"] == answer_score(PROMPTS[0], row["completion"]) for row in rows)

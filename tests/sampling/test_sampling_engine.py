@@ -1,0 +1,299 @@
+"""The native engine: greedy is transformers' greedy, samples follow the model's own distribution, nothing depends on the batch."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from tiny_models import FAMILIES, VOCABULARY, pair, plain_logprobs, tiny_policy
+
+from trimtab.common.errors import UserError
+from trimtab.models.score import score_tokens
+from trimtab.sampling.engine import NativeEngine
+from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
+from trimtab.trees import PromptTree, TreeBatch
+
+NO_END = -1
+END = 1
+
+
+def prompts(count: int, longest: int = 40, seed: int = 0) -> list[list[int]]:
+    """Random prompts, one of them a single token; longer than the windows of 8 and than a block of the cache."""
+    rng = np.random.default_rng(seed)
+    lengths = [1, longest, *rng.integers(2, longest, size=count).tolist()][:count]
+    return [rng.integers(2, VOCABULARY, size=n).tolist() for n in lengths]
+
+
+def names(count: int) -> list[str]:
+    return [f"p{i}" for i in range(count)]
+
+
+def ids_of(samples: list[list[Sample]]) -> list[list[tuple[int, ...]]]:
+    return [[sample.token_ids for sample in of_prompt] for of_prompt in samples]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_is_transformers_greedy(family: str) -> None:
+    ours, eager = pair(FAMILIES[family]())
+    given = prompts(5)
+    found = NativeEngine(ours, NO_END, rows=8).sample(given, 1, SamplingOptions(max_tokens=44, greedy=True), names(5))
+    for prompt, (sample,) in zip(given, found, strict=True):
+        whole = eager.generate(
+            torch.tensor([prompt]), max_new_tokens=44, do_sample=False, eos_token_id=None, pad_token_id=0,
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long), use_cache=False,
+        )  # fmt: skip
+        assert list(sample.token_ids) == whole[0, len(prompt) :].tolist()
+        assert sample.stop == "length" and set(sample.logprobs) == {0.0}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logprobs_are_those_of_the_scorer_and_of_the_plain_model(family: str) -> None:
+    ours, eager = pair(FAMILIES[family]())
+    given = prompts(4)
+    found = NativeEngine(ours, END, rows=8).sample(given, 3, SamplingOptions(max_tokens=40, seed=3), names(4))
+    trees = [PromptTree(tuple(p), tuple(s.token_ids for s in samples)) for p, samples in zip(given, found, strict=True)]
+    with torch.no_grad():
+        scored = score_tokens(ours, TreeBatch.pack(trees)).logprobs.numpy()
+        plain = [plain_logprobs(eager, p, s.token_ids).numpy() for p, samples in zip(given, found, strict=True) for s in samples]
+    drawn = [sample for samples in found for sample in samples]
+    policy = np.concatenate([sample.policy_logprobs for sample in drawn])
+    assert len(policy) > 100
+    assert np.abs(policy - scored).max() < 1e-4
+    assert np.abs(policy - np.concatenate(plain)).max() < 1e-4
+    assert [sample.logprobs for sample in drawn] == [sample.policy_logprobs for sample in drawn]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "mistral", "gemma2"])
+def test_ids_do_not_depend_on_the_batch(family: str) -> None:
+    model = tiny_policy(family)
+    given, keys = prompts(32), names(32)
+    options = SamplingOptions(max_tokens=12, seed=5, top_p=0.95, temperature=1.1)
+    together = ids_of(NativeEngine(model, END, rows=64).sample(given, 2, options, keys))
+    for size in (1, 3, 8):
+        engine = NativeEngine(model, END, rows=size)
+        found = [s for i in range(0, 10, size) for s in engine.sample(given[i : i + size], 2, options, keys[i : i + size])]
+        assert ids_of(found)[:10] == together[:10]
+    order = np.random.default_rng(0).permutation(32)
+    shuffled = NativeEngine(model, END, rows=24).sample([given[i] for i in order], 2, options, [keys[i] for i in order])
+    assert ids_of(shuffled) == [together[i] for i in order]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_logprobs_are_bitwise_equal_at_every_batch_size(family: str) -> None:
+    model = tiny_policy(family)
+    given, keys, options = prompts(32), names(32), SamplingOptions(max_tokens=36, seed=5)
+    together = NativeEngine(model, END, rows=64).sample(given, 2, options, keys)
+    for size in (1, 3):
+        found = [s for i in range(0, 6, size) for s in NativeEngine(model, END).sample(given[i : i + size], 2, options, keys[i : i + size])]
+        assert found == together[:6]
+
+
+def test_a_sample_depends_on_seed_key_and_its_number() -> None:
+    model = tiny_policy("gpt2")
+    engine, options = NativeEngine(model, NO_END), SamplingOptions(max_tokens=20)
+    given = prompts(2)[1:] * 2
+    four = ids_of(engine.sample(given, 4, options, ["a", "b"]))
+    assert len({ids for of_prompt in four for ids in of_prompt}) == 8
+    assert ids_of(engine.sample(given, 4, options, ["a", "b"])) == four
+    assert ids_of(engine.sample(given[:1], 6, options, ["b"]))[0][:4] == four[1]
+    other = SamplingOptions(max_tokens=20, seed=1)
+    assert not set(ids_of(engine.sample(given, 4, other, ["a", "b"]))[0]) & set(four[0])
+
+
+def test_a_longer_limit_continues_the_same_text() -> None:
+    engine = NativeEngine(tiny_policy("llama"), NO_END)
+    short, long = (engine.sample(prompts(3), 2, SamplingOptions(max_tokens=n), names(3)) for n in (5, 40))
+    assert ids_of(short) == [[ids[:5] for ids in of_prompt] for of_prompt in ids_of(long)]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0.7}, {"temperature": 1.5, "top_k": 9}, {"top_p": 0.6}, {"temperature": 0.8, "top_k": 20, "top_p": 0.8}]
+)
+def test_samples_follow_the_distribution(options: dict[str, Any]) -> None:
+    model = tiny_policy("gpt2")
+    prompt, count = prompts(3)[2], 6000
+    chosen = SamplingOptions(max_tokens=1, seed=11, **options)
+    samples = NativeEngine(model, NO_END, rows=256).sample([prompt], count, chosen, ["x"])[0]
+    ids = torch.tensor([prompt])
+    logits = model(ids, use_cache=False, layout=_causal(len(prompt))).logits[0, -1].double() / chosen.temperature
+    expected = _truncated_by_sorting(logits.softmax(-1).detach().numpy(), chosen.top_k, chosen.top_p)
+    counts = np.bincount([s.token_ids[0] for s in samples], minlength=VOCABULARY)
+    assert counts[expected == 0].sum() == 0
+    frequent = expected * count >= 5
+    observed = np.append(counts[frequent], counts[~frequent].sum())
+    wanted = np.append(expected[frequent], expected[~frequent].sum()) * count
+    keep = wanted > 0
+    assert stats.chisquare(observed[keep], wanted[keep]).pvalue > 1e-3
+    for sample in samples[:50]:
+        assert sample.logprobs[0] == pytest.approx(np.log(expected[sample.token_ids[0]]), abs=1e-5)
+    policy = model(ids, use_cache=False, layout=_causal(len(prompt))).logits[0, -1].log_softmax(-1).detach()
+    assert samples[0].policy_logprobs[0] == pytest.approx(float(policy[samples[0].token_ids[0]]), abs=1e-5)
+
+
+def test_pairs_of_tokens_follow_the_distribution() -> None:
+    """The second token given the first: draws at different positions are independent."""
+    model = tiny_policy("llama")
+    prompt, count = [5, 9, 2], 6000
+    samples = NativeEngine(model, NO_END).sample([prompt], count, SamplingOptions(max_tokens=2, temperature=0.4), ["x"])[0]
+    drawn = np.array([s.token_ids for s in samples])
+    first = np.bincount(drawn[:, 0]).argmax()
+    logits = model(torch.tensor([[*prompt, int(first)]]), use_cache=False, layout=_causal(4)).logits[0, -1].detach().double()
+    expected = (logits / 0.4).softmax(-1).numpy()
+    counts = np.bincount(drawn[drawn[:, 0] == first, 1], minlength=VOCABULARY)
+    frequent = expected * counts.sum() >= 5
+    observed = np.append(counts[frequent], counts[~frequent].sum())
+    wanted = np.append(expected[frequent], expected[~frequent].sum()) * counts.sum()
+    assert counts.sum() > 300 and stats.chisquare(observed, wanted).pvalue > 1e-3
+
+
+def test_the_end_token_ends_a_sample_and_belongs_to_it() -> None:
+    model = tiny_policy("gpt2")
+    free = NativeEngine(model, NO_END).sample(prompts(6), 4, SamplingOptions(max_tokens=30), names(6))
+    stopped = NativeEngine(model, END, rows=8).sample(prompts(6), 4, SamplingOptions(max_tokens=30), names(6))
+    reasons = set()
+    for whole, cut in zip(sum(free, []), sum(stopped, []), strict=True):
+        if END in whole.token_ids:
+            size = whole.token_ids.index(END) + 1
+            assert cut.token_ids == whole.token_ids[:size] and cut.stop == "end"
+        else:
+            assert cut.token_ids == whole.token_ids and cut.stop == "length"
+        assert len(cut.logprobs) == len(cut.policy_logprobs) == len(cut.token_ids)
+        reasons.add(cut.stop)
+    assert reasons == {"end", "length"}
+
+
+def test_a_stop_string_ends_a_sample_with_the_token_that_completes_it() -> None:
+    def decode(ids: Any) -> str:
+        return "".join(chr(ord("a") + i % 26) for i in ids)
+
+    model = tiny_policy("gpt2")
+    options = SamplingOptions(max_tokens=40)
+    free = sum(NativeEngine(model, NO_END).sample(prompts(6), 4, options, names(6)), [])
+    texts = [decode(sample.token_ids) for sample in free]
+    stop = (texts[0][7:9], texts[5][3:6])
+    engine = NativeEngine(model, NO_END, rows=8, decode=decode)
+    found = sum(engine.sample(prompts(6), 4, SamplingOptions(max_tokens=40, stop=stop), names(6)), [])
+    for text, whole, sample in zip(texts, free, found, strict=True):
+        ends = [text.index(s) + len(s) for s in stop if s in text]
+        assert sample.token_ids == whole.token_ids[: min(ends, default=40)]
+        assert sample.stop == ("string" if ends else "length")
+    assert found[0].stop == found[5].stop == "string"
+
+
+def test_a_token_with_more_text_than_the_stop_string_stops_too() -> None:
+    engine = NativeEngine(tiny_policy("gpt2"), NO_END, decode=lambda ids: "".join("<é!>" if i % 2 else "-" for i in ids))
+    (sample,) = engine.sample([[3]], 1, SamplingOptions(max_tokens=60, stop=("é",)), ["x"])[0]
+    assert sample.stop == "string" and sample.token_ids[-1] % 2 == 1
+    assert all(token % 2 == 0 for token in sample.token_ids[:-1])
+
+
+def test_each_distinct_prompt_is_computed_once() -> None:
+    engine = NativeEngine(tiny_policy("llama"), NO_END, rows=32)
+    a, b = prompts(4)[1], prompts(4)[2]
+    engine.sample([a, b, a, a], 4, SamplingOptions(max_tokens=3), names(4))
+    assert engine.stats is not None
+    assert engine.stats.prompt_tokens == len(a) + len(b) - 2  # a prompt's last token is each sample's own
+    assert engine.stats.samples == 16 and engine.stats.tokens == 48 and engine.stats.steps == 3
+
+
+def test_kv_memory_is_bounded_reported_and_changes_nothing() -> None:
+    model = tiny_policy("llama")
+    options = SamplingOptions(max_tokens=20)
+    wide = NativeEngine(model, END, rows=64)
+    narrow = NativeEngine(model, END, rows=64, kv_bytes=300_000)
+    expected = wide.sample(prompts(16), 4, options, names(16))
+    assert ids_of(narrow.sample(prompts(16), 4, options, names(16))) == ids_of(expected)
+    assert wide.stats is not None and narrow.stats is not None
+    # 2 layers x 2 key-value heads x 8 numbers x (key + value) x 4 bytes a token; pages of 16 tokens, 2 more for each pool
+    pages = 64 * 2 + 2 + sum(-(-(len(prompt) - 1) // 16) for prompt in prompts(16)) + 2
+    assert wide.stats.kv_bytes == 256 * 16 * pages
+    assert narrow.stats.kv_bytes <= 300_000 and narrow.stats.rows < 64 and narrow.stats.steps > wide.stats.steps
+    with pytest.raises(UserError, match="kv_bytes"):
+        NativeEngine(model, END, kv_bytes=1000).sample(prompts(16), 4, options, names(16))
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = tiny_policy("gpt2").train()
+    model.transformer.h[0].eval()
+    model.transformer.wte.weight.requires_grad_(False)
+    modes = [module.training for module in model.modules()]
+    wants = [parameter.requires_grad for parameter in model.parameters()]
+    before = [parameter.clone() for parameter in model.parameters()]
+    NativeEngine(model, END, autocast=True).sample(prompts(2), 2, SamplingOptions(max_tokens=4), names(2))
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == wants
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_changed_weights_are_sampled_from_even_inside_autocast() -> None:
+    model = tiny_policy("gpt2")
+    engine, options = NativeEngine(model, NO_END, autocast=True), SamplingOptions(max_tokens=12, greedy=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        before = engine.sample(prompts(2), 1, options, names(2))
+        with torch.no_grad():
+            model.transformer.h[0].mlp.c_fc.weight.mul_(-3)
+        inside = engine.sample(prompts(2), 1, options, names(2))
+        loss = model(torch.tensor([[2, 3]]), use_cache=False, layout=_causal(2)).logits.sum()
+    loss.backward()
+    assert model.transformer.h[0].mlp.c_fc.weight.grad is not None
+    outside = engine.sample(prompts(2), 1, options, names(2))
+    assert ids_of(inside) == ids_of(outside) != ids_of(before)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+def test_under_autocast_logprobs_are_the_scorers_within_bf16(family: str) -> None:
+    model = tiny_policy(family)
+    given = prompts(4)
+    found = NativeEngine(model, END, autocast=True).sample(given, 3, SamplingOptions(max_tokens=40), names(4))
+    trees = [PromptTree(tuple(p), tuple(s.token_ids for s in samples)) for p, samples in zip(given, found, strict=True)]
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        scored = score_tokens(model, TreeBatch.pack(trees)).logprobs.numpy()
+    policy = np.concatenate([sample.policy_logprobs for samples in found for sample in samples])
+    assert np.abs(policy - scored).mean() < 0.02
+
+
+def test_prompts_that_leave_no_room_are_refused_by_name() -> None:
+    engine: Engine = NativeEngine(tiny_policy("gpt2"), END)
+    with pytest.raises(UserError, match=r"prompt 'long' has 90 tokens .* 96 positions"):
+        engine.sample([[2] * 86, [2] * 90], 1, SamplingOptions(max_tokens=10), ["short", "long"])
+    with pytest.raises(UserError, match="'none' has no tokens"):
+        engine.sample([[]], 1, SamplingOptions(max_tokens=10), ["none"])
+    with pytest.raises(UserError, match="decode"):
+        engine.sample([[2]], 1, SamplingOptions(max_tokens=10, stop=("x",)), ["a"])
+
+
+def test_the_last_position_can_be_reached() -> None:
+    for family in ("gpt2", "opt"):
+        (sample,) = NativeEngine(tiny_policy(family), NO_END).sample([[2] * 90], 1, SamplingOptions(max_tokens=6), ["x"])[0]
+        assert len(sample.token_ids) == 6
+
+
+def test_nothing_asked_is_nothing_done() -> None:
+    engine = NativeEngine(tiny_policy("gpt2"), END)
+    assert engine.sample([], 4, SamplingOptions(max_tokens=3), []) == []
+    assert engine.sample([[2], [3]], 0, SamplingOptions(max_tokens=3), ["a", "b"]) == [[], []]
+
+
+def test_progress_counts_samples_and_tokens() -> None:
+    seen: list[tuple[int, int]] = []
+    engine = NativeEngine(tiny_policy("gpt2"), END, rows=8)
+    found = engine.sample(prompts(8), 3, SamplingOptions(max_tokens=30), names(8), on_progress=lambda *now: seen.append(now))
+    assert seen == sorted(seen) and seen[-1] == (24, sum(len(s.token_ids) for of_prompt in found for s in of_prompt))
+
+
+def _causal(size: int) -> Any:
+    from trimtab.models.attention import TreeLayout
+
+    return TreeLayout(TreeBatch.pack([PromptTree((0,) * size, ())]).layout, kernel="math")
+
+
+def _truncated_by_sorting(probabilities: np.ndarray, top_k: int, top_p: float) -> np.ndarray:
+    """An independent top-k and then top-p, by sorting."""
+    order = np.argsort(-probabilities)
+    kept = order[: top_k or None]
+    shares = probabilities[kept] / probabilities[kept].sum()
+    kept = kept[: int(np.searchsorted(shares.cumsum(), top_p)) + 1] if top_p < 1 else kept
+    out = np.zeros_like(probabilities)
+    out[kept] = probabilities[kept] / probabilities[kept].sum()
+    return out

@@ -1,0 +1,110 @@
+"""A run's folder: whose it is, what it says of the run, and what survives a stop."""
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import read_lines
+
+from trimtab.common.errors import UserError
+from trimtab.common.files import atomic_write, read_json, write_json
+from trimtab.training.folder import RunFolder
+
+
+def begun(path: Path, **config: Any) -> RunFolder:
+    folder = RunFolder(path)
+    assert folder.begin("sft", config)
+    return folder
+
+
+def test_the_same_command_goes_on_and_a_finished_run_is_left_alone(tmp_path: Path) -> None:
+    begun(tmp_path / "run", lr=0.1, seed=3)
+    again = begun(tmp_path / "run", lr=0.1, seed=3)
+    again.end("done", {"loss": 1.5})
+    info = read_json(tmp_path / "run" / "run.json")
+    assert (info["verb"], info["status"], info["seed"], info["config"]) == ("sft", "done", 3, {"lr": 0.1, "seed": 3})
+    assert read_json(tmp_path / "run" / "results.json") == {"figures": {"loss": 1.5}}
+    assert RunFolder(tmp_path / "run").begin("sft", {"lr": 0.1, "seed": 3}) is False
+
+
+def test_another_run_is_refused_and_the_difference_named(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run", lr=0.1)
+    (folder.path / "checkpoints" / "step-1").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds another run \(lr 0.1, not 0.2\); choose another out=DIR"):
+        RunFolder(tmp_path / "run").begin("sft", {"lr": 0.2})
+    with pytest.raises(UserError, match="verb sft, not dpo"):
+        RunFolder(tmp_path / "run").begin("dpo", {"lr": 0.1})
+
+
+def test_where_and_how_fast_may_change(tmp_path: Path) -> None:
+    begun(tmp_path / "run", lr=0.1, threads=1, save_every=2, out="a")
+    begun(tmp_path / "run", lr=0.1, threads=2, save_every=9, out="b")
+
+
+def test_changed_input_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text("1\n")
+    assert RunFolder(tmp_path / "run").begin("sft", {}, inputs=[data])
+    assert RunFolder(tmp_path / "run").begin("sft", {}, inputs=[data])
+    data.write_text("2\n")
+    with pytest.raises(UserError, match=r"data.jsonl: changed since the run in .*run began"):
+        RunFolder(tmp_path / "run").begin("sft", {}, inputs=[data])
+
+
+def test_metrics_are_one_line_for_each_value_and_truncation_drops_a_torn_one(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    folder.log(1, {"loss": 0.5, "lr": 1e-3})
+    folder.log_samples(1, [{"text": "ä"}])
+    kept = folder.offsets()
+    folder.log(2, {"loss": 0.25})
+    with open(tmp_path / "metrics.jsonl", "a") as f:
+        f.write('{"step": 3, "name": "lo')
+    folder.truncate(kept)
+    assert read_lines(tmp_path / "metrics.jsonl") == [
+        {"step": 1, "name": "loss", "value": 0.5},
+        {"step": 1, "name": "lr", "value": 1e-3},
+    ]
+    assert read_lines(tmp_path / "samples.jsonl") == [{"step": 1, "text": "ä"}]
+    folder.truncate({})
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "cannot write")])
+def test_a_write_that_fails_leaves_the_old_file_and_one_line(
+    tmp_path: Path, number: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+
+    def fail(handle: int) -> None:
+        raise OSError(number, "told")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(UserError) as caught:
+        write_json(path, {"a": 2})
+    assert str(caught.value).startswith(str(path)) and words in str(caught.value) and "\n" not in str(caught.value)
+    assert json.loads(path.read_text()) == {"a": 1} and [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_an_atomic_write_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "b") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_that_json_does_not_have_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "c.json", {"a": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("text", "words"), [(None, "no such file"), ("{", "not JSON"), ("\udcff", "not JSON")])
+def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, text: str | None, words: str) -> None:
+    path = tmp_path / "d.json"
+    if text is not None:
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError, match=words):
+        read_json(path)

@@ -1,0 +1,410 @@
+"""The loop: a run that is stopped at any moment and goes on is the run that was never stopped, bit for bit."""
+
+import copy
+import errno
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import FAMILIES, pair, random_trees, read_lines, save_tiny_policy
+from torch import Tensor, nn
+
+from trimtab.common.errors import UserError
+from trimtab.data.template import Renderer
+from trimtab.feedback.protocol import Rule
+from trimtab.methods import ppo
+from trimtab.methods.dpo import DPO
+from trimtab.methods.offline import Offline
+from trimtab.methods.reward import Reward
+from trimtab.methods.sft import SFT
+from trimtab.models.load import load_policy, load_scorer, load_tokenizer
+from trimtab.records import Message, Prompt
+from trimtab.sampling.engine import NativeEngine
+from trimtab.training import checkpoint
+from trimtab.training.folder import RunFolder
+from trimtab.training.loop import Interrupted, train
+from trimtab.training.method import Method, Metrics, MicroBatch, State
+from trimtab.training.settings import TrainingSettings
+from trimtab.trees import PromptTree
+
+STEPS = 6
+SETTINGS = TrainingSettings(
+    lr=1e-2, save_every=2, eval_every=3, micro_batch_tokens=60, weight_decay=0.1, max_grad_norm=0.5
+)
+
+
+class Killed(BaseException):
+    """What kill -9 is to the code: no handler of ours runs."""
+
+
+def ranked(tree: PromptTree) -> PromptTree:
+    ranks = tuple(1 + (i * 2) % 3 for i in range(len(tree.completions)))  # 1 3 2: every pair counts
+    return PromptTree(tree.prompt, tree.completions, key=tree.key, ranks=ranks)
+
+
+def trees(count: int, seed: int) -> list[PromptTree]:
+    return [ranked(t) for t in random_trees([(4 + i % 5, (3 + i % 4, 6, 2 + i % 3)) for i in range(count)], seed)]
+
+
+def offline(kind: type[Offline], *models: Any, budget: int = SETTINGS.micro_batch_tokens) -> Offline:
+    return kind(*models, trees(10, 0), trees(4, 1), batch_size=4, budget=budget, seed=5)
+
+
+def sft(budget: int = SETTINGS.micro_batch_tokens) -> Method:
+    return offline(SFT, pair(FAMILIES["llama"]())[0], budget=budget)
+
+
+def reward(budget: int = SETTINGS.micro_batch_tokens) -> Method:
+    return offline(Reward, pair(FAMILIES["gpt2"](), scorer=True)[0], budget=budget)
+
+
+def dpo(budget: int = SETTINGS.micro_batch_tokens) -> Method:
+    policy = pair(FAMILIES["gemma2"]())[0]
+    return offline(DPO, policy, copy.deepcopy(policy), 0.3, budget=budget)
+
+
+@pytest.fixture(scope="module")
+def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_policy(tmp_path_factory.mktemp("start") / "policy")
+
+
+def make_ppo(folder: Path) -> Method:
+    config = ppo.Config(
+        batch_size=3, num_completions=2, max_tokens=6, minibatch_size=2, epochs_per_batch=2, micro_batch_tokens=60, stop_kl=1e9,
+        kl=ppo.KLControl(target=0.5, horizon=60), seed=5,
+    )  # fmt: skip
+    policy, tokenizer = load_policy(folder), load_tokenizer(folder)
+    renderer = Renderer(tokenizer)
+    prompts = [
+        Prompt(f"p{i}", (Message("user", text),))
+        for i, text in enumerate(["the cat", "a dog", "near", "the old mill", "saw"])
+    ]
+    return ppo.PPO(
+        config, policy=policy, value=load_scorer(folder), reference=load_policy(folder), engine=NativeEngine(policy, renderer.end_id),
+        reward=Rule(lambda prompt, text: float(text.count("a")) - 0.1 * len(text)), gold=None, prompts=prompts,
+        trees=[PromptTree(tuple(renderer.prompt(p)), (), key=p.id) for p in prompts], renderer=renderer,
+    )  # fmt: skip
+
+
+@pytest.fixture(params=["sft", "reward", "dpo", "ppo"])
+def make(request: pytest.FixtureRequest) -> Callable[[], Method]:
+    """A fresh method with its start weights, as a new process would build it."""
+    if request.param == "ppo":
+        folder = request.getfixturevalue("policy_folder")
+        return lambda: make_ppo(folder)
+    return {"sft": sft, "reward": reward, "dpo": dpo}[request.param]
+
+
+def run(method: Method, path: Path, settings: TrainingSettings = SETTINGS, steps: int = STEPS) -> dict[str, bytes]:
+    """Trains in ``path`` and gives everything that must not depend on stops: final weights, metrics, samples."""
+    folder = RunFolder(path)
+    folder.begin(method.name, settings.model_dump())
+    train(method, settings, folder, steps)
+    return outcome(method, path)
+
+
+def outcome(method: Method, path: Path) -> dict[str, bytes]:
+    weights = {
+        f"{m}.{n}": p.detach().numpy().tobytes()
+        for m, module in method.modules.items()
+        for n, p in module.named_parameters()
+    }
+    files = {name: (path / name).read_bytes() for name in ("metrics.jsonl", "samples.jsonl") if (path / name).exists()}
+    return {**weights, **files}
+
+
+def metrics(path: Path) -> dict[tuple[int, str], float]:
+    return {(row["step"], row["name"]): row["value"] for row in read_lines(path / "metrics.jsonl")}
+
+
+def killing(method: Method, at: int) -> Method:
+    """``method`` whose ``at``-th loss call (from 0) is the process's last."""
+    calls = iter(range(10_000))
+    loss = method.loss
+
+    def once(batch: MicroBatch) -> tuple[Tensor, Metrics]:
+        if next(calls) == at:
+            raise Killed
+        return loss(batch)
+
+    method.loss = once  # type: ignore[method-assign]
+    return method
+
+
+def counting(method: Method, calls: list[int]) -> Method:
+    """``method`` that notes the trees of each loss call."""
+    loss = method.loss
+
+    def counted(batch: MicroBatch) -> tuple[Tensor, Metrics]:
+        calls.append(len(batch.trees.trees))
+        return loss(batch)
+
+    method.loss = counted  # type: ignore[method-assign]
+    return method
+
+
+def test_a_run_changes_every_weight_and_logs_every_step(make: Callable[[], Method], tmp_path: Path) -> None:
+    """Otherwise equality below would mean little: weights move, the loss is finite, evaluation stands at steps 0, 3 and 6."""
+    method = make()
+    start = outcome(method, tmp_path)
+    end = run(method, tmp_path)
+    moved = [end[name] != value for name, value in start.items()]
+    assert sum(moved) >= 0.9 * len(moved) > 0
+    found = metrics(tmp_path)
+    assert {step for step, name in found if name == "grad_norm"} == set(range(1, STEPS + 1))
+    assert {step for step, name in found if name.startswith("eval/")} in ({0, 3, 6}, set())
+    assert {row["step"] for row in read_lines(tmp_path / "timing.jsonl")} == set(range(1, STEPS + 1))
+
+
+def test_the_same_seed_twice_gives_the_same_bytes(make: Callable[[], Method], tmp_path: Path) -> None:
+    assert run(make(), tmp_path / "a") == run(make(), tmp_path / "b")
+
+
+def test_a_run_killed_anywhere_goes_on_bit_for_bit(make: Callable[[], Method], tmp_path: Path) -> None:
+    """Killed in a loss of each step, with a torn line at the end of the metrics, then the same command."""
+    expected = run(make(), tmp_path / "whole")
+    calls: list[int] = []
+    run(counting(make(), calls), tmp_path / "count")
+    total = len(calls)
+    assert total >= 2 * STEPS  # steps have several micro-batches: some kills fall between them
+    for at in sorted({*range(0, total, max(1, total // 7)), total - 1}):
+        path = tmp_path / f"kill-{at}"
+        with pytest.raises(Killed):
+            run(killing(make(), at), path)
+        with open(path / "metrics.jsonl", "a") as f:
+            f.write('{"step": 5, "name": "loss", "va')
+        assert run(make(), path) == expected, at
+
+
+def test_a_run_killed_within_any_file_operation_of_a_checkpoint_goes_on_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each fsync, rename and removal that the run makes, one after the other."""
+    settings = SETTINGS.model_copy(update={"save_every": 1})
+    expected = run(sft(), tmp_path / "whole", settings, steps=3)
+
+    def trap(at: int) -> list[int]:
+        seen = [0]
+
+        def wrap(owner: Any, name: str) -> None:
+            true = getattr(owner, name)
+
+            def call(*args: Any, **options: Any) -> Any:
+                seen[0] += 1
+                if seen[0] == at:
+                    raise Killed
+                return true(*args, **options)
+
+            monkeypatch.setattr(owner, name, call)
+
+        wrap(os, "fsync")
+        wrap(Path, "rename")
+        wrap(checkpoint.shutil, "rmtree")
+        return seen
+
+    with monkeypatch.context():
+        seen = trap(-1)
+        run(sft(), tmp_path / "count", settings, steps=3)
+        total = seen[0]
+    monkeypatch.undo()
+    assert total > 20
+    for at in range(3, total + 1, 2):  # the first two are run.json's
+        path = tmp_path / f"kill-{at}"
+        trap(at)
+        with pytest.raises(Killed):
+            run(sft(), path, settings, steps=3)
+        monkeypatch.undo()
+        assert run(sft(), path, settings, steps=3) == expected, at
+        left = {p.name for p in (path / "checkpoints").iterdir()}
+        assert "step-3" in left and left <= {
+            "step-3",
+            "step-2",
+        }  # the older one where the last removal was what did not run
+
+
+def pressing(method: Method, step: int, times: int = 1) -> Method:
+    """``method`` in whose loop step ``step`` (from 0) Ctrl-C is pressed."""
+    batches = method.batches
+
+    def press(state: State) -> Any:
+        if state.step == step:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        return batches(state)
+
+    method.batches = press  # type: ignore[method-assign]
+    return method
+
+
+def test_ctrl_c_finishes_the_step_and_leaves_a_run_that_goes_on(make: Callable[[], Method], tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    expected = run(make(), tmp_path / "whole")
+    for step in range(STEPS - 1):
+        path = tmp_path / f"stop-{step}"
+        with pytest.raises(Interrupted, match=rf"interrupted after step {step + 1} of 6; the same command goes on"):
+            run(pressing(make(), step), path)
+        assert signal.getsignal(signal.SIGINT) is before
+        assert [p.name for p in (path / "checkpoints").iterdir()] == [f"step-{step + 1}"]
+        assert run(make(), path) == expected
+
+
+def test_ctrl_c_in_the_last_step_lets_the_run_end(tmp_path: Path) -> None:
+    assert run(pressing(sft(), STEPS - 1), tmp_path / "a") == run(sft(), tmp_path / "b")
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    expected = run(sft(), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(pressing(sft(), 3, times=2), tmp_path / "b")
+    assert run(sft(), tmp_path / "b") == expected
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "missing"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_refused_in_one_line(name: str, damage: str, tmp_path: Path) -> None:
+    run(sft(), tmp_path)
+    path = tmp_path / "checkpoints" / f"step-{STEPS}" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes({"flip": bytes(data), "cut": bytes(data[: len(data) // 2]), "empty": b""}[damage])
+    method = sft()
+    untouched = outcome(method, tmp_path)
+    with pytest.raises(UserError) as caught:
+        run(method, tmp_path)
+    assert str(caught.value).startswith(f"{path}: damaged") and "\n" not in str(caught.value)
+    assert outcome(method, tmp_path) == untouched
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"weights.safetensors": "0"}', "{"])
+def test_a_damaged_manifest_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
+    run(sft(), tmp_path)
+    path = tmp_path / "checkpoints" / f"step-{STEPS}" / "manifest.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        run(sft(), tmp_path)
+    assert str(path.parent) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
+    """Another family by a parameter's name; the same family in another size by its shape, not by broadcasting."""
+    run(sft(), tmp_path)
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))])
+    found = checkpoint.latest(tmp_path / "checkpoints")
+    assert found is not None
+    with pytest.raises(UserError, match="made by another model or method"):
+        checkpoint.load(found, {"policy.other": nn.Parameter(torch.zeros(1))}, optimizer)
+    policy = sft().modules["policy"]
+    names = {f"policy.{n}": nn.Parameter(torch.zeros(*p.shape, 1)) for n, p in policy.named_parameters()}
+    with pytest.raises(UserError, match="made by another model or method"):
+        checkpoint.load(found, names, optimizer)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second checkpoint cannot be written: one line, the first still there and good, nothing half-written beside it."""
+    expected = run(sft(), tmp_path / "whole")
+    path, calls, fsync = tmp_path / "full", [0], os.fsync
+
+    def full(handle: int) -> None:
+        calls[0] += (path / "checkpoints").exists()
+        if calls[0] > 8:  # six for the first checkpoint: four files, two directories
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="checkpoints/step-4: the disk is full; free some space"):
+        run(sft(), path)
+    assert [p.name for p in (path / "checkpoints").iterdir()] == ["step-2"]
+    monkeypatch.undo()
+    assert run(sft(), path) == expected
+
+
+def test_metrics_that_do_not_fit_on_the_disk_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: RunFolder, stream: str, rows: Any) -> None:
+        return append(self, stream, rows)
+
+    append = RunFolder._append
+    folder = RunFolder(tmp_path)
+    folder.begin("sft", {})
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match="metrics.jsonl: cannot write"):
+        full(folder, "metrics.jsonl", [{"a": 1}])
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_number_that_is_not_finite_names_the_trees_and_leaves_the_checkpoint(where: str, tmp_path: Path) -> None:
+    """The fifth step goes wrong: the message says which step and trees, the checkpoint of step 4 is there, the weights are its."""
+    method = sft()
+    true, calls, names = method.loss, [0], []
+
+    def broken(batch: MicroBatch) -> tuple[Tensor, Metrics]:
+        loss, found = true(batch)
+        calls[0] += 1
+        if (tmp_path / "checkpoints" / "step-4").exists():
+            names.append(batch.trees.trees[0].key)
+            return (loss * float("nan") if where == "loss" else (loss - loss.detach()).abs().sqrt() + loss), found
+        return loss, found
+
+    method.loss = broken  # type: ignore[method-assign]
+    with pytest.raises(UserError) as caught:
+        run(method, tmp_path)
+    message = str(caught.value)
+    assert message.startswith("step 5: the " + where) and f"{names[0]!r}" in message and "\n" not in message
+    kept = checkpoint.latest(tmp_path / "checkpoints")
+    assert kept is not None and kept.name == "step-4"
+    fresh = sft()
+    names_of = {f"policy.{n}": p for n, p in fresh.modules["policy"].named_parameters()}
+    checkpoint.load(kept, names_of, torch.optim.AdamW(names_of.values()))
+    for a, b in zip(fresh.modules["policy"].parameters(), method.modules["policy"].parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert run(sft(), tmp_path) == run(sft(), tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kind", [sft, reward, dpo])
+def test_the_micro_batch_split_changes_nothing(kind: Callable[[int], Method], tmp_path: Path) -> None:
+    """A tree at a time, a few, all at once: the same loss, gradient norm and other metrics at every step to float32's rounding."""
+    found = []
+    for budget in (1, 60, 10_000):
+        settings = SETTINGS.model_copy(update={"micro_batch_tokens": budget})
+        run(kind(budget), tmp_path / str(budget), settings)
+        found.append(metrics(tmp_path / str(budget)))
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        assert other == pytest.approx(found[0], rel=2e-4, abs=2e-5)
+    first = {key: value for key, value in found[0].items() if key[0] <= 1}
+    assert {key: found[2][key] for key in first} == pytest.approx(first, rel=1e-5, abs=1e-6)
+
+
+def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
+    """The metric is the norm before clipping; with a bound of 1e-30 Adam's epsilon swallows the step and nothing moves."""
+    method = sft()
+    start = outcome(method, tmp_path)
+    settings = SETTINGS.model_copy(update={"max_grad_norm": 1e-30, "weight_decay": 0.0})
+    end = run(method, tmp_path, settings, steps=1)
+    assert metrics(tmp_path)[1, "grad_norm"] > 0.1
+    policy = [name for name in start if name.startswith("policy")]
+    assert policy and all(start[name] == end[name] for name in policy)
+
+
+def test_the_loop_does_not_touch_the_global_generator(make: Callable[[], Method], tmp_path: Path) -> None:
+    method = make()
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    run(method, tmp_path, steps=2)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_bf16_autocast_trains_and_keeps_float32_weights(tmp_path: Path) -> None:
+    method = sft()
+    settings = SETTINGS.model_copy(update={"dtype": "bfloat16"})
+    run(method, tmp_path / "a", settings)
+    assert {p.dtype for p in method.modules["policy"].parameters()} == {torch.float32}
+    run(sft(), tmp_path / "b")
+    a, b = metrics(tmp_path / "a"), metrics(tmp_path / "b")
+    assert a != b and a[1, "loss"] == pytest.approx(b[1, "loss"], rel=2e-2)

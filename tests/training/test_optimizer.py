@@ -1,0 +1,65 @@
+"""Schedules and parameter groups."""
+
+import math
+
+import pytest
+import torch
+from tiny_models import tiny_policy
+from torch import nn
+
+from trimtab.training.optimizer import adamw, learning_rate, trained_parameters
+from trimtab.training.settings import TrainingSettings
+
+
+def rates(**options: object) -> list[float]:
+    settings = TrainingSettings(**{"lr": 1.0, "warmup": 0.0, "final_lr": 0.0, **options})
+    return [learning_rate(settings, step, 4) for step in range(4)]
+
+
+def test_schedules_worked_by_hand() -> None:
+    """Four steps from 1: linear falls by 1/4 a step; cosine is (1 + cos(pi t / 4)) / 2; constant stays."""
+    assert rates(schedule="linear") == [1.0, 0.75, 0.5, 0.25]
+    half = math.sqrt(0.5)
+    assert rates(schedule="cosine") == pytest.approx([1.0, (1 + half) / 2, 0.5, (1 - half) / 2])
+    assert rates(schedule="constant") == [1.0] * 4
+
+
+def test_the_final_rate_is_a_share_of_the_peak() -> None:
+    assert rates(schedule="linear", lr=2.0, final_lr=0.5) == [2.0, 1.75, 1.5, 1.25]
+    assert rates(schedule="cosine", final_lr=1.0) == [1.0] * 4
+
+
+def test_warm_up_rises_in_equal_steps_to_the_peak_and_never_starts_at_zero() -> None:
+    """warmup 0.3 of 10 steps: 1/4, 2/4, 3/4, then the peak, then the fall over the other 7."""
+    settings = TrainingSettings(lr=1.0, warmup=0.3, schedule="linear", final_lr=0.0)
+    found = [learning_rate(settings, step, 10) for step in range(10)]
+    assert found == pytest.approx([0.25, 0.5, 0.75, *(1 - i / 7 for i in range(7))])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 100])
+def test_every_rate_is_positive_and_at_most_the_peak(schedule: str, steps: int) -> None:
+    settings = TrainingSettings(lr=0.5, schedule=schedule)
+    found = [learning_rate(settings, step, steps) for step in range(steps)]
+    assert all(0 < rate <= 0.5 for rate in found) and max(found) == 0.5
+
+
+def test_matrices_are_decayed_and_vectors_are_not() -> None:
+    """Without a gradient AdamW's step is p * (1 - lr * decay): 1 - 0.1 * 0.5 for the matrix, nothing for bias and norm."""
+    module = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    optimizer = adamw(module.parameters(), TrainingSettings(lr=0.1, weight_decay=0.5))
+    before = [p.detach().clone() for p in module.parameters()]
+    for p in module.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for p, old in zip(module.parameters(), before, strict=True):
+        assert torch.allclose(p, old * 0.95 if p.ndim == 2 else old)
+
+
+def test_tied_weights_are_one_parameter_and_frozen_ones_none() -> None:
+    model = tiny_policy("gpt2")
+    names = trained_parameters({"policy": model})
+    assert len({id(p) for p in names.values()}) == len(names) == len(list(model.parameters()))
+    assert "policy.transformer.wte.weight" in names and not any("lm_head" in name for name in names)
+    model.transformer.wte.requires_grad_(False)
+    assert "policy.transformer.wte.weight" not in trained_parameters({"policy": model})

@@ -1,0 +1,288 @@
+"""The command line: one verb per task. The only place that builds objects from settings.
+
+Training verbs, ``sample``, ``rank`` and ``eval`` take an optional YAML file and ``key=value`` words. Exit status 0: done;
+1: a run failed; 2: something the user can mend, told in one line.
+"""
+
+import ast
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from trimtab.common.config import Settings, Verb, commented_yaml, help_text, load_config
+from trimtab.common.errors import UserError
+from trimtab.common.files import write_text
+from trimtab.common.memory import keep_freed_memory
+
+app = typer.Typer(
+    name="trimtab", add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="From a next-token predictor to an assistant people prefer: the whole loop, one verb per task.",
+)  # fmt: skip
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at, check and convert data files.")
+eval_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure models against each other.")
+app.add_typer(data_app, name="data")
+app.add_typer(eval_app, name="eval")
+
+# What typer raises for a misspelt verb or option; it has no public name of its own.
+UsageProblem: type[Any] = typer.BadParameter.__mro__[2]
+
+Words = Annotated[list[str] | None, typer.Argument(help="[CONFIG.yaml] key=value ...", show_default=False)]
+
+
+def verbs() -> dict[str, Verb]:
+    """Every verb that takes settings, by name: the methods and the others. Recipes are made of these."""
+    from trimtab.methods.build import methods, run as run_method
+    from trimtab.verbs import rank, sample, village, winrate
+    from trimtab.verbs.feedback import resolve_feedback
+
+    def training(name: str) -> Callable[[Any], Path]:
+        return lambda config: run_method(name, config, resolve_feedback)
+
+    out = {name: Verb(module.Config, training(name)) for name, module in methods().items()}
+    out |= {
+        name: Verb(module.Config, module.run)
+        for name, module in (("sample", sample), ("rank", rank), ("village", village))
+    }
+    return out | {"eval": Verb(winrate.Config, winrate.run)}
+
+
+def read_config(settings: type[Settings], words: Sequence[str] | None) -> Any:
+    """``[CONFIG.yaml] key=value ...`` -> settings."""
+    words = list(words or [])
+    path = words.pop(0) if words and "=" not in words[0] else None
+    return load_config(settings, path, words)
+
+
+class OptionsCommand(TyperCommand):
+    """A verb whose help ends with every option of its settings; they are imported only when the help is asked for."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Writes ``key=default  sentence`` of each option."""
+        formatter.write(
+            f"\nOptions as key=value words:\n{help_text(verbs()[SETTINGS_OF.get(self.name or '', self.name or '')].settings)}\n"
+        )
+
+
+# Commands whose settings go by another name in recipes.
+SETTINGS_OF = {"winrate": "eval"}
+
+
+def _training_commands() -> None:
+    """Adds one verb for each file in ``methods``; its first line is the summary."""
+    folder = Path(__file__).parent / "methods"
+    for path in sorted(folder.glob("*.py")):
+        if path.stem not in ("__init__", "build", "offline"):
+            summary = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+            app.command(path.stem, cls=OptionsCommand, help=summary)(_training_command(path.stem))
+
+
+def _training_command(name: str) -> Callable[[Words], None]:
+    def command(words: Words = None) -> None:
+        verb = verbs()[name]
+        verb.run(read_config(verb.settings, words))
+
+    return command
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder of the run")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="seed of labelers, sampling and training")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="a minute instead of ten, with worse models")] = False,
+) -> None:
+    """The whole loop on the village: base, SFT, rankings, reward model, DPO, PPO, evaluation, report."""
+    words = [f"seed={seed}", *(["size=quick"] if quick else [])]
+    _recipe("village", out, words)
+
+
+@app.command()
+def run(
+    recipe: str, words: Words = None, out: Annotated[Path | None, typer.Option(help="folder of the run")] = None
+) -> None:
+    """A recipe's stages; finished ones are skipped, an interrupted one goes on."""
+    _recipe(recipe, out or Path("runs") / Path(recipe).stem, list(words or []))
+
+
+def _recipe(name: str, out: Path, words: list[str]) -> None:
+    from trimtab.recipes.recipe import find_recipe
+    from trimtab.recipes.runner import run_recipe
+    from trimtab.report import write_report
+
+    run_recipe(find_recipe(name), out, words, verbs())
+    for result in out.glob("evaluation/results.json"):  # what the recipe concluded, beside its report
+        write_text(out / "results.json", result.read_text(encoding="utf-8"))
+    print(f"report: {write_report(out).resolve()}")
+
+
+@app.command(cls=OptionsCommand)
+def sample(
+    model: str, prompts: str, words: Words = None,
+    k: Annotated[str, typer.Option("-k", help="answers for each prompt, a number or a range like 4..9")] = "1",
+    o: Annotated[str, typer.Option("-o", help="file to write")] = "samples.jsonl",
+) -> None:  # fmt: skip
+    """K answers of a model to each prompt of a file."""
+    from trimtab.verbs import sample as verb
+
+    print(
+        verb.run(
+            read_config(
+                verb.Config, [*(words or []), f"model={model}", f"data={prompts}", f"num_completions={k}", f"out={o}"]
+            )
+        )
+    )
+
+
+@app.command(cls=OptionsCommand)
+def rank(
+    file: str, words: Words = None,
+    by: Annotated[str, typer.Option(help="village (its labelers), gold (its judge) or reward:DIR")] = "village",
+    o: Annotated[str, typer.Option("-o", help="file to write")] = "rankings.jsonl",
+) -> None:  # fmt: skip
+    """Who says which of the K answers is better."""
+    from trimtab.verbs import rank as verb
+
+    print(verb.run(read_config(verb.Config, [*(words or []), f"data={file}", f"by={by}", f"out={o}"])))
+
+
+@app.command()
+def score(model: str, file: str, o: Annotated[str, typer.Option("-o", help="file to write")] = "scores.jsonl") -> None:
+    """A reward model's score of every completion: (plain score - shift) / scale."""
+    from trimtab.verbs.score import run_score
+
+    print(run_score(model, file, o))
+
+
+@app.command()
+def logprobs(
+    model: str, file: str, o: Annotated[str, typer.Option("-o", help="file to write")] = "logprobs.jsonl"
+) -> None:
+    """Sum of token logprobs of every completion, end token included, and its number of tokens."""
+    from trimtab.verbs.score import run_logprobs
+
+    print(run_logprobs(model, file, o))
+
+
+@app.command()
+def chat(
+    model: str, temperature: float = 1.0, max_tokens: int = 64, seed: int | None = None,
+    plain: Annotated[bool, typer.Option("--plain", help="bare text without the chat template: for a base model")] = False,
+) -> None:  # fmt: skip
+    """Talk to any stage's model in the terminal."""
+    from trimtab.verbs import chat as verb
+
+    verb.run(model, temperature=temperature, max_tokens=max_tokens, seed=seed, plain=plain)
+
+
+@app.command()
+def report(run: Path) -> None:
+    """A run's or recipe's folder -> report.html in it."""
+    from trimtab.report import write_report
+
+    print(write_report(run))
+
+
+@app.command()
+def compare(
+    runs: list[Path], o: Annotated[Path, typer.Option("-o", help="page to write")] = Path("compare.html")
+) -> None:
+    """Several runs on one page."""
+    from trimtab.report import write_comparison
+
+    print(write_comparison(runs, o))
+
+
+@app.command()
+def config(verb: str) -> None:
+    """A full YAML of a verb's options, each with its sentence."""
+    known = verbs()
+    if verb not in known:
+        raise UserError(f"no verb '{verb}' with a config; write one of {', '.join(sorted(known))}")
+    print(commented_yaml(known[verb].settings), end="")
+
+
+@app.command(cls=OptionsCommand)
+def village(words: Words = None) -> None:
+    """The embedded world as files: prompts, demonstrations, base text."""
+    from trimtab.verbs import village as verb
+
+    print(verb.run(read_config(verb.Config, words)))
+
+
+@eval_app.command(cls=OptionsCommand)
+def winrate(words: Words = None) -> None:
+    """Several models' answers to the same prompts, by a judge they were not trained on."""
+    from trimtab.verbs import winrate as verb
+
+    verb.run(read_config(verb.Config, words))
+
+
+@data_app.command()
+def show(
+    file: str, model: Annotated[str, typer.Option(help="a model whose template and tokens to show")] = "",
+    limit: Annotated[int, typer.Option(help="samples to print")] = 3,
+) -> None:  # fmt: skip
+    """Counts, lengths and samples of a file (or of the village)."""
+    from rich.console import Console
+
+    if file == "village":
+        from trimtab.village import summary
+
+        Console().print_json(data=summary())
+        return
+    from trimtab.data.preview import show as preview
+    from trimtab.data.template import Renderer
+    from trimtab.models.load import load_tokenizer
+
+    Console().print(preview(file, Renderer(load_tokenizer(model)) if model else None, limit))
+
+
+@data_app.command()
+def check(file: str) -> None:
+    """Reads every row and lists what is wrong, the first 20 and a count."""
+    from trimtab.data.preview import check as problems
+
+    found = problems(file)
+    print(found)
+    if found.count:
+        raise typer.Exit(2)
+
+
+@data_app.command()
+def convert(file: str, o: Annotated[str, typer.Option("-o", help="file to write")] = "records.jsonl") -> None:
+    """Any format that is read -> native records."""
+    from trimtab.data.files import write_records
+    from trimtab.data.formats import read_any
+
+    records = read_any(file)
+    write_records(o, records)
+    print(f"{o}: {len(records)} records")
+
+
+_training_commands()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    keep_freed_memory()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        status = app(
+            args=list(arguments) if arguments is not None else None, standalone_mode=False, prog_name="trimtab"
+        )
+    except UserError as error:
+        print(f"trimtab: {error}", file=sys.stderr)
+        return 2
+    except UsageProblem as error:
+        print(f"trimtab: {error.format_message()} (trimtab --help lists the verbs)", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        print("trimtab: interrupted; the same command goes on", file=sys.stderr)
+        return 2
+    except typer.Exit as stop:
+        return stop.exit_code
+    return status if isinstance(status, int) else 0

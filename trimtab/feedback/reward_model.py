@@ -1,0 +1,75 @@
+"""Feedback from a trained reward model, whatever the policy's tokenizer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from trimtab.common.files import read_json
+from trimtab.data.encode import completion_ids
+from trimtab.data.template import Renderer
+from trimtab.models.load import load_scorer, load_tokenizer, model_folder
+from trimtab.models.score import score_rewards
+from trimtab.records import Completion, Prompt
+from trimtab.trees import PromptTree, TreeBatch, pack_by_budget
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """reward = (model output - shift) / scale; ``reward.json`` beside the model."""
+
+    shift: float = 0.0
+    scale: float = 1.0
+
+
+class RewardModel:
+    """A reward-model folder as ``Feedback``: its scores are shifted so that demonstrations average 0."""
+
+    source = "proxy"
+
+    def __init__(self, folder: Path | str, *, budget: int = 8192, dtype: str = "float32") -> None:
+        self.folder = model_folder(folder)
+        self.model = load_scorer(self.folder)
+        self.renderer = Renderer(load_tokenizer(self.folder))
+        self.budget, self.dtype = budget, dtype
+        calibration = self.folder / "reward.json"
+        self.calibration = (
+            Calibration(**{k: v for k, v in read_json(calibration).items() if k in ("shift", "scale")})
+            if calibration.exists()
+            else Calibration()
+        )
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]) -> list[list[float]]:
+        """See ``Feedback.score``. Token ids are used where they are this tokenizer's own, the text otherwise."""
+        trees = [
+            PromptTree(tuple(self.renderer.prompt(prompt)), tuple(self._ids(c) for c in answers), key=prompt.id)
+            for prompt, answers in zip(prompts, completions, strict=True)
+        ]
+        return self.score_trees(trees)
+
+    def score_trees(self, trees: Sequence[PromptTree]) -> list[list[float]]:
+        """Rewards of completions that are already in this model's tokens."""
+        out = score_in_budget(self.model, trees, self.budget, self.dtype)
+        return [[(x - self.calibration.shift) / self.calibration.scale for x in row] for row in out]
+
+    def _ids(self, completion: Completion) -> tuple[int, ...]:
+        # an answer without a token (cut by length, nothing but another tokenizer's special tokens) scores as an empty one
+        return completion_ids(completion, self.renderer) or (self.renderer.end_id,)
+
+
+@torch.no_grad()
+def score_in_budget(
+    model: PreTrainedModel, trees: Sequence[PromptTree], budget: int, dtype: str = "float32"
+) -> list[list[float]]:
+    """The model's plain outputs for every completion, computed ``budget`` tokens at a time."""
+    numbered = [PromptTree(t.prompt, t.completions, t.trained, str(i)) for i, t in enumerate(trees)]
+    out: list[list[float]] = [[] for _ in trees]
+    for group in pack_by_budget(numbered, budget):
+        batch = TreeBatch.pack(group)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            rewards = score_rewards(model, batch).tolist()
+        for tree in group:
+            out[int(tree.key)], rewards = rewards[: len(tree.completions)], rewards[len(tree.completions) :]
+    return out

@@ -1,0 +1,132 @@
+"""What the methods' ``build`` functions share: settings of data and model, loading them, and running a method in its folder."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+from pydantic import Field
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import trimtab.methods
+from trimtab.common.errors import UserError
+from trimtab.data.template import Renderer, ensure_template
+from trimtab.feedback.protocol import Feedback
+from trimtab.models.load import grow_vocabulary, load_tokenizer, max_positions, save_model
+from trimtab.training.folder import RunFolder
+from trimtab.training.loop import train
+from trimtab.training.method import Method
+from trimtab.training.settings import TrainingSettings
+
+# A name like ``village`` or ``reward:DIR`` -> who says what is better. The command line gives it: it alone builds objects.
+Rewards = Callable[[str], Feedback]
+
+MODULES_THAT_ARE_NOT_METHODS = ("build", "offline")
+INPUT_FIELDS, PARENT_FIELDS = ("data", "eval_data"), ("model", "reward", "reference")
+
+
+class DataSettings(TrainingSettings):
+    """A start model and a data file: what every finetuning method needs."""
+
+    model: str = Field("", description="start model: a Hugging Face folder or hub name")
+    data: str = Field("", description="training records, a file")
+    eval_data: str = Field("", description="held-out records, a file; empty = no evaluation while training")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What ``build`` returns: the method, how many items an epoch has, and how its models are saved."""
+
+    method: Method
+    items: int  # trees (prompts) in one epoch
+    outputs: Mapping[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]]  # folder inside the run -> model
+    finish: Callable[[Path], Mapping[str, Any]] = lambda folder: {}  # extra files; returns figures for results.json
+
+
+class MethodModule(Protocol):
+    """A file of ``methods/``."""
+
+    Config: type[TrainingSettings]
+
+    @staticmethod
+    def build(config: Any, rewards: Rewards) -> Trained: ...
+
+
+def methods() -> dict[str, ModuleType]:
+    """Every method by name: the files of this folder."""
+    names = [
+        m.name for m in pkgutil.iter_modules(trimtab.methods.__path__) if m.name not in MODULES_THAT_ARE_NOT_METHODS
+    ]
+    return {name: importlib.import_module(f"trimtab.methods.{name}") for name in names}
+
+
+def run(name: str, config: TrainingSettings, rewards: Rewards) -> Path:
+    """Runs method ``name`` in ``config.out``; takes an unfinished run up again; does nothing when it is already done.
+
+    Raises:
+        UserError: anything the user can mend; the folder then says failed or interrupted.
+    """
+    return run_method(name, config, methods()[name].build, rewards)
+
+
+def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Rewards], Trained], rewards: Rewards) -> Path:
+    """``run`` for a method that is not in this folder: pass its ``build``."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    folder = RunFolder(config.out or f"runs/{name}")
+    given = config.model_dump()
+    if not folder.begin(
+        name,
+        given,
+        inputs=[given[f] for f in INPUT_FIELDS if given.get(f)],
+        parents=[given[f] for f in PARENT_FIELDS if given.get(f)],
+    ):
+        print(f"{folder.path}: already done; delete it to run again")
+        return folder.path
+    with folder.running():
+        trained = build(config, rewards)
+        if not trained.items:
+            raise UserError(f"{given.get('data')}: nothing to train on is left after reading it")
+        steps = config.steps or max(1, round(config.epochs * trained.items / config.batch_size))
+        train(trained.method, config, folder, steps)
+        for inner, (model, tokenizer) in trained.outputs.items():
+            save_model(model, tokenizer, folder.path / inner)
+        folder.end("done", trained.finish(folder.path))
+    return folder.path
+
+
+def need(config: TrainingSettings, *names: str) -> None:
+    """Refuses a configuration that lacks one of ``names``, before anything is loaded.
+
+    Raises:
+        UserError: the option is empty.
+    """
+    for name in names:
+        if not getattr(config, name):
+            raise UserError(f"{name}= is missing: {type(config).model_fields[name].description}")
+
+
+def start_tokenizer(source: str, *models: PreTrainedModel) -> tuple[PreTrainedTokenizerBase, Renderer]:
+    """The start model's tokenizer and the renderer of its chat template; without one it gets ChatML.
+
+    Each of ``models`` gets the same rows for new tokens, or the first log-ratios of policy and reference would not be 0.
+    """
+    tokenizer = load_tokenizer(source)
+    ensure_template(tokenizer)
+    for model in models:
+        grow_vocabulary(model, len(tokenizer))
+    return tokenizer, Renderer(tokenizer)
+
+
+def length_limit(config: TrainingSettings, model: PreTrainedModel) -> int:
+    """The longest tree: the option, or what the model can take."""
+    return min(config.max_length or max_positions(model), max_positions(model))
+
+
+def announce(name: str, what: str, report: Any) -> None:
+    """One line about the data that was read, dropped trees included."""
+    print(f"{name}: {what} {report}")

@@ -1,0 +1,80 @@
+"""Direct preference optimisation: the policy is its own reward model, trained on the same rankings.
+
+L = -E log sigma(beta * log pi(y_w|x)/pi_ref(y_w|x) - beta * log pi(y_l|x)/pi_ref(y_l|x)), the mean over all pairs of answers
+that a labeler did not tie. Rafailov et al. 2023, equation 7. The K answers of a ranking are one tree: each is scored once and
+stands in every pair.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trimtab.data.encode import comparison_trees
+from trimtab.data.formats import read_comparisons
+from trimtab.losses.preference import dpo_loss
+from trimtab.methods.build import DataSettings, Rewards, Trained, announce, length_limit, need, start_tokenizer
+from trimtab.methods.offline import Offline, ranked_pairs, total, tree_pairs
+from trimtab.models.load import load_policy
+from trimtab.models.score import score_tokens
+from trimtab.training.method import Metrics, MicroBatch
+
+
+class Config(DataSettings):
+    """Settings of ``trimtab dpo``."""
+
+    reference: str = Field("", description="reference model; empty = the start model")
+    beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference")
+
+
+class DPO(Offline):
+    """The DPO loss on all comparable pairs of each tree."""
+
+    name = "dpo"
+    shown = ("loss", "eval/accuracy")
+    size = staticmethod(lambda tree: float(len(tree_pairs(tree))))
+
+    def __init__(
+        self, policy: PreTrainedModel, reference: PreTrainedModel, beta: float, *args: object, **options: object
+    ) -> None:
+        super().__init__(*args, **options)  # type: ignore[arg-type]
+        self.policy, self.reference, self.beta = policy, reference.requires_grad_(False), beta
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"policy": self.policy}
+
+    def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
+        trees = batch.trees
+        policy = trees.sum_by_completion(score_tokens(self.policy, trees).logprobs)
+        with (
+            torch.no_grad()
+        ):  # the same batch on the same numeric path: with equal weights every log-ratio is exactly 0
+            reference = trees.sum_by_completion(score_tokens(self.reference, trees).logprobs)
+        better, worse, _ = ranked_pairs(trees)
+        losses, chosen, rejected = dpo_loss(
+            policy[better], policy[worse], reference[better], reference[worse], beta=self.beta
+        )
+        metrics = {
+            "loss": total(losses), "accuracy": total((chosen > rejected).float()), "margin": total(chosen - rejected),
+            "reward_chosen": total(chosen), "reward_rejected": total(rejected),
+            "logprob_chosen": total(policy[better]), "logprob_rejected": total(policy[worse]),
+        }  # fmt: skip
+        return losses.sum() / batch.divisor, metrics
+
+
+def build(config: Config, rewards: Rewards) -> Trained:
+    """Reads rankings, the start model and the reference."""
+    need(config, "model", "data")
+    policy = load_policy(config.model)
+    reference = load_policy(config.reference or config.model)
+    tokenizer, renderer = start_tokenizer(config.model, policy, reference)
+    limit = length_limit(config, policy)
+    read, report = comparison_trees(read_comparisons(config.data), renderer, limit)
+    announce("dpo", config.data, report)
+    trees = [t for t in read if tree_pairs(t)]
+    held_out = comparison_trees(read_comparisons(config.eval_data), renderer, limit)[0] if config.eval_data else []
+    method = DPO(
+        policy, reference, config.beta, trees, held_out, batch_size=config.batch_size, budget=config.micro_batch_tokens, seed=config.seed
+    )  # fmt: skip
+    return Trained(method, len(trees), {"model": (policy, tokenizer)})

@@ -1,0 +1,125 @@
+"""Reward model: a language model whose head gives one number, trained so that better-ranked answers score higher.
+
+loss = -(1 / C(K,2)) * sum over pairs of log sigma(r(x, y_w) - r(x, y_l)); all pairs of one ranking in one element, ties left
+out, the mean then taken over rankings. Ouyang et al. 2022, equation 1. A ranking of K answers is one tree, so its prompt is
+computed once and its K answers once, not C(K,2) times. Scores are shifted afterwards so that demonstrations average 0.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trimtab.common.errors import UserError
+from trimtab.common.files import write_json
+from trimtab.common.stats import share_interval
+from trimtab.data.encode import comparison_trees, demonstration_trees
+from trimtab.data.formats import read_comparisons, read_demonstrations
+from trimtab.feedback.reward_model import score_in_budget
+from trimtab.losses.preference import bradley_terry_loss
+from trimtab.methods.build import DataSettings, Rewards, Trained, announce, length_limit, need, start_tokenizer
+from trimtab.methods.offline import Offline, ranked_pairs, total, tree_pairs
+from trimtab.models.load import grow_vocabulary, load_scorer
+from trimtab.models.score import score_rewards
+from trimtab.training.method import Metrics, MicroBatch
+from trimtab.trees import PromptTree
+
+PAD = "<|pad|>"
+
+
+class Config(DataSettings):
+    """Settings of ``trimtab reward``."""
+
+    demonstrations: str = Field(
+        "", description="demonstrations whose mean score becomes 0; empty = all answers of data"
+    )
+
+
+class Reward(Offline):
+    """The K-wise loss on rankings."""
+
+    name = "reward"
+    shown = ("loss", "eval/accuracy")
+    size = staticmethod(lambda tree: float(bool(tree_pairs(tree))))
+
+    def __init__(self, scorer: PreTrainedModel, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)  # type: ignore[arg-type]
+        self.scorer = scorer
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"scorer": self.scorer}
+
+    def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
+        rewards = score_rewards(self.scorer, batch.trees)
+        better, worse, ranking = ranked_pairs(batch.trees)
+        pairs_of = torch.bincount(ranking, minlength=len(batch.trees.trees))
+        margins = rewards[better] - rewards[worse]
+        losses = bradley_terry_loss(rewards[better], rewards[worse]) / pairs_of[ranking]
+        rankings = float((pairs_of > 0).sum())
+        metrics = {"loss": total(losses, rankings), "accuracy": total((margins > 0).float()), "margin": total(margins)}
+        return losses.sum() / batch.divisor, metrics
+
+
+def pair_hits(rewards: Sequence[Sequence[float]], trees: Sequence[PromptTree]) -> tuple[list[float], list[str]]:
+    """1 where the better-ranked answer of a pair scores higher (0.5 where equal), and the prompt each pair belongs to."""
+    hits, prompts = [], []
+    for row, tree in zip(rewards, trees, strict=True):
+        for better, worse in tree_pairs(tree):
+            hits.append(0.5 + 0.5 * float(np.sign(row[better] - row[worse])))
+            prompts.append(tree.key)
+    return hits, prompts
+
+
+def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Gives the scorer a pad id that is neither the end token nor any token that can end a completion.
+
+    Plain transformers finds a row's last token as the last one that is not padding: with pad = end it would read the score one
+    token early.
+    """
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD})
+        grow_vocabulary(model, len(tokenizer))
+    model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def build(config: Config, rewards: Rewards) -> Trained:
+    """Reads rankings and the start model, a language model (the head is then new) or a reward model."""
+    need(config, "model", "data")
+    scorer = load_scorer(config.model, seed=config.seed)
+    tokenizer, renderer = start_tokenizer(config.model, scorer)
+    add_pad_token(scorer, tokenizer)
+    limit = length_limit(config, scorer)
+    read, report = comparison_trees(read_comparisons(config.data), renderer, limit)
+    announce("reward", config.data, report)
+    trees = [t for t in read if tree_pairs(t)]
+    if read and not trees:
+        raise UserError(f"{config.data}: every ranking is all ties; a reward model needs answers that differ in rank")
+    held_out = comparison_trees(read_comparisons(config.eval_data), renderer, limit)[0] if config.eval_data else []
+    zero = trees
+    if config.demonstrations:
+        zero = demonstration_trees(read_demonstrations(config.demonstrations), renderer, limit)[0]
+
+    def finish(folder: Path) -> Mapping[str, Any]:
+        raw = score_in_budget(scorer, trees, config.micro_batch_tokens, config.dtype)
+        zeros = score_in_budget(scorer, zero, config.micro_batch_tokens, config.dtype) if config.demonstrations else raw
+        shift = float(np.mean([x for row in zeros for x in row]))
+        scale = float(np.std([x for row in raw for x in row])) or 1.0
+        write_json(
+            folder / "model" / "reward.json",
+            {"shift": shift, "scale": scale, "zero": config.demonstrations or config.data},
+        )
+        if not held_out:
+            return {}
+        hits, prompts = pair_hits(score_in_budget(scorer, held_out, config.micro_batch_tokens, config.dtype), held_out)
+        return {"accuracy": share_interval(hits, clusters=prompts, seed=config.seed).to_json()}
+
+    method = Reward(
+        scorer, trees, held_out, batch_size=config.batch_size, budget=config.micro_batch_tokens, seed=config.seed
+    )
+    return Trained(method, len(trees), {"model": (scorer, tokenizer)}, finish)

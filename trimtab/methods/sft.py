@@ -1,0 +1,55 @@
+"""Supervised finetuning: pretraining's cross-entropy, on the tokens that a demonstration's assistant wrote.
+
+L = -(1 / #trained tokens) * sum log pi(y_t | x, y_<t), the end token included. Ouyang et al. 2022, step 1.
+"""
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trimtab.data.encode import demonstration_trees
+from trimtab.data.formats import read_demonstrations
+from trimtab.methods.build import DataSettings, Rewards, Trained, announce, length_limit, need, start_tokenizer
+from trimtab.methods.offline import Offline, total
+from trimtab.models.load import load_policy
+from trimtab.models.score import score_tokens
+from trimtab.training.method import Metrics, MicroBatch
+
+
+class Config(DataSettings):
+    """Settings of ``trimtab sft``."""
+
+
+class SFT(Offline):
+    """Next-token cross-entropy on trees; also what pretraining is."""
+
+    name = "sft"
+    shown = ("loss", "eval/loss")
+
+    def __init__(self, policy: PreTrainedModel, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)  # type: ignore[arg-type]
+        self.policy = policy
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"policy": self.policy}
+
+    def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
+        logprobs = score_tokens(self.policy, batch.trees).logprobs
+        return -logprobs.sum() / batch.divisor, {"loss": total(-logprobs)}
+
+
+def build(config: Config, rewards: Rewards) -> Trained:
+    """Reads demonstrations and the start model."""
+    need(config, "model", "data")
+    policy = load_policy(config.model)
+    tokenizer, renderer = start_tokenizer(config.model, policy)
+    limit = length_limit(config, policy)
+    trees, report = demonstration_trees(read_demonstrations(config.data), renderer, limit)
+    announce("sft", config.data, report)
+    held_out = (
+        demonstration_trees(read_demonstrations(config.eval_data), renderer, limit)[0] if config.eval_data else []
+    )
+    method = SFT(
+        policy, trees, held_out, batch_size=config.batch_size, budget=config.micro_batch_tokens, seed=config.seed
+    )
+    return Trained(method, len(trees), {"model": (policy, tokenizer)})

@@ -1,0 +1,1 @@
+"""Models: load and save (Hugging Face folders), tree attention, scoring a TreeBatch."""

@@ -1,0 +1,177 @@
+"""Load and save Hugging Face folders, with tree attention and without dropout."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from trimtab.common.errors import UserError
+from trimtab.common.files import sync_directory
+from trimtab.common.rng import seed_for
+from trimtab.models.attention import NAME
+from trimtab.models.check import check_architecture
+
+transformers_logging.disable_progress_bar()  # ours say what is being done; a bar of 30 ms of loading says nothing
+
+DROPOUTS = ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout", "dropout", "summary_first_dropout",
+            "classifier_dropout", "attn_dropout", "embedding_dropout", "resid_dropout", "hidden_dropout_prob",
+            "attention_probs_dropout_prob", "layerdrop")  # fmt: skip
+
+
+def load_policy(source: Path | str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A causal language model from a folder or hub name, on tree attention, every dropout 0.
+
+    Raises:
+        UserError: there is no such model, transformers cannot read it, or its architecture is not exact on trees.
+    """
+    return _load(AutoModelForCausalLM, source, dtype)
+
+
+def load_scorer(source: Path | str, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> PreTrainedModel:
+    """A model with one scalar output per token (``AutoModelForSequenceClassification``, one label): reward or value model.
+
+    From a language model's folder the trunk is taken and the head is drawn from N(0, 1 / (H + 1)), as Stiennon et al. 2020 did
+    (section 3.4): a head that starts at zero lets no gradient into the trunk for its first steps.
+
+    Raises:
+        UserError: there is no such model, it has more than one label, or its architecture is not exact on trees.
+    """
+    config = _config(model_folder(source))
+    fresh = not any("SequenceClassification" in name for name in config.architectures or [])
+    model = _load(AutoModelForSequenceClassification, source, dtype, num_labels=1)
+    if not hasattr(model, "score") or model.score.weight.shape[0] != 1:
+        raise UserError(
+            f"{source}: not a scalar scorer; give a reward-model folder, or a language model to start one from"
+        )
+    if fresh:
+        width = model.score.weight.shape[1]
+        draw = torch.Generator().manual_seed(seed_for(seed, "reward head"))
+        torch.nn.init.normal_(model.score.weight, std=(width + 1) ** -0.5, generator=draw)
+    return model
+
+
+def load_tokenizer(source: Path | str) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a model.
+
+    Raises:
+        UserError: the folder has no tokenizer.
+    """
+    source = model_folder(source)
+    _exists(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{source}: no tokenizer there ({_first_line(error)}); save one beside the model") from None
+    if tokenizer is None or not len(tokenizer):
+        raise UserError(
+            f"{source}: no tokenizer there; save one beside the model (tokenizer.json, tokenizer_config.json)"
+        )
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{source}: the tokenizer has no end token; set eos_token in tokenizer_config.json")
+    return tokenizer
+
+
+def new_policy(config: Any, *, seed: int) -> PreTrainedModel:
+    """A freshly initialised causal language model for a Hugging Face ``config``; the same weights for the same seed."""
+    for name in DROPOUTS:
+        if isinstance(getattr(config, name, None), float):
+            setattr(config, name, 0.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=NAME)
+    return model.eval()
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path | str) -> None:
+    """A folder that plain transformers loads. Complete or absent: written beside it, then renamed."""
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    if folder.exists():
+        _remove(folder)
+    temporary.rename(folder)
+    sync_directory(folder.parent)
+
+
+def grow_vocabulary(model: PreTrainedModel, size: int) -> None:
+    """Gives ``model`` at least ``size`` token ids; each new one starts as the mean of the old ones.
+
+    No random draw: two models grown from the same weights stay equal, as policy and reference must.
+    """
+    old = model.get_input_embeddings().num_embeddings
+    if size <= old:
+        return
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        model.resize_token_embeddings(size, mean_resizing=False)
+        for layer in {
+            id(m): m for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None
+        }.values():
+            for rows in (layer.weight, getattr(layer, "bias", None)):
+                if rows is not None and len(rows) == size:
+                    rows[old:] = rows[:old].mean(0)
+
+
+def model_folder(source: Path | str) -> Path:
+    """The model inside a run folder (``runs/sft`` -> ``runs/sft/model``), or ``source`` itself."""
+    inside = Path(source) / "model"
+    return inside if (inside / "config.json").exists() and not (Path(source) / "config.json").exists() else Path(source)
+
+
+def max_positions(model: PreTrainedModel) -> int:
+    """The longest prompt + completion the model can take, in tokens."""
+    return int(
+        getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None) or 1 << 30
+    )
+
+
+def _load(kind: Any, source: Path | str, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+    source = model_folder(source)
+    config = _config(source)
+    zeros = {name: 0.0 for name in DROPOUTS if isinstance(getattr(config, name, None), float)}
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)  # a new head is announced by the verb that makes one
+    try:
+        check_architecture(kind, config)
+        model = kind.from_pretrained(str(source), dtype=dtype, attn_implementation=NAME, **zeros, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"{source}: transformers cannot load it as {kind.__name__} ({_first_line(error)})") from None
+    finally:
+        transformers_logging.set_verbosity(level)
+    return model.eval()
+
+
+def _config(source: Path | str) -> Any:
+    _exists(source)
+    try:
+        return AutoConfig.from_pretrained(str(source))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{source}: not a model folder ({_first_line(error)})") from None
+
+
+def _exists(source: Path | str) -> None:
+    path = Path(source)
+    if path.is_dir() and not (path / "config.json").exists():
+        raise UserError(f"{source}: this folder has no config.json, so it is not a model")
+    if not path.exists() and (str(source).startswith((".", "/", "~")) or str(source).count("/") != 1):
+        raise UserError(f"{source}: no such model folder")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def _remove(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    folder.rmdir()

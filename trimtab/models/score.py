@@ -1,0 +1,186 @@
+"""Model x TreeBatch -> logprobs, entropy, values, rewards. Always float32, whatever the model's dtype.
+
+The head and the softmax run on the scored positions only, in chunks whose logits stay in cache and are computed again in the
+backward pass, so that a [tokens x vocabulary] tensor never exists.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trimtab.models.attention import Layout, TreeLayout, carrying
+from trimtab.trees import TreeBatch
+
+# Logits of one chunk: 4M float32 values are 16 MB, which stay in the last-level cache of a current CPU.
+CHUNK_LOGITS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What a model does between its last hidden state and its logits: logits = cap(scale * (h W^T + b))."""
+
+    weight: Tensor  # (V, H)
+    bias: Tensor | None  # (V,)
+    scale: float = 1.0
+    softcap: float | None = None
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Per scored token, in the batch's order, differentiable."""
+
+    logprobs: Tensor  # (S,) float32 log P(token | prompt, earlier tokens of its completion), nats
+    entropy: Tensor  # (S,) float32 entropy of the full distribution the token was drawn from, nats
+
+
+def tail_of(model: PreTrainedModel) -> Tail:
+    """The model's own tail: soft cap (Gemma 2), logit scale (Cohere), logit divisor (Granite), bias."""
+    head = model.get_output_embeddings()
+    config = model.config
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    return Tail(head.weight, getattr(head, "bias", None), scale, getattr(config, "final_logit_softcapping", None))
+
+
+def hidden_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
+    """(T,) ids and positions -> (T, H) last hidden states, under ``layout``."""
+    body = model.base_model
+    out = body(input_ids=ids.unsqueeze(0), position_ids=carrying(positions, layout), use_cache=False, layout=layout)
+    return out.last_hidden_state.squeeze(0)
+
+
+def tree_states(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
+    """(T, H) last hidden states of a packed batch."""
+    return hidden_states(model, batch.ids, batch.positions, TreeLayout(batch.layout))
+
+
+def score_tokens(model: PreTrainedModel, batch: TreeBatch, *, temperature: float = 1.0) -> TokenScores:
+    """Log-probability and entropy of every scored token, of logits / ``temperature``."""
+    rows = tree_states(model, batch).index_select(0, batch.sources)
+    return TokenScores(*token_logprobs(rows, batch.targets, tail_of(model), temperature=temperature))
+
+
+def score_rewards(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
+    """(C,) float32: a sequence-classification model's single output at each completion's last token."""
+    return scalar_outputs(model, tree_states(model, batch).index_select(0, batch.last))
+
+
+def score_values(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
+    """(S,) float32: the value of the state in which each scored token was chosen (the token before it)."""
+    return scalar_outputs(model, tree_states(model, batch).index_select(0, batch.sources))
+
+
+def scalar_outputs(model: PreTrainedModel, rows: Tensor) -> Tensor:
+    """Last hidden states (R, H) -> (R,) float32 outputs of a scorer's head."""
+    # The head is float32 even under bf16 autocast: a reward of 3 has steps of 0.016 in bf16, coarser than many margins.
+    with torch.autocast(rows.device.type, enabled=False):
+        return nn.functional.linear(rows.float(), model.score.weight.float()).squeeze(-1)
+
+
+def token_logprobs(rows: Tensor, targets: Tensor, tail: Tail, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Hidden rows (S, H) and targets (S,) -> logprobs (S,) and entropy (S,), both differentiable in rows, weight and bias.
+
+    The matrix products run in the autocast dtype; the target's own logit, which decides the gradient's sign, is computed again
+    in float32, and everything after the products is float32.
+    """
+    kind = rows.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
+    scale = tail.scale / temperature
+    softcap = None if tail.softcap is None else tail.softcap
+    return _ChunkedLogprobs.apply(rows, tail.weight, tail.bias, targets, scale, softcap, tail.scale, dtype)
+
+
+class _ChunkedLogprobs(torch.autograd.Function):
+    """logits = cap(tail_scale * (rows W^T + b)) * scale / tail_scale, then log softmax at the targets and the entropy."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float, softcap: float | None,
+        tail_scale: float, dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        count = len(rows)
+        wide = torch.promote_types(rows.dtype, torch.float32)
+        logprobs = torch.empty(count, dtype=wide, device=rows.device)
+        entropy = torch.empty_like(logprobs)
+        lse = torch.empty_like(logprobs)
+        ctx.options = (scale, softcap, tail_scale, dtype)
+        with torch.autocast(rows.device.type, enabled=False):
+            narrow, narrow_weight = rows.to(dtype), weight.to(dtype)
+            for part in _chunks(count, len(weight)):
+                logits, _ = _logits(narrow[part], narrow_weight, bias, ctx.options, wide)
+                exact = (rows[part].to(wide) * weight[targets[part]].to(wide)).sum(-1)
+                if bias is not None:
+                    exact = exact + bias[targets[part]].to(wide)
+                exact = _finish(exact, ctx.options)[0]
+                top = logits.amax(-1, keepdim=True)
+                shifted = logits - top
+                weights = shifted.exp()
+                total = weights.sum(-1)
+                # entropy = lse - sum p * logit; both relative to the row's maximum
+                entropy[part] = total.log() - (weights.mul_(shifted).sum(-1) / total)
+                lse[part] = total.log() + top.squeeze(-1)
+                logprobs[part] = exact - lse[part]
+        ctx.save_for_backward(rows, weight, bias, targets, lse, entropy)
+        return logprobs, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        rows, weight, bias, targets, lse, entropy = ctx.saved_tensors
+        d_logprobs, d_entropy = grads
+        dtype = ctx.options[3]
+        wide = lse.dtype
+        d_rows = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
+        d_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
+        d_bias = torch.zeros(bias.shape, dtype=wide, device=bias.device) if bias is not None else None
+        need_entropy = d_entropy is not None and bool(d_entropy.any())
+        with torch.autocast(rows.device.type, enabled=False):
+            narrow, narrow_weight = rows.to(dtype), weight.to(dtype)
+            for part in _chunks(len(rows), len(weight)):
+                logits, slope = _logits(narrow[part], narrow_weight, bias, ctx.options, wide)
+                log_p = logits.sub_(lse[part].unsqueeze(-1))
+                p = log_p.exp()
+                d_logits = torch.zeros_like(p) if d_logprobs is None else p * -d_logprobs[part].unsqueeze(-1)
+                if d_logprobs is not None:
+                    d_logits[torch.arange(len(p), device=p.device), targets[part]] += d_logprobs[part]
+                if need_entropy:
+                    assert d_entropy is not None
+                    d_logits -= d_entropy[part].unsqueeze(-1) * p * (log_p + entropy[part].unsqueeze(-1))
+                d_logits.mul_(slope)
+                if d_bias is not None:
+                    d_bias += d_logits.sum(0)
+                d_narrow = d_logits.to(dtype)
+                d_rows[part] = (d_narrow @ narrow_weight).to(rows.dtype)
+                d_weight += d_narrow.T @ narrow[part]
+        return (
+            d_rows, d_weight.to(weight.dtype), d_bias.to(bias.dtype) if d_bias is not None else None, None, None, None, None, None
+        )  # fmt: skip
+
+
+def _logits(
+    rows: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    options: tuple[float, float | None, float, torch.dtype],
+    wide: torch.dtype,
+) -> tuple[Tensor, Tensor | float]:
+    """Logits (s, V) in ``wide`` and their slope with respect to rows W^T."""
+    raw = (rows @ weight.T).to(wide)
+    if bias is not None:
+        raw = raw + bias.to(wide)
+    return _finish(raw, options)
+
+
+def _finish(raw: Tensor, options: tuple[float, float | None, float, torch.dtype]) -> tuple[Tensor, Tensor | float]:
+    scale, softcap, tail_scale, _ = options
+    if softcap is None:
+        return (raw if scale == 1.0 else raw * scale), scale
+    capped = torch.tanh(raw * (tail_scale / softcap))
+    rest = scale / tail_scale
+    return capped * (softcap * rest), (1 - capped * capped) * scale
+
+
+def _chunks(count: int, vocabulary: int) -> list[slice]:
+    size = max(1, CHUNK_LOGITS // vocabulary)
+    return [slice(i, min(i + size, count)) for i in range(0, count, size)]

@@ -1,0 +1,164 @@
+"""The words of the page for somebody who sees such a report for the first time."""
+
+import math
+import re
+
+from trimtab.common.stats import Estimate
+from trimtab.report.read import Evaluation, Folder, text
+
+STEPS = (
+    (
+        "base",
+        ("pretrain",),
+        "The base model",
+        "was trained to predict the next word of raw text, and nothing else. Given a question it continues the page "
+        "on which it "
+        "would expect that question, often with more questions. It shows where everything starts.",
+    ),
+    (
+        "few",
+        (),
+        "The few-shot prompt",
+        "puts some answered examples before the question. Nothing is trained: it shows how much the base model can "
+        "do already and only has "
+        "to be shown.",
+    ),
+    (
+        "sft",
+        ("sft",),
+        "Supervised fine-tuning (SFT)",
+        "trains on answers that people wrote. It teaches what an answer looks like, but it imitates: where the "
+        "writers stated "
+        "what they did not know, or told what they should not, so will the model. Every later stage starts from it "
+        "and is compared with it.",
+    ),
+    (
+        "reward",
+        ("reward",),
+        "The reward model",
+        "exists because it is easier to say which answer is better than to write a good one. Labelers ranked "
+        "several answers of the SFT "
+        "model to the same prompt; the reward model learns to score the better-ranked one higher. It can be asked "
+        "without end, "
+        "and it is only a stand-in for the labelers: a proxy, with errors that can be exploited.",
+    ),
+    (
+        "best",
+        (),
+        "Best-of-n",
+        "trains nothing: the SFT model answers n times and the reward model picks. It is the simplest way to use a "
+        "reward model, and the line that "
+        "training has to beat. Its price is paid at every answer: n of them are written.",
+    ),
+    (
+        "dpo",
+        ("dpo",),
+        "Direct preference optimisation (DPO)",
+        "learns from the same rankings without a reward model and without sampling: the better answer is made "
+        "likelier and the worse "
+        "one less likely, both measured against the SFT model.",
+    ),
+    (
+        "ppo",
+        ("ppo",),
+        "Proximal policy optimisation (PPO)",
+        "lets the model answer, scores the answers by the reward model, and makes likelier what scored above "
+        "expectation. A penalty on the "
+        "distance to the SFT model (KL) keeps it where the reward model can be trusted.",
+    ),
+)
+
+READING = (
+    (
+        "Gold score",
+        "is the judgement of {judge}, which no model was trained on. It is what counts; a reward model's own score "
+        "is called proxy.",
+    ),
+    (
+        "Preferred to {baseline}",
+        "is the share of prompts on which a model's answer has the higher gold score than {baseline}'s; a tie "
+        "counts half. 50 % means no difference.",
+    ),
+    (
+        "The line around each dot",
+        "is a 95 % interval: with other prompts of the same kind, and the same models, 95 of 100 such intervals "
+        "would hold the true "
+        "value. The number behind a figure counts only the prompts it could be measured on.",
+    ),
+    (
+        "Paired differences",
+        "compare two models prompt by prompt. The difficulty of the prompts cancels, so they show smaller "
+        "differences than the table does. An interval "
+        "that does not touch zero is a difference.",
+    ),
+    (
+        "KL",
+        "measures in nats how far a model has moved from the SFT model. Moving costs: far from it, the reward "
+        "model's errors grow. "
+        "The best model gains much gold for little KL.",
+    ),
+)
+
+
+def steps_of(folder: Folder) -> list[tuple[str, str]]:
+    """(title, text) of the steps that this folder has, in the order in which they build on each other."""
+    verbs = {stage.verb for stage in folder.stages}
+    names = {m.name for m in folder.evaluation.models} if folder.evaluation else set()
+    out = []
+    for key, by_verb, title, words in STEPS:
+        named = any(
+            name == key or (key in ("few", "best") and key in re.split(r"[^a-z]+", name.lower())) for name in names
+        )
+        if named or verbs & set(by_verb):
+            out.append((title, words))
+    return out
+
+
+def reading_of(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """(term, text): how to read the table."""
+    known = {"judge": judge_of(evaluation), "baseline": evaluation.title_of(evaluation.baseline)}
+    kinds = {name for m in evaluation.models for name in m.figures} | ({"paired"} if evaluation.paired else set())
+    needs = ("gold", "win_rate", "", "paired", "kl")
+    return [
+        (fill(a, known), fill(b, known))
+        for (a, b), need in zip(READING, needs, strict=True)
+        if not need or need in kinds
+    ]
+
+
+def judge_of(evaluation: Evaluation) -> str:
+    """Who judged, in words."""
+    if evaluation.judge == "village":
+        return "the village's judge, a program that checks facts, secrets, wording and length"
+    return text(evaluation.judge, 80)
+
+
+def fill(sentence: str, known: dict[str, str]) -> str:
+    """``str.format`` for names only: a title that holds braces stays as it is."""
+    return re.sub(r"\{(\w+)\}", lambda m: known.get(m[1], m[0]), sentence)
+
+
+def headline(evaluation: Evaluation) -> list[str]:
+    """One sentence for each model after the baseline, last one first: how it stands against it, with the interval."""
+    names = [m.name for m in evaluation.models]
+    place = names.index(evaluation.baseline) if evaluation.baseline in names else -1
+    base = evaluation.title_of(evaluation.baseline)
+    out = []
+    for model in reversed(evaluation.models[place + 1 :]):
+        rate = model.figures.get("win_rate")
+        if rate is not None and math.isfinite(rate.low):
+            name = model.title[:1].upper() + model.title[1:]
+            out.append(f"{name} {verdict(rate)} {base}: it wins {spread(rate)} of {rate.n} prompts.")
+    return out
+
+
+def verdict(rate: Estimate) -> str:
+    """What a win rate's interval allows to be said."""
+    if rate.low > 0.5:
+        return "is preferred to"
+    return "is worse than" if rate.high < 0.5 else "is not clearly different from"
+
+
+def spread(e: Estimate) -> str:
+    """``68.2 % (95 % interval 64.0 to 72.1)``."""
+    return f"{100 * e.value:.1f} % (95 % interval {100 * e.low:.1f} to {100 * e.high:.1f})"

@@ -1,0 +1,80 @@
+"""What every engine takes and gives. The native engine and an outside server (vLLM) stand behind the same protocol."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from trimtab.common.errors import UserError
+
+Stop = Literal["end", "length", "string"]
+
+# Called now and then with (samples finished, tokens drawn) so far.
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingOptions:
+    """How tokens are drawn. In this order: logits / ``temperature``, the ``top_k`` largest, the ``top_p`` nucleus.
+
+    ``top_p`` 1 and ``top_k`` 0 switch them off; tokens tied with the last one kept are kept. ``greedy`` takes the largest
+    logit and ignores the other three. ``stop`` are strings: a sample ends with the token that completes one of them.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    greedy: bool = False
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise UserError(f"max_tokens is {self.max_tokens}: give at least 1")
+        if not self.temperature > 0:
+            raise UserError(f"temperature is {self.temperature}: give a number above 0, or greedy=true for the likeliest token")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}: give a share above 0 and at most 1 (1 switches it off)")
+        if self.top_k < 0:
+            raise UserError(f"top_k is {self.top_k}: give a number of tokens, or 0 to switch it off")
+        if not all(self.stop):
+            raise UserError("stop holds an empty string: every text contains it; leave it out")
+
+    @property
+    def truncated(self) -> bool:
+        """Whether some tokens can never be drawn: the samples are not of the policy's own distribution."""
+        return self.greedy or self.top_k > 0 or self.top_p < 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One completion.
+
+    ``logprobs[t]`` is the log-probability, in nats, under the distribution that token t was drawn from (0 when greedy);
+    ``policy_logprobs[t]`` is the same under the policy itself: temperature 1, nothing cut off.
+    """
+
+    token_ids: tuple[int, ...]  # the end token included when stop is "end"
+    logprobs: tuple[float, ...]
+    policy_logprobs: tuple[float, ...]
+    stop: Stop
+
+
+class Engine(Protocol):
+    """Anything that completes prompts."""
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], k: int, options: SamplingOptions, keys: Sequence[str], *,
+        on_progress: OnProgress | None = None,
+    ) -> list[list[Sample]]:
+        """``k`` completions of each prompt, in the order of ``prompts``.
+
+        ``keys`` name the prompts: sample j of a prompt depends on (options, its key, j, its ids and the weights), not on the
+        other prompts, on how many there are or on their order.
+
+        Raises:
+            UserError: a prompt is empty or leaves the model no room for ``max_tokens``.
+        """

@@ -1,0 +1,1 @@
+"""The one loop and what it stands on: optimizer and schedule, run folder, checkpoint. Knows no method."""

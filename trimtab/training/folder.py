@@ -1,0 +1,168 @@
+"""A run's folder: what was run, its metrics and samples, its checkpoints, its model. Nothing in it is ever half-written."""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trimtab.common.errors import Interrupted, UserError
+from trimtab.common.files import disk_error, read_json, sha256, write_json
+
+STREAMS = ("metrics.jsonl", "samples.jsonl", "timing.jsonl")
+# Settings that may differ between the command that started a run and the one that goes on with it.
+FREE_SETTINGS = ("out", "threads", "save_every")
+
+
+class RunFolder:
+    """One run's folder; see docs/architecture.md for its files."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._started = time.time()
+        self._before = 0.0
+
+    def begin(
+        self,
+        verb: str,
+        config: Mapping[str, Any],
+        *,
+        inputs: Iterable[Path | str] = (),
+        parents: Iterable[Path | str] = (),
+    ) -> bool:
+        """Starts the run, or takes it up again. False when the folder already holds this very run, finished.
+
+        A run that ended before its first checkpoint may be replaced by another.
+
+        Raises:
+            UserError: the folder holds another run, or cannot be written.
+        """
+        kept = {k: v for k, v in config.items() if k not in FREE_SETTINGS}
+        found = read_json(self.path / "run.json") if (self.path / "run.json").exists() else None
+        ended = found is not None and found.get("status") in ("failed", "interrupted")
+        if ended and not (self.path / "checkpoints").exists():
+            found = None  # it ended before there was anything to go on from: a mistyped option, a missing file
+        info: dict[str, Any] = {
+            "verb": verb, "status": "running", "config": dict(config), "seed": config.get("seed"),
+            "versions": versions(), "inputs": {str(p): content_hash(p) for p in inputs if Path(p).exists()},
+            "parents": [str(p) for p in parents], "device": device_name(), "threads": torch.get_num_threads(),
+            "started": time.time(), "wall_seconds": 0.0,
+        }  # fmt: skip
+        if found is not None:
+            before = {k: v for k, v in found.get("config", {}).items() if k not in FREE_SETTINGS}
+            if found.get("verb") != verb or _plain(before) != _plain(kept):
+                raise UserError(
+                    f"{self.path}: holds another run ({_difference(found, verb, before, kept)}); choose another out=DIR or delete it"
+                )
+            changed = [p for p, h in info["inputs"].items() if found.get("inputs", {}).get(p, h) != h]
+            if changed:
+                raise UserError(
+                    f"{changed[0]}: changed since the run in {self.path} began; choose another out=DIR or delete that folder"
+                )
+            if found.get("status") == "done":
+                return False
+            if found.get("versions") != info["versions"] or found.get("threads") != info["threads"]:
+                print(
+                    f"{self.path}: goes on with other versions or threads than it began with; results are close, not bit-equal"
+                )
+            info["started"], self._before = found["started"], found.get("wall_seconds", 0.0)
+        self._info = info
+        write_json(self.path / "run.json", info)
+        return True
+
+    def end(self, status: str, figures: Mapping[str, Any] | None = None) -> None:
+        """Writes how the run ended: ``done``, ``interrupted`` or ``failed``; results.json when there are figures."""
+        if figures is not None:
+            write_json(self.path / "results.json", {"figures": figures})
+        self._info |= {
+            "status": status,
+            "finished": time.time(),
+            "wall_seconds": self._before + time.time() - self._started,
+        }
+        write_json(self.path / "run.json", self._info)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Around the work: an error that leaves the block is written down as ``interrupted`` or ``failed``."""
+        try:
+            yield
+        except (Interrupted, KeyboardInterrupt):
+            self.end("interrupted")
+            raise
+        except BaseException:
+            self.end("failed")
+            raise
+
+    def log(self, step: int, values: Mapping[str, float], stream: str = "metrics.jsonl") -> None:
+        """Appends one line for each value."""
+        self._append(stream, [{"step": step, "name": name, "value": value} for name, value in values.items()])
+
+    def log_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Appends rows to samples.jsonl."""
+        self._append("samples.jsonl", [{"step": step, **row} for row in rows])
+
+    def offsets(self) -> dict[str, int]:
+        """Sizes of the append-only files now: a checkpoint keeps them."""
+        return {name: (self.path / name).stat().st_size if (self.path / name).exists() else 0 for name in STREAMS}
+
+    def truncate(self, offsets: Mapping[str, int]) -> None:
+        """Drops what was appended after a checkpoint, a torn last line included."""
+        for name in STREAMS:
+            path = self.path / name
+            if path.exists() and path.stat().st_size > offsets.get(name, 0):
+                os.truncate(path, offsets.get(name, 0))
+
+    def _append(self, stream: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        if text:
+            try:
+                with open(self.path / stream, "a", encoding="utf-8") as f:
+                    f.write(text)
+            except OSError as error:
+                raise disk_error(error, self.path / stream) from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    return {
+        "trimtab": version("trimtab"),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "python": platform.python_version(),
+    }
+
+
+def device_name() -> str:
+    """``cuda: NVIDIA ...`` or ``cpu: ...``."""
+    if torch.cuda.is_available():
+        return f"cuda: {torch.cuda.get_device_name()}"
+    return f"cpu: {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def content_hash(path: Path | str) -> str:
+    """SHA-256 of a file, or of a folder's files and names."""
+    path = Path(path)
+    if path.is_file():
+        return sha256(path)
+    digest = hashlib.sha256()
+    for inner in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{inner.relative_to(path)} {sha256(inner)}\n".encode())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _difference(found: Mapping[str, Any], verb: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    if found.get("verb") != verb:
+        return f"verb {found.get('verb')}, not {verb}"
+    names = [k for k in {**before, **now} if _plain(before.get(k)) != _plain(now.get(k))]
+    return ", ".join(f"{k} {before.get(k)!r}, not {now.get(k)!r}" for k in names[:3])

@@ -1,0 +1,159 @@
+"""The one loop. It knows no method: a method gives batches and a loss, and may replace the update."""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from types import FrameType
+
+import torch
+
+from trimtab.common.errors import Interrupted, UserError
+from trimtab.common.progress import Progress
+from trimtab.training import checkpoint
+from trimtab.training.folder import RunFolder
+from trimtab.training.method import Method, Metrics, MicroBatch, OptimizerStep, State
+from trimtab.training.optimizer import adamw, learning_rate, trained_parameters
+from trimtab.training.settings import TrainingSettings
+
+
+class Learner:
+    """The method's parameters and their optimizer. ``descend`` is the update of every method that does not bring its own."""
+
+    def __init__(self, method: Method, settings: TrainingSettings) -> None:
+        self.method, self.settings = method, settings
+        self.parameters = trained_parameters(method.modules)
+        self.optimizer = adamw(self.parameters.values(), settings)
+        self.meter: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+
+    def set_lr(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def descend(self, optimizer_steps: Iterable[OptimizerStep], where: str) -> None:
+        """For each optimizer step: accumulate its micro-batches' gradients, check, clip, step."""
+        for micro_batches in optimizer_steps:
+            seen: Metrics = {}
+            for batch in micro_batches:
+                loss, metrics = self.backward(batch)
+                if not math.isfinite(loss):
+                    raise UserError(
+                        f"{where}: the loss is {loss} on trees {batch.trees.trees[0].key!r}...; the last checkpoint is intact, lower lr"
+                    )
+                _add(seen, metrics)
+            norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm))
+            if not math.isfinite(norm):
+                keys = ", ".join(repr(b.trees.trees[0].key) for b in micro_batches)
+                raise UserError(
+                    f"{where}: the gradient is {norm} (micro-batches from trees {keys}); the last checkpoint is intact, lower lr"
+                )
+            self.count({**seen, "grad_norm": (norm, 1.0)})
+            if not self.method.before_step(seen):
+                self.optimizer.zero_grad()
+                break
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    def backward(self, batch: MicroBatch) -> tuple[float, Metrics]:
+        """Adds one micro-batch's gradients; returns its loss and metrics."""
+        with torch.autocast(
+            "cpu" if not torch.cuda.is_available() else "cuda",
+            torch.bfloat16,
+            enabled=self.settings.dtype == "bfloat16",
+        ):
+            loss, metrics = self.method.loss(batch)
+        loss.backward()
+        return float(loss.detach()), metrics
+
+    def count(self, metrics: Metrics) -> None:
+        for name, (total, count) in metrics.items():
+            self.meter[name][0] += total
+            self.meter[name][1] += count
+
+    def read_meter(self) -> dict[str, float]:
+        """Means since the last call."""
+        out = {name: total / count for name, (total, count) in self.meter.items() if count}
+        self.meter.clear()
+        return out
+
+
+def train(method: Method, settings: TrainingSettings, folder: RunFolder, steps: int) -> None:
+    """Runs ``method`` for ``steps`` loop steps, or takes it up at the newest checkpoint in ``folder``.
+
+    Raises:
+        UserError: a loss or gradient is not finite; Ctrl-C; a full disk. A checkpoint of the last good step is left.
+    """
+    learner = Learner(method, settings)
+    state = State(0, steps)
+    checkpoints = folder.path / "checkpoints"
+    save_every = settings.save_every or max(1, math.ceil(steps / 5))
+    eval_every = settings.eval_every or max(1, math.ceil(steps / 5))
+    found = checkpoint.latest(checkpoints)
+    if found is not None:
+        kept = checkpoint.load(found, learner.parameters, learner.optimizer)
+        state.step = kept["step"]
+        method.load_state_dict(kept["method"])
+        folder.truncate(kept["offsets"])
+    else:
+        folder.truncate({})
+        folder.log(0, method.evaluate(state))
+
+    def save() -> None:
+        kept = {"method": method.state_dict(), "offsets": folder.offsets()}
+        checkpoint.save(checkpoints, state.step, learner.parameters, learner.optimizer, kept)
+
+    with interruptible() as ctrl_c, Progress(method.name, steps, done=state.step) as bar:
+        while state.step < steps:
+            began = time.monotonic()
+            lr = learning_rate(settings, state.step, steps)
+            learner.set_lr(lr)
+            method.update(method.batches(state), learner, f"step {state.step + 1}")
+            state.step += 1
+            values = {**learner.read_meter(), "lr": lr, **method.after(state)}
+            if state.step % eval_every == 0 or state.step == steps:
+                values |= method.evaluate(state)
+            folder.log(state.step, values)
+            folder.log_samples(state.step, method.samples())
+            folder.log(state.step, {"seconds": time.monotonic() - began}, "timing.jsonl")
+            bar.advance(1, **{name: values[name] for name in method.shown if name in values})
+            if ctrl_c.pressed or state.step % save_every == 0 or state.step == steps:
+                save()
+            if ctrl_c.pressed and state.step < steps:
+                raise Interrupted(
+                    f"{folder.path}: interrupted after step {state.step} of {steps}; the same command goes on from there"
+                )
+
+
+class CtrlC:
+    """Whether Ctrl-C was pressed: the first lets the current step finish, a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.pressed:
+            raise KeyboardInterrupt
+        self.pressed = True
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[CtrlC]:
+    """Handles Ctrl-C inside the block; off the main thread, where nobody presses it, nothing is handled."""
+    ctrl_c = CtrlC()
+    if threading.current_thread() is not threading.main_thread():
+        yield ctrl_c
+        return
+    before = signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        yield ctrl_c
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _add(into: Metrics, metrics: Metrics) -> None:
+    for name, (total, count) in metrics.items():
+        before = into.get(name, (0.0, 0.0))
+        into[name] = (before[0] + total, before[1] + count)

@@ -1,0 +1,36 @@
+"""The settings that every training verb shares."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from trimtab.common.config import Settings
+
+
+class TrainingSettings(Settings):
+    """What the loop and its optimizer need to know. Methods add their own fields."""
+
+    out: str = Field("", description="folder of this run; the same command goes on where it stopped")
+    seed: int = Field(0, description="seed of every random draw of this run")
+    steps: int = Field(0, ge=0, description="optimizer steps (online methods: iterations); 0 = epochs decides")
+    epochs: float = Field(1.0, gt=0, description="passes over the data when steps is 0")
+    batch_size: int = Field(
+        32, ge=1, description="trees (prompts) per optimizer step; online methods: prompts per iteration"
+    )
+    micro_batch_tokens: int = Field(
+        8192, ge=1, description="tokens computed at once; bounds memory, never changes results"
+    )
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how lr falls after the warm-up")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which lr rises from 0")
+    final_lr: float = Field(0.1, ge=0, le=1, description="lr at the end, as a share of the peak (linear, cosine)")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decay of matrices; vectors are never decayed")
+    adam_beta2: float = Field(0.99, gt=0, lt=1, description="AdamW's second-moment decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16 = autocast of matrix products; weights and logprobs stay float32"
+    )
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = all")
+    save_every: int = Field(0, ge=0, description="steps between checkpoints; 0 = five in a run")
+    eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 = five in a run")
+    max_length: int = Field(0, ge=0, description="longest prompt + completion in tokens; 0 = what the model can take")

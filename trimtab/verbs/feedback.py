@@ -1,0 +1,23 @@
+"""Names on the command line -> who says what is better."""
+
+from pathlib import Path
+
+from trimtab.common.errors import UserError
+from trimtab.feedback.protocol import Feedback
+from trimtab.feedback.reward_model import RewardModel
+
+
+def resolve_feedback(name: str) -> Feedback:
+    """``village`` is the village's gold judge; ``reward:DIR``, or just ``DIR``, a reward-model folder.
+
+    Raises:
+        UserError: the name is neither.
+    """
+    if name == "village":
+        from trimtab.village import VillageJudge  # builds its tables when first used: only who asks for it pays
+
+        return VillageJudge()
+    folder = Path(name.removeprefix("reward:"))
+    if name.startswith("reward:") or folder.is_dir():
+        return RewardModel(folder)
+    raise UserError(f"{name!r} is no judge; write village, or reward:DIR with a reward-model folder")

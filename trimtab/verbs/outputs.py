@@ -1,0 +1,41 @@
+"""Where a verb that writes one file writes it: a file, or a run folder that says what was run."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trimtab.common.config import Settings, dump
+from trimtab.training.folder import RunFolder
+
+FILES = (".jsonl", ".gz", ".json")
+
+
+@dataclass
+class Output:
+    """``path`` is the file to write; ``done`` says that this very run has written it already."""
+
+    path: Path
+    done: bool = False
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def open_output(
+    out: str, verb: str, config: Settings, name: str, *, inputs: Sequence[str] = (), parents: Sequence[str] = ()
+) -> Iterator[Output]:
+    """``out`` itself when it is a file name, else ``out/name`` in a run folder that is begun here and ended with the block."""
+    if out.endswith(FILES):
+        yield Output(Path(out))
+        return
+    folder = RunFolder(out)
+    output = Output(folder.path / name)
+    output.done = not folder.begin(verb, dump(config), inputs=inputs, parents=parents)
+    if output.done:
+        print(f"{folder.path}: already done; delete it to run again")
+        yield output
+        return
+    with folder.running():
+        yield output
+        folder.end("done", output.figures or None)

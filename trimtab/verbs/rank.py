@@ -1,0 +1,75 @@
+"""``trimtab rank``: who says which of the K answers is better - simulated labelers, a reward model."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import Field
+
+from trimtab.common.config import Settings
+from trimtab.common.errors import UserError
+from trimtab.common.progress import Progress
+from trimtab.common.rng import generator
+from trimtab.data.files import write_records
+from trimtab.data.formats import read_comparisons
+from trimtab.records import Comparison
+from trimtab.verbs.feedback import resolve_feedback
+from trimtab.verbs.outputs import open_output
+
+
+class Config(Settings):
+    """Settings of ``trimtab rank``."""
+
+    data: str = Field("", description="answers to rank, a file that trimtab sample wrote")
+    by: str = Field(
+        "village",
+        description="village = its simulated labelers; reward:DIR = a reward model; gold = the village's judge",
+    )
+    out: str = Field("rankings.jsonl", description="file to write, or a folder (then rankings.jsonl in it)")
+    labelers: int = Field(1, ge=1, description="labelers who rank each item (village)")
+    seed: int = Field(0, description="seed of labelers, noise and order")
+
+
+def run(config: Config) -> Path:
+    """Ranks and writes; returns the file.
+
+    Raises:
+        UserError: an option or the file is wrong.
+    """
+    if not config.data:
+        raise UserError("rank needs a file of answers: trimtab rank FILE --by village -o FILE")
+    items = read_comparisons(config.data)
+    with open_output(config.out, "rank", config, "rankings.jsonl", inputs=[config.data]) as out:
+        if out.done:
+            return out.path
+        ranked = by_village(items, config) if config.by == "village" else by_score(items, config.by)
+        write_records(out.path, ranked)
+    return out.path
+
+
+def by_village(items: Sequence[Comparison], config: Config) -> list[Comparison]:
+    """Rankings by the village's simulated labelers, ``config.labelers`` different ones for each item."""
+    from trimtab.village import Pool
+
+    pool = Pool(config.seed)
+    if config.labelers > len(pool.labelers):
+        raise UserError(f"labelers={config.labelers}: the village has {len(pool.labelers)}")
+    out = []
+    with Progress("rank by village", len(items), "items") as bar:
+        for item in items:
+            rng = generator(config.seed, "assign", item.prompt.id)
+            for i in rng.choice(len(pool.labelers), size=config.labelers, replace=False):
+                out.append(pool.rank(item.prompt, item.completions, labeler=pool.labelers[int(i)]))
+            bar.advance()
+    return out
+
+
+def by_score(items: Sequence[Comparison], name: str) -> list[Comparison]:
+    """Rankings by falling score; equal scores tie. The scores are kept in the field ``scores``."""
+    feedback = resolve_feedback("village" if name == "gold" else name)
+    scores = feedback.score([c.prompt for c in items], [c.completions for c in items])
+    out = []
+    for item, row in zip(items, scores, strict=True):
+        ranks = tuple(1 + sum(x > row[i] for x in row) for i in range(len(row)))
+        out.append(replace(item, ranks=ranks, labeler=name, extra={**item.extra, "scores": [round(x, 6) for x in row]}))
+    return out

@@ -1,0 +1,135 @@
+"""``trimtab sample``: prompts -> K answers each, as comparisons that nobody has ranked yet."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from trimtab.common.config import Settings
+from trimtab.common.errors import UserError
+from trimtab.common.progress import Progress
+from trimtab.common.rng import generator
+from trimtab.data.files import write_records
+from trimtab.data.formats import read_demonstrations, read_prompts
+from trimtab.data.template import Renderer, ensure_template
+from trimtab.models.load import load_policy, load_tokenizer, max_positions
+from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt
+from trimtab.sampling.engine import NativeEngine
+from trimtab.sampling.protocol import Sample, SamplingOptions
+from trimtab.verbs.outputs import open_output
+
+PROMPTS_AT_ONCE = 512
+
+
+class Config(Settings):
+    """Settings of ``trimtab sample``."""
+
+    model: str = Field("", description="model to sample from: a Hugging Face folder, a run folder or a hub name")
+    data: str = Field("", description="prompts, a file of records")
+    out: str = Field("samples.jsonl", description="file to write, or a folder (then answers.jsonl in it)")
+    num_completions: str = Field(
+        "1", description="answers for each prompt: a number, or a range like 4..9 to draw from"
+    )
+    max_tokens: int = Field(64, ge=1, description="longest answer, tokens")
+    temperature: float = Field(1.0, gt=0, description="sampling temperature")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus: smallest set of tokens with this probability")
+    top_k: int = Field(0, ge=0, description="only the k most likely tokens; 0 = all")
+    greedy: bool = Field(False, description="always the most likely token")
+    template: Literal["chat", "plain"] = Field(
+        "chat", description="chat = the tokenizer's chat template; plain = the bare text, for a base model"
+    )
+    shots: int = Field(0, ge=0, description="demonstrations put before each prompt (GPT-3's few-shot prompting)")
+    demonstrations: str = Field("", description="where shots come from, a file of demonstrations")
+    name: str = Field("", description="what to call the model in the records; empty = its folder")
+    limit: int = Field(0, ge=0, description="only the first so many prompts; 0 = all")
+    skip: int = Field(0, ge=0, description="leave out so many prompts before that")
+    seed: int = Field(0, description="seed of the draws")
+    dtype: str = Field("float32", description="float32 or bfloat16 autocast")
+
+
+def run(config: Config) -> Path:
+    """Samples and writes; returns the file.
+
+    Raises:
+        UserError: an option, the model or the prompts are wrong.
+    """
+    low, high = completions_range(config.num_completions)
+    if not config.model or not config.data:
+        raise UserError("sample needs a model and a file of prompts: trimtab sample MODEL PROMPTS -k K -o FILE")
+    prompts = read_prompts(config.data)[config.skip :]
+    prompts = prompts[: config.limit] if config.limit else prompts
+    with open_output(
+        config.out, "sample", config, "answers.jsonl", inputs=[config.data], parents=[config.model]
+    ) as out:
+        if out.done:
+            return out.path
+        policy, tokenizer = load_policy(config.model), load_tokenizer(config.model)
+        ensure_template(tokenizer)
+        renderer = Renderer(tokenizer, template=config.template)
+        shots = read_demonstrations(config.demonstrations) if config.shots else []
+        asked = [few_shot(p, shots, config) if config.shots else p for p in prompts]
+        engine = NativeEngine(policy, renderer.end_id, autocast=config.dtype == "bfloat16", decode=renderer.decode)
+        wanted = [int(generator(config.seed, "num_completions", p.id).integers(low, high + 1)) for p in prompts]
+        options = SamplingOptions(
+            max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,
+            greedy=config.greedy, stop=("\n\n",) if config.shots else (), seed=config.seed,
+        )  # fmt: skip
+        name = config.name or Path(config.model).name
+        records: dict[int, Comparison] = {}
+        limit = max_positions(policy) - config.max_tokens
+        with Progress(f"sample {name}", len(prompts), "prompts") as bar, torch.no_grad():
+            for k, group in _by_count(wanted):
+                ids = [renderer.prompt(asked[i])[-limit:] for i in group]
+                answers = engine.sample(ids, k, options, [prompts[i].id for i in group])
+                for i, row in zip(group, answers, strict=True):
+                    completions = tuple(completion(s, renderer, name) for s in row)
+                    records[i] = Comparison(prompts[i], completions, (None,) * k)
+                bar.advance(
+                    len(group), tokens_each=sum(len(s.token_ids) for row in answers for s in row) / (k * len(group))
+                )
+        write_records(out.path, [records[i] for i in range(len(prompts))])
+    return out.path
+
+
+def completion(sample: Sample, renderer: Renderer, name: str) -> Completion:
+    """A sampled answer as a record: its own token ids travel with it and are what is trained on."""
+    return Completion(renderer.decode(sample.token_ids), name, sample.token_ids, renderer.sha, sample.stop)
+
+
+def completions_range(text: str) -> tuple[int, int]:
+    """``4`` -> (4, 4); ``4..9`` -> (4, 9).
+
+    Raises:
+        UserError: it is neither.
+    """
+    low, dots, high = text.partition("..")
+    if low.isdigit() and (high.isdigit() if dots else True):
+        ends = int(low), int(high or low)
+        if 1 <= ends[0] <= ends[1]:
+            return ends
+    raise UserError(f"num_completions={text}: write a number from 1, or a range like 4..9")
+
+
+def few_shot(prompt: Prompt, shots: Sequence[Demonstration], config: Config) -> Prompt:
+    """The prompt behind ``config.shots`` demonstrations drawn for it, as one text (Brown et al. 2020)."""
+    drawn = generator(config.seed, "shots", prompt.id).choice(
+        len(shots), size=min(config.shots, len(shots)), replace=False
+    )
+    examples = "".join(f"{shots[i].prompt.text}\n{shots[i].completion}\n\n" for i in drawn)
+    return replace(prompt, messages=(*prompt.messages[:-1], Message("user", examples + prompt.text)))
+
+
+def _by_count(wanted: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Prompt indices grouped by how many answers they get, in groups of at most ``PROMPTS_AT_ONCE``."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for i, k in enumerate(wanted):
+        groups[k].append(i)
+    return [
+        (k, members[i : i + PROMPTS_AT_ONCE])
+        for k, members in sorted(groups.items())
+        for i in range(0, len(members), PROMPTS_AT_ONCE)
+    ]
