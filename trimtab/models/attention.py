@@ -30,6 +30,8 @@ HARMLESS = ("position_ids", "cache_position")
 BUCKET_SHARE = 0.8
 # ... and the longer is at most this long: above it a call's cost is its arithmetic, and padding only adds to that.
 BUCKET_LONGEST = 256
+# A log-sum-exp under which every weight is 0.
+NEVER = 1e30
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -364,14 +366,12 @@ class _FlashTrees(torch.autograd.Function):
         for bucket in buckets:
             q, k, v = _operands(bucket, query, key, value)
             g, o = _take(grad, bucket.queries).float(), _take(out, bucket.queries)
-            if bucket.whole is None:  # a padded query repeats a real row: its gradient must not count twice
-                g = g * _real(bucket.queries)[:, None, :, None]
-            sums = (
-                lse.index_select(0, bucket.queries.flatten())
-                .view(*bucket.queries.shape, -1)
-                .transpose(1, 2)
-                .contiguous()
-            )
+            sums = lse.index_select(0, bucket.queries.flatten()).view(*bucket.queries.shape, -1).transpose(1, 2).contiguous()
+            if bucket.whole is None:
+                # A padded query repeats a span's first row. Its gradient must not count twice; and it sees keys that the first
+                # row's log-sum-exp does not know, so that exp(score - lse) could overflow, and 0 times infinity is NaN.
+                real = _real(bucket.queries)[:, None, :]
+                g, sums = g * real.unsqueeze(-1), sums.masked_fill(~real, NEVER)
             results = _flash_backward(g, q, k, v, o, sums, 0.0, bucket.causal, attn_mask=bucket.hide, scale=scale)
             for kept, result in zip(parts, results, strict=True):
                 kept.append(result)
