@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from trimtab.common.files import read_json
+from trimtab.common.precision import products
 from trimtab.data.encode import completion_ids
 from trimtab.data.template import Renderer
 from trimtab.models.load import load_scorer, load_tokenizer, model_folder
@@ -68,7 +69,7 @@ def score_in_budget(
     out: list[list[float]] = [[] for _ in trees]
     for group in pack_by_budget(numbered, budget):
         batch = TreeBatch.pack(group)
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+        with products(dtype):
             rewards = score_rewards(model, batch).tolist()
         for tree in group:
             out[int(tree.key)], rewards = rewards[: len(tree.completions)], rewards[len(tree.completions) :]

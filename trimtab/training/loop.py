@@ -12,6 +12,7 @@ from types import FrameType
 import torch
 
 from trimtab.common.errors import Interrupted, UserError
+from trimtab.common.precision import products
 from trimtab.common.progress import Progress
 from trimtab.training import checkpoint
 from trimtab.training.folder import RunFolder
@@ -59,11 +60,7 @@ class Learner:
 
     def backward(self, batch: MicroBatch) -> tuple[float, Metrics]:
         """Adds one micro-batch's gradients; returns its loss and metrics."""
-        with torch.autocast(
-            "cpu" if not torch.cuda.is_available() else "cuda",
-            torch.bfloat16,
-            enabled=self.settings.dtype == "bfloat16",
-        ):
+        with products(self.settings.dtype):
             loss, metrics = self.method.loss(batch)
         loss.backward()
         return float(loss.detach()), metrics

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from trimtab.common.config import Settings
+from trimtab.common.precision import DTYPE_SENTENCE, Dtype
 
 
 class TrainingSettings(Settings):
@@ -27,9 +28,7 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decay of matrices; vectors are never decayed")
     adam_beta2: float = Field(0.99, gt=0, lt=1, description="AdamW's second-moment decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16 = autocast of matrix products; weights and logprobs stay float32"
-    )
+    dtype: Dtype = Field("auto", description=DTYPE_SENTENCE)
     threads: int = Field(0, ge=0, description="CPU threads; 0 = all")
     save_every: int = Field(0, ge=0, description="steps between checkpoints; 0 = five in a run")
     eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 = five in a run")
