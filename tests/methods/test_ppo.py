@@ -8,14 +8,18 @@ import pytest
 import torch
 from tiny_models import randomise, save_tiny_policy
 
+from trimtab.common.files import write_json
 from trimtab.data.template import Renderer
 from trimtab.feedback.protocol import Rule
-from trimtab.methods.ppo import PPO, Config, KLControl, tree_lengths
-from trimtab.models.load import load_policy, load_scorer, load_tokenizer
+from trimtab.feedback.reward_model import RewardModel
+from trimtab.methods.ppo import PPO, Config, KLControl, start_value, tree_lengths
+from trimtab.methods.reward import add_pad_token
+from trimtab.models.load import load_policy, load_scorer, load_tokenizer, save_model
+from trimtab.models.score import score_rewards
 from trimtab.records import Message, Prompt
 from trimtab.sampling.engine import NativeEngine
 from trimtab.training.method import MicroBatch, State
-from trimtab.trees import PromptTree
+from trimtab.trees import PromptTree, TreeBatch
 
 TEXTS = ["the cat", "a dog", "near", "the old mill", "saw"]
 PROMPTS = [Prompt(f"p{i}", (Message("user", text),)) for i, text in enumerate(TEXTS)]
@@ -38,6 +42,7 @@ def make(start: Path, *, other_reference: bool = False, **options: Any) -> PPO:
         "minibatch_size": 2,
         "micro_batch_tokens": 50,
         "seed": 1,
+        "dtype": "float32",
     }
     config = Config(**{**settings, **options})
     policy, value, reference = load_policy(start), load_scorer(start), load_policy(start)
@@ -197,3 +202,22 @@ def test_sample_rows_say_what_was_asked_answered_and_scored(start: Path) -> None
     rows = method.samples()
     assert [row["prompt"] for row in rows] == ["the old mill", "the cat"]
     assert all(row["reward"] == row["gold"] == answer_score(PROMPTS[0], row["completion"]) for row in rows)
+
+
+def test_the_value_model_starts_as_the_calibrated_reward(start: Path, tmp_path: Path) -> None:
+    """At a completion's last token its output plus the constant is (plain score - shift) / scale."""
+    scorer, tokenizer = load_scorer(start, seed=5), load_tokenizer(start)
+    add_pad_token(scorer, tokenizer)
+    save_model(scorer, tokenizer, tmp_path / "reward")
+    write_json(tmp_path / "reward/reward.json", {"shift": -0.7, "scale": 2.5})
+    reward = RewardModel(tmp_path / "reward")
+    value, offset = start_value(str(start), reward, reward.renderer)
+    tree = PromptTree(tuple(reward.renderer.prompt(PROMPTS[0])), ((7, 9), (11,)))
+    with torch.no_grad():
+        said = score_rewards(value, TreeBatch.pack([tree])) + offset
+    assert said.tolist() == pytest.approx(reward.score_trees([tree])[0], abs=1e-5)
+
+
+def test_without_a_reward_model_the_value_starts_at_zero(start: Path) -> None:
+    value, offset = start_value(str(start), Rule(answer_score), Renderer(load_tokenizer(start)))
+    assert offset == 0.0 and not value.score.weight.any()

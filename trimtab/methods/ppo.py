@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trimtab.common.config import Settings
+from trimtab.common.precision import in_bf16, products
 from trimtab.common.rng import generator
 from trimtab.data.encode import prompt_trees
 from trimtab.data.formats import read_prompts
@@ -116,9 +117,11 @@ class PPO(Method):
     def __init__(
         self, config: Config, *, policy: PreTrainedModel, value: PreTrainedModel, reference: PreTrainedModel, engine: Engine,
         reward: Feedback, gold: Feedback | None, prompts: Sequence[Prompt], trees: Sequence[PromptTree], renderer: Renderer,
+        value_offset: float = 0.0,
     ) -> None:  # fmt: skip
         self.config, self.engine, self.reward, self.gold, self.renderer = config, engine, reward, gold, renderer
         self.policy, self.value, self.reference = policy, value, reference.requires_grad_(False)
+        self.value_offset = value_offset
         self.prompts, self.trees = prompts, trees
         self.beta = config.beta
         self._logged: dict[str, float] = {}
@@ -182,10 +185,10 @@ class PPO(Method):
         out: dict[int, TokensOf] = {}
         for group in pack_by_budget(numbered, self.config.micro_batch_tokens):
             batch = TreeBatch.pack(group)
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
+            with products(self.config.dtype):
                 policy = score_tokens(self.policy, batch, temperature=self.config.temperature)
                 reference = score_tokens(self.reference, batch, temperature=self.config.temperature).logprobs
-                values = score_values(self.value, batch)
+                values = score_values(self.value, batch) + self.value_offset
             sizes = [int(tree_lengths(t).sum()) for t in group]
             parts = zip(*(x.split(sizes) for x in (policy.logprobs, reference, values, policy.entropy)), strict=True)
             out.update({int(tree.key): TokensOf(*part) for tree, part in zip(group, parts, strict=True)})
@@ -248,7 +251,7 @@ class PPO(Method):
         policy_loss, ratio = clipped_surrogate(
             tokens.logprobs, extra["old_logprobs"], extra["advantages"], clip=config.clip
         )
-        values = score_values(self.value, batch.trees)
+        values = score_values(self.value, batch.trees) + self.value_offset
         value_loss = clipped_value_loss(values, extra["old_values"], extra["returns"], clip=config.value_clip or None)
         approx_kl = kl_estimate((extra["old_logprobs"] - tokens.logprobs).detach(), "k3")
         metrics = {
@@ -287,16 +290,22 @@ def tree_lengths(tree: PromptTree) -> Tensor:
     return torch.tensor([len(c) for c in tree.completions])
 
 
-def start_value(model: str, reward: Feedback, renderer: Renderer) -> PreTrainedModel:
-    """The value model: the reward model's weights where it reads the policy's tokens, else the start model with a head of 0."""
+def start_value(model: str, reward: Feedback, renderer: Renderer) -> tuple[PreTrainedModel, float]:
+    """The value model and the constant that is added to its output.
+
+    It starts from the reward model's weights where that reads the policy's tokens, and then predicts calibrated rewards, (plain
+    score - shift) / scale, from the first step: the head has no bias, so the shift stays outside. Otherwise it starts from the
+    start model with a head of 0.
+    """
     if isinstance(reward, RewardModel) and reward.renderer.sha == renderer.sha:
-        value, factor = load_scorer(reward.folder), 1 / reward.calibration.scale  # values are of calibrated rewards
+        calibration = reward.calibration
+        value, factor, offset = load_scorer(reward.folder), 1 / calibration.scale, -calibration.shift / calibration.scale
     else:
-        value, factor = load_scorer(model), 0.0
+        value, factor, offset = load_scorer(model), 0.0, 0.0
         grow_vocabulary(value, len(renderer.tokenizer))
     with torch.no_grad():
         value.score.weight *= factor
-    return value
+    return value, offset
 
 
 def build(config: Config, rewards: Rewards) -> Trained:
@@ -306,16 +315,16 @@ def build(config: Config, rewards: Rewards) -> Trained:
     reference = load_policy(config.reference or config.model)
     reward = rewards(config.reward)
     tokenizer, renderer = start_tokenizer(config.model, policy, reference)
-    value = start_value(config.model, reward, renderer)
+    value, value_offset = start_value(config.model, reward, renderer)
     limit = length_limit(config, policy) - config.max_tokens
     read = read_prompts(config.data)
     trees, report = prompt_trees(read, renderer, limit)
     announce("ppo", config.data, report)
     by_id = {p.id: p for p in read}
-    engine = NativeEngine(policy, renderer.end_id, autocast=config.dtype == "bfloat16")
+    engine = NativeEngine(policy, renderer.end_id, autocast=in_bf16(config.dtype))
     gold = rewards(config.gold) if config.gold else None
     method = PPO(
-        config, policy=policy, value=value, reference=reference, engine=engine, reward=reward, gold=gold,
+        config, policy=policy, value=value, value_offset=value_offset, reference=reference, engine=engine, reward=reward, gold=gold,
         prompts=[by_id[t.key] for t in trees], trees=trees, renderer=renderer,
     )  # fmt: skip
     return Trained(method, len(trees), {"model": (policy, tokenizer), "value": (value, tokenizer)})
