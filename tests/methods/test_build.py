@@ -83,6 +83,15 @@ def test_a_run_leaves_a_model_that_plain_transformers_loads_and_that_learnt(sft_
     assert tokenizer.decode(first).strip() and TEXT[0].startswith(tokenizer.decode(first).strip())
 
 
+def test_plain_generation_ends_where_the_chat_template_ends_an_answer(sft_run: Path) -> None:
+    """The start model had no chat template: it got ChatML, whose <|im_end|> is not the tokenizer's own end token."""
+    model = AutoModelForCausalLM.from_pretrained(sft_run / "run" / "model")
+    tokenizer = AutoTokenizer.from_pretrained(sft_run / "run" / "model")
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert end != tokenizer.eos_token_id
+    assert model.generation_config.eos_token_id == [end, tokenizer.eos_token_id]
+
+
 def test_a_finished_run_is_not_run_again(
     sft_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

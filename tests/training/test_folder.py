@@ -10,7 +10,7 @@ from tiny_models import read_lines
 
 from trimtab.common.errors import UserError
 from trimtab.common.files import atomic_write, read_json, write_json
-from trimtab.training.folder import RunFolder
+from trimtab.training.folder import RunFolder, content_hash
 
 
 def begun(path: Path, **config: Any) -> RunFolder:
@@ -51,6 +51,19 @@ def test_changed_input_is_refused(tmp_path: Path) -> None:
     data.write_text("2\n")
     with pytest.raises(UserError, match=r"data.jsonl: changed since the run in .*run began"):
         RunFolder(tmp_path / "run").begin("sft", {}, inputs=[data])
+
+
+def test_changed_parent_is_refused_and_a_hub_name_has_no_hash(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    run, parents = RunFolder(tmp_path / "run"), [model, "someone/model"]
+    assert run.begin("sft", {}, parents=parents)
+    kept = read_json(tmp_path / "run" / "run.json")["parents"]
+    assert kept == {str(model): content_hash(model), "someone/model": None}
+    (model / "config.json").write_text('{"a": 1}')
+    with pytest.raises(UserError, match=r"model: changed since the run in .*run began"):
+        RunFolder(tmp_path / "run").begin("sft", {}, parents=parents)
 
 
 def test_metrics_are_one_line_for_each_value_and_truncation_drops_a_torn_one(tmp_path: Path) -> None:

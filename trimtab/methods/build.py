@@ -16,7 +16,7 @@ import trimtab.methods
 from trimtab.common.errors import UserError
 from trimtab.data.template import Renderer, ensure_template
 from trimtab.feedback.protocol import Feedback
-from trimtab.models.load import grow_vocabulary, load_tokenizer, max_positions, save_model
+from trimtab.models.load import grow_vocabulary, load_tokenizer, max_positions, model_folder, save_model, stop_at
 from trimtab.training.folder import RunFolder
 from trimtab.training.loop import train
 from trimtab.training.method import Method
@@ -83,7 +83,7 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
         name,
         given,
         inputs=[given[f] for f in INPUT_FIELDS if given.get(f)],
-        parents=[given[f] for f in PARENT_FIELDS if given.get(f)],
+        parents=[model_folder(given[f].removeprefix("reward:")) for f in PARENT_FIELDS if given.get(f)],
     ):
         print(f"{folder.path}: already done; delete it to run again")
         return folder.path
@@ -113,13 +113,16 @@ def need(config: TrainingSettings, *names: str) -> None:
 def start_tokenizer(source: str, *models: PreTrainedModel) -> tuple[PreTrainedTokenizerBase, Renderer]:
     """The start model's tokenizer and the renderer of its chat template; without one it gets ChatML.
 
-    Each of ``models`` gets the same rows for new tokens, or the first log-ratios of policy and reference would not be 0.
+    Each of ``models`` gets the same rows for new tokens, or the first log-ratios of policy and reference would not be 0; and
+    each stops where the template ends an answer when plain transformers samples from the folder it is saved in.
     """
     tokenizer = load_tokenizer(source)
     ensure_template(tokenizer)
+    renderer = Renderer(tokenizer)
     for model in models:
         grow_vocabulary(model, len(tokenizer))
-    return tokenizer, Renderer(tokenizer)
+        stop_at(model, renderer.end_id, tokenizer.eos_token_id)
+    return tokenizer, renderer
 
 
 def length_limit(config: TrainingSettings, model: PreTrainedModel) -> int:

@@ -122,6 +122,13 @@ def grow_vocabulary(model: PreTrainedModel, size: int) -> None:
                     rows[old:] = rows[:old].mean(0)
 
 
+def stop_at(model: PreTrainedModel, *end_ids: int) -> None:
+    """Sets the tokens at which transformers' ``generate`` ends; scorers, which generate nothing, are left alone."""
+    config = getattr(model, "generation_config", None)
+    if config is not None:
+        config.eos_token_id = list(dict.fromkeys(end_ids))
+
+
 def model_folder(source: Path | str) -> Path:
     """The model inside a run folder (``runs/sft`` -> ``runs/sft/model``), or ``source`` itself."""
     inside = Path(source) / "model"

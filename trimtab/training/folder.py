@@ -15,6 +15,7 @@ import torch
 
 from trimtab.common.errors import Interrupted, UserError
 from trimtab.common.files import disk_error, read_json, sha256, write_json
+from trimtab.common.precision import in_bf16
 
 STREAMS = ("metrics.jsonl", "samples.jsonl", "timing.jsonl")
 # Settings that may differ between the command that started a run and the one that goes on with it.
@@ -52,7 +53,9 @@ class RunFolder:
         info: dict[str, Any] = {
             "verb": verb, "status": "running", "config": dict(config), "seed": config.get("seed"),
             "versions": versions(), "inputs": {str(p): content_hash(p) for p in inputs if Path(p).exists()},
-            "parents": [str(p) for p in parents], "device": device_name(), "threads": torch.get_num_threads(),
+            "parents": {str(p): content_hash(p) if Path(p).exists() else None for p in parents},
+            "device": device_name(), "threads": torch.get_num_threads(),
+            "products": "bfloat16" if in_bf16(config.get("dtype", "float32")) else "float32",
             "started": time.time(), "wall_seconds": 0.0,
         }  # fmt: skip
         if found is not None:
@@ -61,17 +64,16 @@ class RunFolder:
                 raise UserError(
                     f"{self.path}: holds another run ({_difference(found, verb, before, kept)}); choose another out=DIR or delete it"
                 )
-            changed = [p for p, h in info["inputs"].items() if found.get("inputs", {}).get(p, h) != h]
+            before_and_now = [(found.get(kind, {}), info[kind]) for kind in ("inputs", "parents")]
+            changed = [p for old, new in before_and_now for p, h in new.items() if old.get(p, h) != h]
             if changed:
                 raise UserError(
                     f"{changed[0]}: changed since the run in {self.path} began; choose another out=DIR or delete that folder"
                 )
             if found.get("status") == "done":
                 return False
-            if found.get("versions") != info["versions"] or found.get("threads") != info["threads"]:
-                print(
-                    f"{self.path}: goes on with other versions or threads than it began with; results are close, not bit-equal"
-                )
+            if any(found.get(kind) != info[kind] for kind in ("versions", "threads", "products")):
+                print(f"{self.path}: goes on with other versions, threads or number format than it began with; not bit-equal")
             info["started"], self._before = found["started"], found.get("wall_seconds", 0.0)
         self._info = info
         write_json(self.path / "run.json", info)

@@ -11,12 +11,13 @@ from pydantic import Field
 
 from trimtab.common.config import Settings
 from trimtab.common.errors import UserError
+from trimtab.common.precision import DTYPE_SENTENCE, Dtype, in_bf16
 from trimtab.common.progress import Progress
 from trimtab.common.rng import generator
 from trimtab.data.files import write_records
 from trimtab.data.formats import read_demonstrations, read_prompts
 from trimtab.data.template import Renderer, ensure_template
-from trimtab.models.load import load_policy, load_tokenizer, max_positions
+from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folder
 from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt
 from trimtab.sampling.engine import NativeEngine
 from trimtab.sampling.protocol import Sample, SamplingOptions
@@ -48,7 +49,7 @@ class Config(Settings):
     limit: int = Field(0, ge=0, description="only the first so many prompts; 0 = all")
     skip: int = Field(0, ge=0, description="leave out so many prompts before that")
     seed: int = Field(0, description="seed of the draws")
-    dtype: str = Field("float32", description="float32 or bfloat16 autocast")
+    dtype: Dtype = Field("auto", description=DTYPE_SENTENCE)
 
 
 def run(config: Config) -> Path:
@@ -63,7 +64,7 @@ def run(config: Config) -> Path:
     prompts = read_prompts(config.data)[config.skip :]
     prompts = prompts[: config.limit] if config.limit else prompts
     with open_output(
-        config.out, "sample", config, "answers.jsonl", inputs=[config.data], parents=[config.model]
+        config.out, "sample", config, "answers.jsonl", inputs=[config.data], parents=[str(model_folder(config.model))]
     ) as out:
         if out.done:
             return out.path
@@ -72,7 +73,7 @@ def run(config: Config) -> Path:
         renderer = Renderer(tokenizer, template=config.template)
         shots = read_demonstrations(config.demonstrations) if config.shots else []
         asked = [few_shot(p, shots, config) if config.shots else p for p in prompts]
-        engine = NativeEngine(policy, renderer.end_id, autocast=config.dtype == "bfloat16", decode=renderer.decode)
+        engine = NativeEngine(policy, renderer.end_id, autocast=in_bf16(config.dtype), decode=renderer.decode)
         wanted = [int(generator(config.seed, "num_completions", p.id).integers(low, high + 1)) for p in prompts]
         options = SamplingOptions(
             max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,
