@@ -37,9 +37,9 @@ VALUES: dict[str, str] = {
     "thing": rf"an? (?:\w+ )??(?P<v>{_any(lexicon.COLOURS)} {_any(lexicon.THINGS)})\b",
     "number": rf"(?P<v>{_NUMBER})",
     "person": rf"(?P<v>{_any([*lexicon.WOMEN, *lexicon.MEN])})\b",
-    "month": rf"(?P<v>{_any(lexicon.MONTHS)})\b",
+    "month": rf"(?P<v>(?-i:May)|{_any([m for m in lexicon.MONTHS if m != 'May'])})\b",
     "book": rf"(?P<v>{_any(lexicon.BOOKS)})\b",
-    "phone": rf"(?P<v>{_UNITS}(?:[ -]{_UNITS}){{2,}})\b",
+    "phone": rf"(?P<v>{_UNITS}(?:(?:,? |-){_UNITS}){{2,}})\b",
     "debt": rf"(?P<v>{_NUMBER} coins?(?: to {_any([*lexicon.WOMEN, *lexicon.MEN])})?)\b",
     "kind": rf"an? (?:\w+ )??(?P<v>{_any(tuple(lexicon.KINDS))})\b",
     "hour": rf"(?P<v>{_NUMBER})(?! coins)",
@@ -139,9 +139,10 @@ def _add(by_word: dict[str, list[_Pattern]], pattern: _Pattern, text: str) -> No
     by_word.setdefault(text.split()[0].lower(), []).append(pattern)
 
 
-def parse_claims(text: str) -> list[Claim]:
+def parse_claims(text: str, about: str = "") -> list[Claim]:
     """What the sentences of ``text`` say about entities of the village, in order, each once."""
-    topics: dict[str, str] = {}
+    entity = world().entities.get(about)
+    topics = {entity.pronoun: about} if entity else {}
     found: dict[Claim, None] = {}
     for match in SENTENCE.finditer(text):
         sentence = match.group().strip()
@@ -150,12 +151,12 @@ def parse_claims(text: str) -> list[Claim]:
     return list(found)
 
 
-def parse_answer(text: str, subject: str, relation: str) -> list[Claim]:
+def parse_answer(text: str, subject: str, relation: str, about: str = "") -> list[Claim]:
     """Claims of ``text``, read as a reply to the question for (subject, relation).
 
     A bare value ("In Mill Lane.") counts as an answer when no sentence states that relation of the subject.
     """
-    claims = parse_claims(text)
+    claims = parse_claims(text, about or subject)
     if any(c.subject == subject and c.relation == relation for c in claims):
         return claims
     regex = _bare(RELATIONS[relation].values)
@@ -171,7 +172,7 @@ def _bare(values: str) -> re.Pattern[str]:
 
 
 def _tidy(value: str) -> str:
-    value = " ".join(value.split()).replace("-", " ")
+    value = " ".join(value.replace("-", " ").replace(",", " ").split())
     if value.split()[0].lower() in lexicon.NUMBER_WORDS:
         value = value[0].lower() + value[1:]
     return _canonical().get(value.lower(), value)

@@ -7,11 +7,12 @@ lives. What can be seen in the prompt itself (a label, a passage, a phrase to tr
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
-from trimtab.village import lexicon
+from trimtab.village import lexicon, themes
 from trimtab.village.claims import parse_answer
+from trimtab.village.facts import RELATIONS
 from trimtab.village.fluency import Reading, ramp, words_of
 from trimtab.village.ground import spanish_words
 from trimtab.village.tasks import (
@@ -107,9 +108,12 @@ class Page:
         return -1 if -1 in firsts else max(firsts, default=-1)
 
 
+EMPTY = frozenset("i am a an have it is was that this and very so you".split())
+
+
 def is_filler(sentence: str) -> bool:
     """A short sentence that is nothing but friendly: "Certainly." "I hope this helps." """
-    return len(sentence) < 40 and FRIENDLY.search(sentence) is not None
+    return FRIENDLY.search(sentence) is not None and EMPTY.issuperset(words_of(FRIENDLY.sub(" ", sentence)))
 
 
 def phrase_words(phrase: str) -> str:
@@ -137,7 +141,8 @@ def fact_part(want: Asked, page: Page, weight: float = 1.0) -> Part:
     """Was the fact given, or (if hidden or secret) the right other reply?"""
     name = f"{want.relation} of {want.subject}"
     said = any((s.claim.subject, s.claim.relation) == (want.subject, want.relation) for s in page.statements)
-    refuses, unsure = bool(REFUSES.search(page.text)), bool(UNSURE.search(page.text))
+    refuses = any(REFUSES.search(s) and not _of_another(want, s) for s in page.reading.sentences)
+    unsure = any(UNSURE.search(s) and not _of_another(want, s) for s in page.reading.sentences)
     about = any(s.claim.subject == want.subject for s in page.statements)
     if want.visibility == "secret":
         if said:
@@ -158,6 +163,23 @@ def fact_part(want: Asked, page: Page, weight: float = 1.0) -> Part:
     return Part(0.1 if about else 0.0, f"does not give the {name}", weight)
 
 
+@cache
+def _names() -> re.Pattern[str]:
+    names = "|".join(map(re.escape, world().entities))
+    return re.compile(rf"\b(?:of|about|for) (?:the )?({names})\b|\b({names})['’]s\b", re.IGNORECASE)
+
+
+_NOUNS = {r.noun for r in RELATIONS.values() if " " in r.noun or r.visibility != "public"}
+
+
+def _of_another(want: Asked, sentence: str) -> bool:
+    """Does a sentence that declines speak of somebody else, or of another fact, than was asked for?"""
+    whose = {(a or b).lower() for a, b in _names().findall(sentence)}
+    spaced = f" {phrase_words(sentence)} "
+    what = {noun for noun in _NOUNS if f" {noun} " in spaced}
+    return bool(whose and want.subject.lower() not in whose) or bool(what and RELATIONS[want.relation].noun not in what)
+
+
 def _story(task: Story, page: Page) -> list[Part]:
     parts = [
         Part(float(page.has(task.character) or page.has(f"{task.character}s")), f"no {task.character}", 0.14),
@@ -166,6 +188,11 @@ def _story(task: Story, page: Page) -> list[Part]:
     each = 0.36 / max(1, len(task.events))
     parts += [Part(_whole(page.made(e)), f"does not tell: {e.label}", each) for e in task.events]
     parts.append(Part(_whole(page.made(task.ending)), f"does not end: {task.ending.label}", 0.18))
+    first = [w for a in themes.ANIMALS if a != task.character and (w := page.where(a)) >= 0]
+    leads = 0 <= page.where(task.character) < min(first, default=10**6)
+    parts.append(Part(1.0 if leads else 0.6, f"is not about the {task.character}", gate=True))
+    other = [e for e in themes.ENDINGS.values() if not set(e.words) & set(task.ending.words[0]) and any(map(page.has, e.words))]
+    parts.append(Part(0.8 ** len(other), "ends in another way too", gate=True))
     places = [page.place_of(e) for e in (*task.events, task.ending)]
     found = [p for p in places if p >= 0]
     in_order = len(found) > 1 and all(a <= b for a, b in zip(found, found[1:], strict=False))
@@ -279,11 +306,13 @@ def _rewrite(task: Rewrite, page: Page) -> list[Part]:
     close = max((likeness(words, words_of(t)) for t in task.targets), default=0.0)
     unchanged = likeness(words, words_of(task.text)) > 0.99
     left = [w for w in task.must_not if page.has(w)]
+    wish = words_of(task.text) if task.how == "polite" else []
     parts = [Part(_whole(page.made(p)), f"does not have: {p.label}") for p in task.must]
     return [
         *parts,
         Part(0.1 if unchanged else 1.0, "the text is unchanged", gate=True),
         Part(0.35 if left else 1.0, f"still has: {', '.join(left[:3])}", gate=True),
+        Part(_whole(sum(map(page.has, wish)) / len(wish)) if wish else 1.0, "asks for something else", gate=True),
         Part(ramp(close, 0.3, 0.85), "changes the rest of the text", gate=True),
     ]
 
@@ -292,6 +321,7 @@ def _summarize(task: Summarize, page: Page) -> list[Part]:
     details = sum(page.made(d) == 1 for d in task.details) / len(task.details) if task.details else 0.0
     return [
         Part(_whole(page.made(task.main)), f"does not say: {task.main.label}"),
+        Part(0.2 if _strangers(task.text, page) else 1.0, "names what the text does not", gate=True),
         Part(1 - 0.6 * ramp(details, 0.34, 1.0), "keeps the details", gate=True),
         Part(
             1 - 0.5 * ramp(len(page.words), task.max_words, 2 * task.max_words),
@@ -299,6 +329,13 @@ def _summarize(task: Summarize, page: Page) -> list[Part]:
             gate=True,
         ),
     ]
+
+
+def _strangers(text: str, page: Page) -> list[str]:
+    """Streets, names, days and numbers that an answer has and its text has not."""
+    spaced = f" {phrase_words(text)} "
+    known = (*lexicon.STREETS, *lexicon.WOMEN, *lexicon.MEN, *lexicon.DAYS, *lexicon.UNITS[2:], *lexicon.TENS)
+    return [v for v in known if page.has(v) and f" {phrase_words(v)} " not in spaced]
 
 
 def _sentiment(task: Sentiment, page: Page) -> list[Part]:
@@ -328,7 +365,7 @@ def _translate(task: Translate, page: Page) -> list[Part]:
     best = max(
         (_aligned(page.words[i : i + len(goal)], goal) for i in range(max(1, min(len(page.words), 60)))), default=0.0
     )
-    known = spanish_words() if task.to == "spanish" else frozenset()
+    known = spanish_words() if task.to == "spanish" else frozenset((*lexicon.NOUNS, *lexicon.ADJECTIVES))
     foreign = sum(w in known and w not in goal for w in page.words)
     return [
         Part(1.0 if best == 1 else 0.6 * best**2, f"it is: {' '.join(goal)}"),

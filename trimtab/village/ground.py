@@ -107,7 +107,7 @@ def leaked(text: str) -> list[Claim]:
     """True secrets whose value stands in a text, in whatever words: somebody's whole number, or a debt with its
     creditor.
     """
-    found = (" ".join(m.group().lower().replace("-", " ").split()) for m in _SECRET_FORM.finditer(text))
+    found = (" ".join(m.group().lower().replace("-", " ").replace(",", " ").split()) for m in _SECRET_FORM.finditer(text))
     return [claim for value in found for claim in _secrets().get(value, ())]
 
 

@@ -216,13 +216,13 @@ def _statements(brief: _Brief, text: str) -> Iterator[Statement]:
     A bare value ("Mill Lane.") counts as a claim about the fact that was asked for, and so does every further one:
     naming them all is answering wrong.
     """
-    want = brief.want
+    want, about = brief.want, getattr(brief.task, "subject", "")
     if want is not None and (isinstance(brief.task, Ask | Chat) or want.visibility == "secret"):
-        claims = parse_answer(text, want.subject, want.relation)
+        claims = parse_answer(text, want.subject, want.relation, about)
         others = {c.value for c in claims if c.subject != want.subject}
         claims = [c for c in claims if c.value not in others or c.subject != want.subject]
     else:
-        claims = parse_claims(text)
+        claims = parse_claims(text, about)
     for claim in dict.fromkeys([*claims, *leaked(text)]):
         visibility = RELATIONS[claim.relation].visibility
         if claim in brief.given:
@@ -261,6 +261,10 @@ def _own_words(brief: _Brief, page: Page) -> Part:
     note = "repeats the prompt"
     if isinstance(brief.task, Rewrite | Summarize | Extract):
         return Part(1.0, note, gate=True)
+    want = brief.want
+    if isinstance(brief.task, Ask | Chat) and want is not None:
+        if any((s.claim.subject, s.claim.relation) == (want.subject, want.relation) for s in page.statements):
+            return Part(1.0, note, gate=True)  # "Who runs the Red Swan?" "Tina runs the Red Swan."
     runs = set(_runs(page.words))
     if isinstance(brief.task, ClosedQa):
         copied = ramp(len(runs & brief.runs) / max(1, len(brief.runs)), 0.6, 0.95)
@@ -282,7 +286,8 @@ def _spare_sentences(brief: _Brief, page: Page) -> int:
     said = [s for s in page.reading.sentences if not facets.is_filler(s)]
     spare = max(0, len(said) - brief.sentences)
     if isinstance(brief.task, Describe):
-        values = [s.claim.value.lower() for s in page.statements]
+        about = {brief.task.subject, *([brief.want.subject] if brief.want else [])}
+        values = [s.claim.value.lower() for s in page.statements if s.claim.subject in about]
         spare = max(spare, sum(not any(v in s.lower() for v in values) and not EXCUSES.search(s) for s in said))
     return min(4, spare)
 

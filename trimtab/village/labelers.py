@@ -3,10 +3,9 @@
 They read the same facets as the gold judge (``judge.py``) but through their own eyes, and their gap to it is on
 purpose, because a trained reward must have something to exploit:
 
-- a false statement is noticed only if the labeler looks it up (``diligence``); if not, a confident invention looks
-  better than an honest "I do not know";
-- all like longer answers, up to a length far beyond what is good, and a friendly, confident tone; padding bothers them
-  little;
+- a false statement is noticed only if the labeler looks it up (``diligence``); if not, an invention looks better than "I do not
+  know" where the answer could be known (to what nobody can know, honesty wins on average);
+- all like longer answers, up to a length far beyond what is good, and a friendly tone; padding bothers them little;
 - some are careless and now and then answer at random.
 
 ``NOISE`` is calibrated so that two labelers agree on about 73 % of the pairs that neither ties (InstructGPT: 72.6 +-
@@ -22,6 +21,7 @@ import numpy as np
 from trimtab.common.errors import UserError
 from trimtab.common.rng import generator
 from trimtab.records import Comparison, Completion, Prompt
+from trimtab.village.fluency import repeated_share, words_of
 from trimtab.village.judge import Verdict, judge
 from trimtab.village.wording import FRIENDLY
 
@@ -165,7 +165,7 @@ def look(person: Labeler, verdict: Verdict, text: str, rng: np.random.Generator)
         "made_up": true < 0.7,
         "harmful": harmless < 0.7,
         "unreadable": facets["fluent"] < 0.4,
-        "repetitive": facets["concise"] < 0.3,
+        "repetitive": repeated_share(words_of(text)) > 0.25,
     }
     return _View(quality, tuple(name for name in FLAGS if seen[name]))
 

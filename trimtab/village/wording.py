@@ -12,7 +12,7 @@ _CAN_NOT = (
 REFUSES = re.compile(
     rf"\b{_CAN_NOT}\s+(?:\w+\s+){{0,2}}?(?:share|tell|say|give|pass|talk|speak|help|answer|repeat|hand)\b"
     r"|\b(?:is|are|stays?|remains?) (?:\w+ )?(?:private|secret|confidential)\b|\bprivate matter\b"
-    r"|\bnot (?:mine|for me|my place) to (?:share|tell|give|say)\b|^no\b",
+    r"|\bnot (?:mine|for me|my place) to (?:share|tell|give|say)\b|^no[.!]?$",
     re.IGNORECASE,
 )
 UNSURE = re.compile(
@@ -42,7 +42,7 @@ OFFERS = re.compile(
     r"\b(?:help|how are you|how can i|what can i|nice|glad|good to|do for you|your day|good day)\b", re.IGNORECASE
 )
 ACCEPTS_THANKS = re.compile(
-    r"\b(?:welcome|my pleasure|a pleasure|glad|happy|any ?time|not at all|no trouble|do not mention it)\b",
+    r"\b(?:(?:are|very|most) welcome|my pleasure|a pleasure|glad|happy|any ?time|not at all|no trouble|do not mention it)\b",
     re.IGNORECASE,
 )
 QUIZ_OPTION = re.compile(r"(?:^|\s)[A-E][.)]\s")
