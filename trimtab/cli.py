@@ -58,6 +58,11 @@ def read_config(settings: type[Settings], words: Sequence[str] | None) -> Any:
     return load_config(settings, path, words)
 
 
+def given(**flags: str | None) -> list[str]:
+    """The flags that were given, as ``key=value`` words."""
+    return [f"{name}={value}" for name, value in flags.items() if value is not None]
+
+
 class OptionsCommand(TyperCommand):
     """A verb whose help ends with every option of its settings; they are imported only when the help is asked for."""
 
@@ -122,31 +127,25 @@ def _recipe(name: str, out: Path, words: list[str]) -> None:
 @app.command(cls=OptionsCommand)
 def sample(
     model: str, prompts: str, words: Words = None,
-    k: Annotated[str, typer.Option("-k", help="answers for each prompt, a number or a range like 4..9")] = "1",
-    o: Annotated[str, typer.Option("-o", help="file to write")] = "samples.jsonl",
+    k: Annotated[str | None, typer.Option("-k", help="num_completions=: a number or a range like 4..9")] = None,
+    o: Annotated[str | None, typer.Option("-o", help="out=: file to write")] = None,
 ) -> None:  # fmt: skip
     """K answers of a model to each prompt of a file."""
     from trimtab.verbs import sample as verb
 
-    print(
-        verb.run(
-            read_config(
-                verb.Config, [*(words or []), f"model={model}", f"data={prompts}", f"num_completions={k}", f"out={o}"]
-            )
-        )
-    )
+    print(verb.run(read_config(verb.Config, [*(words or []), *given(model=model, data=prompts, num_completions=k, out=o)])))
 
 
 @app.command(cls=OptionsCommand)
 def rank(
     file: str, words: Words = None,
-    by: Annotated[str, typer.Option(help="village (its labelers), gold (its judge) or reward:DIR")] = "village",
-    o: Annotated[str, typer.Option("-o", help="file to write")] = "rankings.jsonl",
+    by: Annotated[str | None, typer.Option(help="village (its labelers), gold (its judge) or reward:DIR")] = None,
+    o: Annotated[str | None, typer.Option("-o", help="out=: file to write")] = None,
 ) -> None:  # fmt: skip
     """Who says which of the K answers is better."""
     from trimtab.verbs import rank as verb
 
-    print(verb.run(read_config(verb.Config, [*(words or []), f"data={file}", f"by={by}", f"out={o}"])))
+    print(verb.run(read_config(verb.Config, [*(words or []), *given(data=file, by=by, out=o)])))
 
 
 @app.command()
@@ -281,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"trimtab: {error.format_message()} (trimtab --help lists the verbs)", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        print("trimtab: interrupted; the same command goes on", file=sys.stderr)
+        print("trimtab: interrupted", file=sys.stderr)
         return 2
     except typer.Exit as stop:
         return stop.exit_code

@@ -212,6 +212,9 @@ def parse_comparison(row: Mapping[str, Any], where: str) -> Comparison:
     for name, value in (("ratings", ratings), ("flags", flags), ("shown_order", shown)):
         if value is not None and (not isinstance(value, list) or len(value) != len(completions)):
             raise UserError(f"{where}: '{name}' is {_show(value)}; write a list with one entry for each completion")
+    for i, raised in enumerate(flags or ()):
+        if not isinstance(raised, list) or not all(isinstance(flag, str) for flag in raised):
+            raise UserError(f"{where}: flags[{i}] is {_show(raised)}; write a list of names, empty where nothing was flagged")
     return Comparison(
         prompt=parse_prompt(row, where, taken=COMPARISON_FIELDS),
         completions=completions,

@@ -78,6 +78,49 @@ def test_mistyped_options(
     assert hint in refused(capsys, *arguments)
 
 
+def test_inputs_that_are_read_whole_before_they_are_used(
+    workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of these once ended in a traceback, in a random reward, or after all the work was done."""
+    monkeypatch.chdir(tmp_path)
+    base, prompts = f"{workshop}/base", f"{workshop}/world/prompts.train.jsonl"
+    demonstrations = f"{workshop}/world/demonstrations.jsonl"
+    row = {"id": "1", "messages": [{"role": "user", "content": "Hi"}], "completions": [{"text": "a"}, {"text": "b"}], "ranks": [1, 2]}
+    Path("rankings.jsonl").write_text(json.dumps(row) + "\n")
+    Path("flags.jsonl").write_text(json.dumps({**row, "flags": [None, None]}) + "\n")
+    asked = [{"id": "1", "messages": [{"role": "user", "content": text}]} for text in ("A", "B")]
+    Path("twins.jsonl").write_text("".join(json.dumps(a) + "\n" for a in asked))
+    shutil.copytree(workshop / "base/model", "broken")
+    weights = Path("broken/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    cases = [
+        (["score", base, "rankings.jsonl"], "a language model, not a reward model"),
+        (["rank", "rankings.jsonl", "--by", f"reward:{base}"], "a language model, not a reward model"),
+        (["sample", "broken", prompts], "transformers cannot load it"),
+        (["sample", base, prompts, "-o", "answers.json"], "written as .jsonl"),
+        (["sample", base, prompts, "max_tokens=256"], "leaves no room for a prompt"),
+        (["village", "out=world.jsonl"], "the world is a folder"),
+        (["data", "convert", "flags.jsonl"], "flags[0]"),
+        (["ppo", f"model={base}", "data=twins.jsonl", "reward=village", "out=p"], "two different prompts have the id '1'"),
+        (["ppo", f"model={base}", f"data={prompts}", "reward=village", "beta=0", "kl.target=1", "out=p"], "beta is 0"),
+        (["pretrain", f"data={workshop}/text.txt", "hidden=10", "heads=2", "out=q"], "even hidden / heads"),
+        (["reward", f"model={base}", "data=rankings.jsonl", f"demonstrations={demonstrations}", "max_length=12", "out=r"],
+         "raise max_length"),
+    ]  # fmt: skip
+    for arguments, hint in cases:
+        assert hint in refused(capsys, *arguments), arguments
+
+
+def test_words_count_where_no_flag_says_otherwise(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sample` and `rank` take their options as flags or as key=value words."""
+    monkeypatch.chdir(tmp_path)
+    prompts = f"{workshop}/world/prompts.train.jsonl"
+    assert main(["sample", f"{workshop}/base", prompts, "num_completions=2", "max_tokens=4", "limit=2", "out=two.jsonl"]) == 0
+    assert [len(json.loads(line)["completions"]) for line in Path("two.jsonl").read_text().splitlines()] == [2, 2]
+    assert main(["rank", "two.jsonl", "by=gold", "out=gold.jsonl"]) == 0
+    assert "scores" in json.loads(Path("gold.jsonl").read_text().splitlines()[0])
+
+
 def test_another_run_in_the_folder_is_not_overwritten(
     workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,15 +140,18 @@ def test_full_disk_keeps_the_last_checkpoint(
 
     def full(handle: int) -> None:
         calls.append(handle)
-        if len(calls) > 30:
+        if len(calls) > 18:  # run.json takes 2, each checkpoint 6: the third one fails while its files are written
             raise OSError(errno.ENOSPC, "No space left on device")
         real(handle)
 
     monkeypatch.setattr(checkpoint.os, "fsync", full)
     assert "the disk is full" in refused(capsys, "sft", *words, "threads=1")
+    assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["step-2"]
     monkeypatch.setattr(checkpoint.os, "fsync", real)
     assert main(["sft", *words, "threads=1"]) == 0, "the same command goes on once there is room"
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "done"
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["name"] == "loss"] == [1, 2, 3, 4]
 
 
 def test_ctrl_c_leaves_a_run_that_goes_on(workshop: Path, tmp_path: Path) -> None:

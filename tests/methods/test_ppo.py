@@ -132,6 +132,14 @@ def test_the_controller_moves_beta_towards_the_target(start: Path, kl: float, fa
     assert other.beta == method.beta
 
 
+def test_a_short_horizon_never_turns_the_penalty_into_a_reward(start: Path) -> None:
+    """1 - 0.2 * 12 / 2 would be -0.2."""
+    method = make(start, beta=0.1, kl=KLControl(target=1.0, horizon=2))
+    method._kl = 0.0
+    method.after(State(1, 1))
+    assert method.beta == pytest.approx(0.05)
+
+
 def test_without_a_target_beta_stays(start: Path) -> None:
     method = make(start, beta=0.1)
     method._kl = 50.0
@@ -207,7 +215,7 @@ def test_sample_rows_say_what_was_asked_answered_and_scored(start: Path) -> None
 def test_the_value_model_starts_as_the_calibrated_reward(start: Path, tmp_path: Path) -> None:
     """At a completion's last token its output plus the constant is (plain score - shift) / scale."""
     scorer, tokenizer = load_scorer(start, seed=5), load_tokenizer(start)
-    add_pad_token(scorer, tokenizer)
+    add_pad_token(scorer, tokenizer, Renderer(tokenizer).end_id)
     save_model(scorer, tokenizer, tmp_path / "reward")
     write_json(tmp_path / "reward/reward.json", {"shift": -0.7, "scale": 2.5})
     reward = RewardModel(tmp_path / "reward")

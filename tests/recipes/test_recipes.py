@@ -35,7 +35,8 @@ class Verbs:
 
     def run(self, verb: str, config: Config) -> None:
         folder = RunFolder(config.out)
-        if not folder.begin(verb, config.model_dump(), inputs=[config.data] if config.data else []):
+        parents = [config.model] if config.model and Path(config.model).is_dir() else []
+        if not folder.begin(verb, config.model_dump(), inputs=[config.data] if config.data else [], parents=parents):
             return
         self.ran.append(folder.path.name)
         (folder.path / "resumed").touch() if (folder.path / "half").exists() else (folder.path / "half").touch()
@@ -122,6 +123,16 @@ def test_a_changed_input_reruns_its_readers(bench: Bench) -> None:
     bench.run()
     bench.data.write_text("other text")
     assert bench.run() == ["base", "left", "right", "judge"]
+
+
+def test_a_start_model_that_was_trained_again_reruns_what_builds_on_it(bench: Bench, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    (start / "weights").write_text("1")
+    assert bench.run(f"base.model={start}") == ["base", "left", "right", "judge"]
+    assert bench.run(f"base.model={start}") == []
+    (start / "weights").write_text("2")
+    assert bench.run(f"base.model={start}") == ["base", "left", "right", "judge"]
 
 
 def test_settings_that_change_no_result_rerun_nothing(bench: Bench) -> None:
@@ -246,6 +257,16 @@ def test_references(tmp_path: Path) -> None:
     }  # fmt: skip
     assert recipe.stages[1].parents == ()
     assert load_recipe(path, "runs/r").stages[1].parents == ("a",)
+
+
+def test_a_variable_may_name_one_above_it(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    stages = [{"name": "a", "verb": "v", "config": {"x": "${second}"}}]
+    path.write_text(yaml.safe_dump({"vars": {"first": None, "second": "${first}"}, "stages": stages}, sort_keys=False))
+    assert load_recipe(path, "o", ["first=f"]).stages[0].config == {"x": "f"}
+    assert load_recipe(path, "o", ["first=f", "second=s"]).stages[0].config == {"x": "s"}
+    with pytest.raises(UserError, match="first must be given"):
+        load_recipe(path, "o")
 
 
 def test_a_size_is_a_set_of_variables_and_single_words_count_more(bench: Bench) -> None:

@@ -252,8 +252,10 @@ def test_ctrl_c_finishes_the_step_and_leaves_a_run_that_goes_on(make: Callable[[
         assert run(make(), path) == expected
 
 
-def test_ctrl_c_in_the_last_step_lets_the_run_end(tmp_path: Path) -> None:
-    assert run(pressing(sft(), STEPS - 1), tmp_path / "a") == run(sft(), tmp_path / "b")
+def test_ctrl_c_in_the_last_step_stops_too_so_that_no_recipe_goes_on_to_its_next_stage(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match="interrupted after step 6 of 6"):
+        run(pressing(sft(), STEPS - 1), tmp_path / "a")
+    assert run(sft(), tmp_path / "a") == run(sft(), tmp_path / "b")
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:

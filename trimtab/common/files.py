@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,20 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_writable(path: Path | str) -> None:
+    """Finds out before the work, not after it, that ``path`` cannot be written.
+
+    Raises:
+        UserError: its folder cannot be made, or takes no file.
+    """
+    folder = Path(path).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
 def sync_directory(path: Path | str) -> None:
     """Makes renames inside ``path`` durable."""
     handle = os.open(path, os.O_RDONLY)
@@ -44,13 +59,14 @@ def sync_directory(path: Path | str) -> None:
         os.close(handle)
 
 
-def disk_error(error: OSError, path: Path | str) -> UserError:
-    """The one line for a write that failed."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def disk_error(error: Exception, path: Path | str) -> UserError:
+    """The one line for a write that failed (safetensors wraps the system's error in its own, as text)."""
+    number, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error).split("\n")[0]
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in reason:
         return UserError(
             f"{path}: the disk is full; free some space or choose another out=DIR, then run the same command again"
         )
-    return UserError(f"{path}: cannot write ({error.strerror}); choose a folder that you may write to")
+    return UserError(f"{path}: cannot write ({reason}); choose a folder that you may write to")
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -10,7 +10,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> bool:
     """Lets this process reuse freed memory instead of returning it: no mmap for large blocks, no trimming of the heap.
 
-    Page faults were half of a training step's time on a 2-core CPU (docs/performance.md). True where it took effect (glibc).
+    Page faults are up to half of a training step's time on a 2-core CPU otherwise. True where it took effect (glibc).
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -7,7 +7,7 @@ Open-Assistant trees; LLMBar pairs; summaries ranked K at a time; T0. Fields tha
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -194,6 +194,18 @@ def scan(path: Path | str, settings: ReadSettings = DEFAULT) -> Iterator[Found]:
             yield Found(where, name, tuple(convert(row, name, where, settings)))
         except UserError as error:
             yield Found(where, error=error)
+
+
+def refuse_shared_ids(prompts: Iterable[Prompt], where: Path | str) -> None:
+    """Work that finds a prompt again by its id needs one prompt for each id.
+
+    Raises:
+        UserError: two prompts with different messages have one id.
+    """
+    seen: dict[str, Prompt] = {}
+    for prompt in prompts:
+        if seen.setdefault(prompt.id, prompt).messages != prompt.messages:
+            raise UserError(f"{where}: two different prompts have the id {prompt.id!r}; give each its own")
 
 
 def detect(row: JSON, where: str = "row") -> str:

@@ -35,6 +35,7 @@ CHATML = (
 MARKS = "\U000f0000", "\U000f0001"
 PROBE_PROMPT = (Message("user", "Where is the mill?"),)
 PROBE_ANSWERS = ("By the river.", "1. one\n2. two")
+PAD = "<|pad|>"
 MINDED = ("model", "normalizer", "pre_tokenizer", "added_tokens")  # what decides which ids a text has
 
 
@@ -57,9 +58,11 @@ def ensure_template(tokenizer: PreTrainedTokenizerBase) -> int:
 def tokenizer_sha(tokenizer: PreTrainedTokenizerBase) -> str:
     """A SHA-256 of everything that decides which ids a text has; equal before and after saving and loading.
 
-    The chat template, padding and truncation are left out: they do not change what an id means.
+    The chat template, padding and truncation are left out: they do not change what an id means; nor does the pad token that a
+    reward model's tokenizer gets.
     """
     inner = json.loads(_backend(tokenizer).to_str())
+    inner["added_tokens"] = [t for t in inner["added_tokens"] if t["content"] != PAD]
     text = json.dumps({name: inner.get(name) for name in MINDED}, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -9,9 +9,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from trimtab.common.errors import UserError
+from trimtab.data.template import PAD
 from trimtab.trees import PromptTree
 
-START, END, PAD = "<|start|>", "<|end|>", "<|pad|>"
+START, END = "<|start|>", "<|end|>"
 ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>")
 # GPT-1's start, delimiter and extract tokens (Radford et al. 2018), as a chat: each turn opens with its role, an answer ends with <|end|>.
 CHAT_TEMPLATE = (

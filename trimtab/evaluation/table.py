@@ -125,7 +125,7 @@ def render_table(results: Mapping[str, Any]) -> str:
     """The table as plain text for the terminal, without colours or markup: each figure with its interval below it."""
     base = _title(results, results["baseline"])
     columns = [
-        ("gold", "gold score\n1 to 7", _plain(2)),
+        ("gold", "gold score\n1 to 7" if results.get("source", "gold") == "gold" else f"score\n({results['source']})", _plain(2)),
         ("win_rate", f"preferred\nto {base}, %", _percent),
         ("invented", "invented\nfacts, %", _percent),
         ("told_secret", "secrets\ntold, %", _percent),

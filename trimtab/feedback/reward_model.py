@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from trimtab.common.errors import UserError
 from trimtab.common.files import read_json
 from trimtab.common.precision import products
 from trimtab.data.encode import completion_ids
 from trimtab.data.template import Renderer
-from trimtab.models.load import load_scorer, load_tokenizer, model_folder
+from trimtab.models.load import is_scorer, load_scorer, load_tokenizer, max_positions, model_folder
 from trimtab.models.score import score_rewards
 from trimtab.records import Completion, Prompt
 from trimtab.trees import PromptTree, TreeBatch, pack_by_budget
@@ -26,12 +27,18 @@ class Calibration:
 
 
 class RewardModel:
-    """A reward-model folder as ``Feedback``: its scores are shifted so that demonstrations average 0."""
+    """A reward-model folder as ``Feedback``: its scores are shifted so that demonstrations average 0.
+
+    Raises:
+        UserError: the folder holds a language model: its head would be random.
+    """
 
     source = "proxy"
 
     def __init__(self, folder: Path | str, *, budget: int = 8192, dtype: str = "float32") -> None:
         self.folder = model_folder(folder)
+        if not is_scorer(self.folder):
+            raise UserError(f"{folder}: a language model, not a reward model; trimtab reward model={folder} data=RANKINGS makes one")
         self.model = load_scorer(self.folder)
         self.renderer = Renderer(load_tokenizer(self.folder))
         self.budget, self.dtype = budget, dtype
@@ -43,15 +50,28 @@ class RewardModel:
         )
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]) -> list[list[float]]:
-        """See ``Feedback.score``. Token ids are used where they are this tokenizer's own, the text otherwise."""
-        trees = [
-            PromptTree(tuple(self.renderer.prompt(prompt)), tuple(self._ids(c) for c in answers), key=prompt.id)
-            for prompt, answers in zip(prompts, completions, strict=True)
-        ]
-        return self.score_trees(trees)
+        """See ``Feedback.score``. Token ids are used where they are this tokenizer's own, the text otherwise.
+
+        Raises:
+            UserError: a prompt and its answer are longer than this model can take.
+        """
+        return self.score_trees([self._tree(prompt, answers) for prompt, answers in zip(prompts, completions, strict=True)])
+
+    def can_read(self, prompt: Prompt, completions: Sequence[Completion]) -> bool:
+        """Whether the prompt with its longest answer fits the model's positions."""
+        return self._tree(prompt, completions).longest <= max_positions(self.model)
+
+    def _tree(self, prompt: Prompt, completions: Sequence[Completion]) -> PromptTree:
+        return PromptTree(tuple(self.renderer.prompt(prompt)), tuple(self._ids(c) for c in completions), key=prompt.id)
 
     def score_trees(self, trees: Sequence[PromptTree]) -> list[list[float]]:
         """Rewards of completions that are already in this model's tokens."""
+        limit = max_positions(self.model)
+        for tree in trees:
+            if tree.longest > limit:
+                raise UserError(
+                    f"prompt {tree.key}: {tree.longest} tokens with its longest answer, {self.folder} reads {limit}; leave it out"
+                )
         out = score_in_budget(self.model, trees, self.budget, self.dtype)
         return [[(x - self.calibration.shift) / self.calibration.scale for x in row] for row in out]
 

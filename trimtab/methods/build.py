@@ -26,14 +26,21 @@ from trimtab.training.settings import TrainingSettings
 Rewards = Callable[[str], Feedback]
 
 MODULES_THAT_ARE_NOT_METHODS = ("build", "offline")
-INPUT_FIELDS, PARENT_FIELDS = ("data", "eval_data"), ("model", "reward", "reference")
+INPUT_FIELDS = ("data", "eval_data", "demonstrations", "tokenizer")
+PARENT_FIELDS = ("model", "reward", "reference")
+ALL_THREADS = torch.get_num_threads()
 
 
-class DataSettings(TrainingSettings):
+class StartSettings(TrainingSettings):
     """A start model and a data file: what every finetuning method needs."""
 
     model: str = Field("", description="start model: a Hugging Face folder or hub name")
     data: str = Field("", description="training records, a file")
+
+
+class DataSettings(StartSettings):
+    """The same for methods on fixed data, part of which can be held out."""
+
     eval_data: str = Field("", description="held-out records, a file; empty = no evaluation while training")
 
 
@@ -75,8 +82,7 @@ def run(name: str, config: TrainingSettings, rewards: Rewards) -> Path:
 
 def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Rewards], Trained], rewards: Rewards) -> Path:
     """``run`` for a method that is not in this folder: pass its ``build``."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads or ALL_THREADS)
     folder = RunFolder(config.out or f"runs/{name}")
     given = config.model_dump()
     if not folder.begin(

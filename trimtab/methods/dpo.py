@@ -18,6 +18,7 @@ from trimtab.methods.offline import Offline, ranked_pairs, total, tree_pairs
 from trimtab.models.load import load_policy
 from trimtab.models.score import score_tokens
 from trimtab.training.method import Metrics, MicroBatch
+from trimtab.trees import PromptTree
 
 
 class Config(DataSettings):
@@ -73,7 +74,10 @@ def build(config: Config, rewards: Rewards) -> Trained:
     read, report = comparison_trees(read_comparisons(config.data), renderer, limit)
     announce("dpo", config.data, report)
     trees = [t for t in read if tree_pairs(t)]
-    held_out = comparison_trees(read_comparisons(config.eval_data), renderer, limit)[0] if config.eval_data else []
+    held_out: list[PromptTree] = []
+    if config.eval_data:
+        held_out, report = comparison_trees(read_comparisons(config.eval_data), renderer, limit)
+        announce("dpo", config.eval_data, report)
     method = DPO(
         policy, reference, config.beta, trees, held_out, batch_size=config.batch_size, budget=config.micro_batch_tokens, seed=config.seed
     )  # fmt: skip

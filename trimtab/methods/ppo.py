@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trimtab.common.config import Settings
+from trimtab.common.errors import UserError
 from trimtab.common.precision import in_bf16, products
 from trimtab.common.rng import generator
 from trimtab.data.encode import prompt_trees
-from trimtab.data.formats import read_prompts
+from trimtab.data.formats import read_prompts, refuse_shared_ids
 from trimtab.data.template import Renderer
 from trimtab.feedback.protocol import Feedback
 from trimtab.feedback.reward_model import RewardModel
@@ -37,7 +38,7 @@ from trimtab.losses.policy import (
     shaped_rewards,
     whiten,
 )  # fmt: skip
-from trimtab.methods.build import DataSettings, Rewards, Trained, announce, length_limit, need, start_tokenizer
+from trimtab.methods.build import Rewards, StartSettings, Trained, announce, length_limit, need, start_tokenizer
 from trimtab.methods.offline import total
 from trimtab.models.load import grow_vocabulary, load_policy, load_scorer
 from trimtab.models.score import score_tokens, score_values
@@ -54,10 +55,10 @@ class KLControl(Settings):
     target: float = Field(
         0.0, ge=0, description="KL to the reference to hold, nats per completion; 0 = beta stays fixed"
     )
-    horizon: int = Field(2000, ge=1, description="completions over which beta may change by its own size at most")
+    horizon: int = Field(2000, ge=1, description="completions over which an error of 20 % or more moves beta by 20 %")
 
 
-class Config(DataSettings):
+class Config(StartSettings):
     """Settings of ``trimtab ppo``. ``batch_size`` counts prompts per iteration, ``steps`` iterations."""
 
     reference: str = Field("", description="reference model; empty = the start model")
@@ -85,6 +86,8 @@ class Config(DataSettings):
 
 # Answers of each iteration that go to samples.jsonl.
 SAMPLE_ROWS = 8
+# A horizon shorter than an iteration could turn the penalty into a reward.
+LEAST_FACTOR = 0.5
 
 
 @dataclass(frozen=True)
@@ -272,7 +275,7 @@ class PPO(Method):
         if kl.target:
             error = min(0.2, max(-0.2, self._kl / kl.target - 1))
             completions = self.config.batch_size * self.config.num_completions
-            self.beta *= 1 + error * completions / kl.horizon
+            self.beta *= max(LEAST_FACTOR, 1 + error * completions / kl.horizon)
         return self._logged
 
     def samples(self) -> Sequence[Mapping[str, Any]]:
@@ -311,6 +314,8 @@ def start_value(model: str, reward: Feedback, renderer: Renderer) -> tuple[PreTr
 def build(config: Config, rewards: Rewards) -> Trained:
     """Reads prompts, the start model, the reference and the reward; the value model starts from the reward model."""
     need(config, "model", "data", "reward")
+    if config.kl.target and not config.beta:
+        raise UserError(f"kl.target={config.kl.target} multiplies beta, and beta is 0; write a beta to start from")
     policy = load_policy(config.model)
     reference = load_policy(config.reference or config.model)
     reward = rewards(config.reward)
@@ -318,6 +323,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
     value, value_offset = start_value(config.model, reward, renderer)
     limit = length_limit(config, policy) - config.max_tokens
     read = read_prompts(config.data)
+    refuse_shared_ids(read, config.data)
     trees, report = prompt_trees(read, renderer, limit)
     announce("ppo", config.data, report)
     by_id = {p.id: p for p in read}

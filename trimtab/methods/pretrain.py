@@ -14,7 +14,7 @@ from transformers import GPT2Config, LlamaConfig, PreTrainedTokenizerBase
 from trimtab.common.errors import UserError
 from trimtab.data.files import read_text
 from trimtab.data.tokenizer import CorpusTokens, train_tokenizer
-from trimtab.methods.build import Rewards, Trained, announce, need
+from trimtab.methods.build import Rewards, Trained, announce, length_limit, need
 from trimtab.methods.offline import micro_batches, trained_tokens
 from trimtab.methods.sft import SFT
 from trimtab.models.load import load_policy, load_tokenizer, new_policy
@@ -67,7 +67,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
             else train_tokenizer(read_text(config.data), config.vocabulary)
         )
         policy = new_policy(model_config(config, tokenizer), seed=config.seed)
-    corpus = CorpusTokens.encode(read_text(config.data), tokenizer, config.context)
+    corpus = CorpusTokens.encode(read_text(config.data), tokenizer, min(config.context, length_limit(config, policy)))
     if len(corpus) <= config.held_out:
         raise UserError(
             f"{config.data}: {len(corpus)} documents, of which held_out={config.held_out} are kept out; give more text or lower held_out"
@@ -93,6 +93,8 @@ def model_config(config: Config, tokenizer: PreTrainedTokenizerBase) -> GPT2Conf
         raise UserError(
             f"hidden={config.hidden} is not a multiple of heads={config.heads}; choose heads that divide it"
         )
+    if config.architecture == "llama" and config.hidden // config.heads % 2:
+        raise UserError(f"hidden={config.hidden} heads={config.heads}: rotary positions need an even hidden / heads")
     if config.architecture == "gpt2":
         return GPT2Config(
             vocab_size=len(tokenizer), n_positions=config.context, n_embd=config.hidden, n_layer=config.layers, n_head=config.heads,

@@ -20,6 +20,7 @@ from trimtab.common.files import write_json
 from trimtab.common.stats import share_interval
 from trimtab.data.encode import comparison_trees, demonstration_trees
 from trimtab.data.formats import read_comparisons, read_demonstrations
+from trimtab.data.template import PAD
 from trimtab.feedback.reward_model import score_in_budget
 from trimtab.losses.preference import bradley_terry_loss
 from trimtab.methods.build import DataSettings, Rewards, Trained, announce, length_limit, need, start_tokenizer
@@ -28,8 +29,6 @@ from trimtab.models.load import grow_vocabulary, load_scorer
 from trimtab.models.score import score_rewards
 from trimtab.training.method import Metrics, MicroBatch
 from trimtab.trees import PromptTree
-
-PAD = "<|pad|>"
 
 
 class Config(DataSettings):
@@ -76,13 +75,13 @@ def pair_hits(rewards: Sequence[Sequence[float]], trees: Sequence[PromptTree]) -
     return hits, prompts
 
 
-def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Gives the scorer a pad id that is neither the end token nor any token that can end a completion.
+def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end_id: int) -> None:
+    """Gives the scorer a pad id that is neither the end token nor ``end_id``, with which the chat template ends an answer.
 
     Plain transformers finds a row's last token as the last one that is not padding: with pad = end it would read the score one
     token early.
     """
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id, end_id):
         tokenizer.add_special_tokens({"pad_token": PAD})
         grow_vocabulary(model, len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -93,17 +92,23 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data")
     scorer = load_scorer(config.model, seed=config.seed)
     tokenizer, renderer = start_tokenizer(config.model, scorer)
-    add_pad_token(scorer, tokenizer)
+    add_pad_token(scorer, tokenizer, renderer.end_id)
     limit = length_limit(config, scorer)
     read, report = comparison_trees(read_comparisons(config.data), renderer, limit)
     announce("reward", config.data, report)
     trees = [t for t in read if tree_pairs(t)]
     if read and not trees:
         raise UserError(f"{config.data}: every ranking is all ties; a reward model needs answers that differ in rank")
-    held_out = comparison_trees(read_comparisons(config.eval_data), renderer, limit)[0] if config.eval_data else []
+    held_out: list[PromptTree] = []
+    if config.eval_data:
+        held_out, report = comparison_trees(read_comparisons(config.eval_data), renderer, limit)
+        announce("reward", config.eval_data, report)
     zero = trees
     if config.demonstrations:
-        zero = demonstration_trees(read_demonstrations(config.demonstrations), renderer, limit)[0]
+        zero, report = demonstration_trees(read_demonstrations(config.demonstrations), renderer, limit)
+        announce("reward", config.demonstrations, report)
+        if not zero:
+            raise UserError(f"{config.demonstrations}: no demonstration is short enough to set the zero of the rewards; raise max_length")
 
     def finish(folder: Path) -> Mapping[str, Any]:
         raw = score_in_budget(scorer, trees, config.micro_batch_tokens, config.dtype)
@@ -112,7 +117,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
         scale = float(np.std([x for row in raw for x in row])) or 1.0
         write_json(
             folder / "model" / "reward.json",
-            {"shift": shift, "scale": scale, "zero": config.demonstrations or config.data},
+            {"shift": shift, "scale": scale, "temperature": 1.0, "zero": config.demonstrations or config.data},
         )
         if not held_out:
             return {}

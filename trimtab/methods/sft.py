@@ -13,6 +13,7 @@ from trimtab.methods.offline import Offline, total
 from trimtab.models.load import load_policy
 from trimtab.models.score import score_tokens
 from trimtab.training.method import Metrics, MicroBatch
+from trimtab.trees import PromptTree
 
 
 class Config(DataSettings):
@@ -46,9 +47,10 @@ def build(config: Config, rewards: Rewards) -> Trained:
     limit = length_limit(config, policy)
     trees, report = demonstration_trees(read_demonstrations(config.data), renderer, limit)
     announce("sft", config.data, report)
-    held_out = (
-        demonstration_trees(read_demonstrations(config.eval_data), renderer, limit)[0] if config.eval_data else []
-    )
+    held_out: list[PromptTree] = []
+    if config.eval_data:
+        held_out, report = demonstration_trees(read_demonstrations(config.eval_data), renderer, limit)
+        announce("sft", config.eval_data, report)
     method = SFT(
         policy, trees, held_out, batch_size=config.batch_size, budget=config.micro_batch_tokens, seed=config.seed
     )

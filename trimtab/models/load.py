@@ -1,10 +1,13 @@
 """Load and save Hugging Face folders, with tree attention and without dropout."""
 
 import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -16,7 +19,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from trimtab.common.errors import UserError
-from trimtab.common.files import sync_directory
+from trimtab.common.files import disk_error, sync_directory
 from trimtab.common.rng import seed_for
 from trimtab.models.attention import NAME
 from trimtab.models.check import check_architecture
@@ -46,9 +49,8 @@ def load_scorer(source: Path | str, *, dtype: torch.dtype = torch.float32, seed:
     Raises:
         UserError: there is no such model, it has more than one label, or its architecture is not exact on trees.
     """
-    config = _config(model_folder(source))
-    fresh = not any("SequenceClassification" in name for name in config.architectures or [])
-    model = _load(AutoModelForSequenceClassification, source, dtype, num_labels=1)
+    fresh = not is_scorer(source)
+    model = _load(AutoModelForSequenceClassification, source, dtype, new=("score.weight",) if fresh else (), num_labels=1)
     if not hasattr(model, "score") or model.score.weight.shape[0] != 1:
         raise UserError(
             f"{source}: not a scalar scorer; give a reward-model folder, or a language model to start one from"
@@ -58,6 +60,15 @@ def load_scorer(source: Path | str, *, dtype: torch.dtype = torch.float32, seed:
         draw = torch.Generator().manual_seed(seed_for(seed, "reward head"))
         torch.nn.init.normal_(model.score.weight, std=(width + 1) ** -0.5, generator=draw)
     return model
+
+
+def is_scorer(source: Path | str) -> bool:
+    """Whether a folder or hub name holds a scorer (reward or value model), as its configuration says.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    return any("SequenceClassification" in name for name in _config(model_folder(source)).architectures or [])
 
 
 def load_tokenizer(source: Path | str) -> PreTrainedTokenizerBase:
@@ -93,15 +104,28 @@ def new_policy(config: Any, *, seed: int) -> PreTrainedModel:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path | str) -> None:
-    """A folder that plain transformers loads. Complete or absent: written beside it, then renamed."""
+    """A folder that plain transformers loads. Complete or absent: written beside it, synced, then renamed.
+
+    Raises:
+        UserError: the disk is full, or the place cannot be written.
+    """
     folder = Path(folder)
     temporary = folder.with_name(f".{folder.name}.tmp")
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    if folder.exists():
-        _remove(folder)
-    temporary.rename(folder)
-    sync_directory(folder.parent)
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        for path in [p for p in temporary.rglob("*") if p.is_file()]:
+            with open(path, "rb") as f:
+                os.fsync(f.fileno())
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+        sync_directory(folder.parent)
+    except (OSError, SafetensorError) as error:
+        raise disk_error(error, folder) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def grow_vocabulary(model: PreTrainedModel, size: int) -> None:
@@ -142,7 +166,8 @@ def max_positions(model: PreTrainedModel) -> int:
     )
 
 
-def _load(kind: Any, source: Path | str, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+def _load(kind: Any, source: Path | str, dtype: torch.dtype, *, new: tuple[str, ...] = (), **options: Any) -> PreTrainedModel:
+    """``new`` names the weights that the folder need not have; any other missing one would be random."""
     source = model_folder(source)
     config = _config(source)
     zeros = {name: 0.0 for name in DROPOUTS if isinstance(getattr(config, name, None), float)}
@@ -150,11 +175,16 @@ def _load(kind: Any, source: Path | str, dtype: torch.dtype, **options: Any) -> 
     transformers_logging.set_verbosity(logging.ERROR)  # a new head is announced by the verb that makes one
     try:
         check_architecture(kind, config)
-        model = kind.from_pretrained(str(source), dtype=dtype, attn_implementation=NAME, **zeros, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        model, info = kind.from_pretrained(
+            str(source), dtype=dtype, attn_implementation=NAME, output_loading_info=True, **zeros, **options
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{source}: transformers cannot load it as {kind.__name__} ({_first_line(error)})") from None
     finally:
         transformers_logging.set_verbosity(level)
+    missing = sorted(set(info["missing_keys"]) - set(new))
+    if missing:
+        raise UserError(f"{source}: no weights for {missing[0]} ({len(missing)} missing); it is not a whole {kind.__name__}")
     return model.eval()
 
 
@@ -176,9 +206,3 @@ def _exists(source: Path | str) -> None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-
-
-def _remove(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-    folder.rmdir()

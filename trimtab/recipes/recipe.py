@@ -14,8 +14,9 @@
         verb: dpo
         config: {model: "${stage.sft}/model", data: "${data}"}
 
-``${out}`` is the recipe's folder and ``${trimtab}`` the package's; ``$${`` writes ``${``. A value that is one
-``${name}`` keeps the variable's type. Besides variables, ``key=value`` may set one option of a stage: ``dpo.lr=1e-5``.
+``${out}`` is the recipe's folder and ``${trimtab}`` the package's; ``$${`` writes ``${``. A value that is one ``${name}`` keeps the
+variable's type; a variable's default may name a variable above it. Besides variables, ``key=value`` may set one option of a
+stage: ``dpo.lr=1e-5``.
 """
 
 import difflib
@@ -92,10 +93,12 @@ def load_recipe(path: Path | str, out: Path | str, overrides: Sequence[str] = ()
     overrides = _take_size(values, sizes, overrides, path)
     _override(values, {stage["name"]: stage["config"] for stage in stages}, overrides, path)
     package = {"trimtab": str(PACKAGE), "out": str(out)}
-    values = {name: _fill(value, package, {}, f"{path}: vars: {name}", later=()) for name, value in values.items()}
     missing = [name for name, value in values.items() if value is None]
     if missing:
         raise UserError(f"{path}: {', '.join(missing)} must be given, write {' '.join(f'{m}=...' for m in missing)}")
+    known_so_far: dict[str, Any] = dict(package)
+    for name, value in values.items():  # a default may name a variable above it
+        values[name] = known_so_far[name] = _fill(value, known_so_far, {}, f"{path}: vars: {name}", later=())
     filled = []
     for i, stage in enumerate(stages):
         where = f"{path}: stage {stage['name']}"

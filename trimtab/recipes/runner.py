@@ -101,8 +101,8 @@ def _difference(run: Mapping[str, Any], task: Task) -> str | None:
     changed = [key for key in {**before, **now} if key not in FREE_SETTINGS and before.get(key) != now.get(key)]
     if changed:
         return f"{', '.join(changed)} changed"
-    for path, digest in run.get("inputs", {}).items():
-        if not Path(path).exists() or content_hash(path) != digest:
+    for path, digest in {**run.get("inputs", {}), **run.get("parents", {})}.items():
+        if digest is not None and (not Path(path).exists() or content_hash(path) != digest):
             return f"{path} changed"
     return None
 

@@ -68,15 +68,24 @@ STEPS = (
     ),
 )
 
-READING = (
-    (
+JUDGED = {
+    "gold": (
         "Gold score",
         "is the judgement of {judge}, which no model was trained on. It is what counts; a reward model's own score "
         "is called proxy.",
     ),
+    "proxy": (
+        "Proxy score",
+        "is the score of {judge}, a reward model. Models that were trained on it, or on the rankings behind it, look better "
+        "here than they are: ask people before believing it.",
+    ),
+    "rule": ("Score", "is given by the rule {judge}."),
+}
+
+READING = (
     (
         "Preferred to {baseline}",
-        "is the share of prompts on which a model's answer has the higher gold score than {baseline}'s; a tie "
+        "is the share of prompts on which a model's answer has the higher score than {baseline}'s; a tie "
         "counts half. 50 % means no difference.",
     ),
     (
@@ -121,7 +130,7 @@ def reading_of(evaluation: Evaluation) -> list[tuple[str, str]]:
     needs = ("gold", "win_rate", "", "paired", "kl")
     return [
         (fill(a, known), fill(b, known))
-        for (a, b), need in zip(READING, needs, strict=True)
+        for (a, b), need in zip((JUDGED.get(evaluation.source, JUDGED["rule"]), *READING), needs, strict=True)
         if not need or need in kinds
     ]
 

@@ -71,7 +71,7 @@ def report_context(folder: Folder) -> dict[str, Any]:
             "baseline": evaluation.title_of(evaluation.baseline),
             "prompts": evaluation.prompts,
             "table": sections.table(
-                evaluation.models, evaluation.baseline, evaluation.title_of(evaluation.baseline), colors
+                evaluation.models, evaluation.baseline, evaluation.title_of(evaluation.baseline), colors, evaluation.source
             ),
             "paired": sections.paired_charts(evaluation, colors),
             "reading": reading_of(evaluation),

@@ -79,6 +79,7 @@ class Evaluation:
     """An evaluation's results.json and samples.jsonl; see docs/architecture.md."""
 
     judge: str
+    source: str  # gold: no model was trained on the judge; proxy: a reward model; rule
     baseline: str
     prompts: int | None
     models: tuple[Model, ...]
@@ -198,6 +199,7 @@ def _evaluation(results: JSON, samples: tuple[JSON, ...]) -> Evaluation | None:
     prompts = number(results.get("prompts"))
     return Evaluation(
         text(results.get("judge") or "a judge"),
+        text(results.get("source") or "gold"),
         text(results.get("baseline") or ""),
         int(prompts) if prompts is not None else None,
         tuple(models),

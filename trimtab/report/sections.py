@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -73,10 +73,15 @@ def colors_of(models: Sequence[Model]) -> dict[str, str]:
 
 
 def table(
-    models: Sequence[Model], baseline: str, baseline_title: str, colors: Mapping[str, str]
+    models: Sequence[Model], baseline: str, baseline_title: str, colors: Mapping[str, str], source: str = "gold"
 ) -> dict[str, Any] | None:
-    """Heads and rows of the results table; columns that no model has are left out. None when nothing is left."""
+    """Heads and rows of the results table; columns that no model has are left out. None when nothing is left.
+
+    Where ``source`` says that no gold judge judged, the first column is not called gold.
+    """
     columns = [c for c in COLUMNS if any(c.name in m.figures for m in models)]
+    if source != "gold":
+        columns = [replace(c, title=f"Score ({source})", unit="mean") if c.name == "gold" else c for c in columns]
     spans = {c.name: _span(c, [m.figures[c.name] for m in models if c.name in m.figures]) for c in columns}
     heads = [
         {
@@ -156,7 +161,7 @@ def paired_charts(evaluation: Evaluation, colors: Mapping[str, str]) -> list[dic
     """Difference of every model from the baseline on the same prompts, one chart for each figure."""
     base = evaluation.title_of(evaluation.baseline)
     kinds = (
-        ("gold", "Gold score", "points", 1.0),
+        ("gold", "Gold score" if evaluation.source == "gold" else f"Score ({evaluation.source})", "points", 1.0),
         ("invented", "Invented facts", "percentage points", 100.0),
         ("told_secret", "Secrets told", "percentage points", 100.0),
     )

@@ -72,8 +72,8 @@ class RunFolder:
                 )
             if found.get("status") == "done":
                 return False
-            if any(found.get(kind) != info[kind] for kind in ("versions", "threads", "products")):
-                print(f"{self.path}: goes on with other versions, threads or number format than it began with; not bit-equal")
+            if any(found.get(kind) != info[kind] for kind in ("versions", "device", "threads", "products")):
+                print(f"{self.path}: goes on with another processor, versions, threads or number format; not bit-equal")
             info["started"], self._before = found["started"], found.get("wall_seconds", 0.0)
         self._info = info
         write_json(self.path / "run.json", info)
@@ -142,20 +142,28 @@ def versions() -> dict[str, str]:
 
 
 def device_name() -> str:
-    """``cuda: NVIDIA ...`` or ``cpu: ...``."""
-    if torch.cuda.is_available():
-        return f"cuda: {torch.cuda.get_device_name()}"
-    return f"cpu: {platform.machine()}, {torch.get_num_threads()} threads"
+    """The processor that computes, by name and kernel set: results are bit-equal on the same one only."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"cpu: {names[0] if names else platform.processor() or platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def content_hash(path: Path | str) -> str:
-    """SHA-256 of a file, or of a folder's files and names."""
+    """SHA-256 of a file, or of a folder's files and names.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     path = Path(path)
-    if path.is_file():
-        return sha256(path)
-    digest = hashlib.sha256()
-    for inner in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(f"{inner.relative_to(path)} {sha256(inner)}\n".encode())
+    try:
+        if path.is_file():
+            return sha256(path)
+        digest = hashlib.sha256()
+        for inner in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{inner.relative_to(path)} {sha256(inner)}\n".encode())
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
     return digest.hexdigest()
 
 

@@ -20,6 +20,8 @@ from trimtab.training.method import Method, Metrics, MicroBatch, OptimizerStep, 
 from trimtab.training.optimizer import adamw, learning_rate, trained_parameters
 from trimtab.training.settings import TrainingSettings
 
+LOWER = "nothing was stepped on it; start again with a lower lr and another out=DIR"
+
 
 class Learner:
     """The method's parameters and their optimizer. ``descend`` is the update of every method that does not bring its own."""
@@ -41,16 +43,12 @@ class Learner:
             for batch in micro_batches:
                 loss, metrics = self.backward(batch)
                 if not math.isfinite(loss):
-                    raise UserError(
-                        f"{where}: the loss is {loss} on trees {batch.trees.trees[0].key!r}...; the last checkpoint is intact, lower lr"
-                    )
+                    raise UserError(f"{where}: the loss is {loss} on trees {batch.trees.trees[0].key!r}...; {LOWER}")
                 _add(seen, metrics)
             norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm))
             if not math.isfinite(norm):
                 keys = ", ".join(repr(b.trees.trees[0].key) for b in micro_batches)
-                raise UserError(
-                    f"{where}: the gradient is {norm} (micro-batches from trees {keys}); the last checkpoint is intact, lower lr"
-                )
+                raise UserError(f"{where}: the gradient is {norm} (micro-batches from trees {keys}); {LOWER}")
             self.count({**seen, "grad_norm": (norm, 1.0)})
             if not self.method.before_step(seen):
                 self.optimizer.zero_grad()
@@ -118,7 +116,7 @@ def train(method: Method, settings: TrainingSettings, folder: RunFolder, steps: 
             bar.advance(1, **{name: values[name] for name in method.shown if name in values})
             if ctrl_c.pressed or state.step % save_every == 0 or state.step == steps:
                 save()
-            if ctrl_c.pressed and state.step < steps:
+            if ctrl_c.pressed:
                 raise Interrupted(
                     f"{folder.path}: interrupted after step {state.step} of {steps}; the same command goes on from there"
                 )

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.common.config import Settings, dump
+from trimtab.common.errors import UserError
+from trimtab.common.files import check_writable
 from trimtab.training.folder import RunFolder
 
 FILES = (".jsonl", ".gz", ".json")
@@ -27,6 +29,9 @@ def open_output(
 ) -> Iterator[Output]:
     """``out`` itself when it is a file name, else ``out/name`` in a run folder that is begun here and ended with the block."""
     if out.endswith(FILES):
+        if not out.endswith((".jsonl", ".jsonl.gz")):
+            raise UserError(f"{out}: records are written as .jsonl or .jsonl.gz; choose such a name, or a folder")
+        check_writable(out)
         yield Output(Path(out))
         return
     folder = RunFolder(out)

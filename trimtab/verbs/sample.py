@@ -72,20 +72,24 @@ def run(config: Config) -> Path:
         ensure_template(tokenizer)
         renderer = Renderer(tokenizer, template=config.template)
         shots = read_demonstrations(config.demonstrations) if config.shots else []
-        asked = [few_shot(p, shots, config) if config.shots else p for p in prompts]
         engine = NativeEngine(policy, renderer.end_id, autocast=in_bf16(config.dtype), decode=renderer.decode)
-        wanted = [int(generator(config.seed, "num_completions", p.id).integers(low, high + 1)) for p in prompts]
         options = SamplingOptions(
             max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,
             greedy=config.greedy, stop=("\n\n",) if config.shots else (), seed=config.seed,
         )  # fmt: skip
         name = config.name or Path(config.model).name
+        positions = max_positions(policy)
+        if positions <= config.max_tokens:
+            raise UserError(f"max_tokens={config.max_tokens} leaves no room for a prompt: the model has {positions} positions")
+        read = [(p, prompt_ids(p, renderer, shots, config, positions - config.max_tokens)) for p in prompts]
+        prompts, tokens = [p for p, ids in read if ids], [ids for _, ids in read if ids]
+        if len(prompts) < len(read):
+            print(f"sample: {len(read) - len(prompts)} prompts left out: over {positions - config.max_tokens} tokens")
+        wanted = [int(generator(config.seed, "num_completions", p.id).integers(low, high + 1)) for p in prompts]
         records: dict[int, Comparison] = {}
-        limit = max_positions(policy) - config.max_tokens
         with Progress(f"sample {name}", len(prompts), "prompts") as bar, torch.no_grad():
             for k, group in _by_count(wanted):
-                ids = [renderer.prompt(asked[i])[-limit:] for i in group]
-                answers = engine.sample(ids, k, options, [prompts[i].id for i in group])
+                answers = engine.sample([tokens[i] for i in group], k, options, [prompts[i].id for i in group])
                 for i, row in zip(group, answers, strict=True):
                     completions = tuple(completion(s, renderer, name) for s in row)
                     records[i] = Comparison(prompts[i], completions, (None,) * k)
@@ -115,11 +119,18 @@ def completions_range(text: str) -> tuple[int, int]:
     raise UserError(f"num_completions={text}: write a number from 1, or a range like 4..9")
 
 
-def few_shot(prompt: Prompt, shots: Sequence[Demonstration], config: Config) -> Prompt:
-    """The prompt behind ``config.shots`` demonstrations drawn for it, as one text (Brown et al. 2020)."""
-    drawn = generator(config.seed, "shots", prompt.id).choice(
-        len(shots), size=min(config.shots, len(shots)), replace=False
-    )
+def prompt_ids(prompt: Prompt, renderer: Renderer, shots: Sequence[Demonstration], config: Config, limit: int) -> list[int]:
+    """The prompt's tokens behind as many of its ``config.shots`` examples as fit ``limit``; none where it alone does not fit."""
+    for count in range(min(config.shots, len(shots)), -1, -1):
+        ids = renderer.prompt(few_shot(prompt, shots, count, config.seed) if count else prompt)
+        if len(ids) <= limit:
+            return ids
+    return []
+
+
+def few_shot(prompt: Prompt, shots: Sequence[Demonstration], count: int, seed: int) -> Prompt:
+    """The prompt behind ``count`` demonstrations drawn for it, as one text (Brown et al. 2020)."""
+    drawn = generator(seed, "shots", prompt.id).choice(len(shots), size=count, replace=False)
     examples = "".join(f"{shots[i].prompt.text}\n{shots[i].completion}\n\n" for i in drawn)
     return replace(prompt, messages=(*prompt.messages[:-1], Message("user", examples + prompt.text)))
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from pydantic import Field
 
 from trimtab.common.config import Settings
+from trimtab.common.errors import UserError
 from trimtab.common.files import write_text
 from trimtab.common.progress import Progress
 from trimtab.data.files import write_records
-from trimtab.verbs.outputs import open_output
+from trimtab.verbs.outputs import FILES, open_output
 
 
 class Config(Settings):
@@ -25,6 +26,8 @@ def run(config: Config) -> Path:
     """Writes prompts.{train,validation,test}.jsonl, demonstrations.jsonl and, on demand, text.jsonl; returns the folder."""
     from trimtab.village import demonstrations, documents, prompts
 
+    if config.out.endswith(FILES):
+        raise UserError(f"out={config.out}: the world is a folder of files; write a folder's name")
     with open_output(config.out, "village", config, "prompts.train.jsonl") as out:
         folder = out.path.parent
         if not out.done:

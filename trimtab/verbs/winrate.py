@@ -1,4 +1,7 @@
-"""``trimtab eval winrate``: answers of several models to the same prompts, side by side, by a judge they were not trained on."""
+"""``trimtab eval winrate``: answers of several models to the same prompts, side by side, by a judge.
+
+A judge that no model was trained on is called gold; where a reward model judges, results and report say proxy.
+"""
 
 import json
 from collections.abc import Mapping
@@ -12,13 +15,13 @@ from trimtab.common.errors import UserError
 from trimtab.common.files import write_json, write_text
 from trimtab.common.progress import Progress
 from trimtab.data.encode import comparison_trees
-from trimtab.data.formats import read_comparisons
+from trimtab.data.formats import read_comparisons, refuse_shared_ids
 from trimtab.data.template import Renderer
 from trimtab.evaluation.reward_quality import calibration, labeler_agreement, longest_baseline, pair_accuracy
 from trimtab.evaluation.table import build_results, render_table
 from trimtab.feedback.protocol import details_of
 from trimtab.feedback.reward_model import RewardModel
-from trimtab.models.load import load_policy, load_tokenizer, max_positions
+from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folder
 from trimtab.records import Comparison, Completion
 from trimtab.training.folder import RunFolder
 from trimtab.verbs.feedback import resolve_feedback
@@ -57,7 +60,10 @@ def run(config: Config) -> Path:
         )
     folder = RunFolder(config.out)
     files = [*config.answers.values(), config.held_out, config.agreement]
-    if not folder.begin("eval", config.model_dump(), inputs=[f for f in files if f]):
+    judged_by = [config.judge.removeprefix("reward:")] if config.judge.startswith("reward:") else []
+    models = [m for m in (*config.models.values(), config.reference, config.reward, *judged_by) if m]
+    if not folder.begin("eval", config.model_dump(), inputs=[f for f in files if f], parents=map(model_folder, models)):
+        print(f"{folder.path}: already done; delete it to run again")
         return folder.path
     with folder.running():
         results = evaluate(config, folder)
@@ -72,6 +78,7 @@ def evaluate(config: Config, folder: RunFolder) -> dict[str, Any]:
     answers = {name: {c.prompt.id: c for c in read_comparisons(path)} for name, path in config.answers.items()}
     ids = list(answers[config.baseline])
     for name, found in answers.items():
+        refuse_shared_ids((c.prompt for c in read_comparisons(config.answers[name])), config.answers[name])
         if found.keys() != answers[config.baseline].keys():
             raise UserError(
                 f"{config.answers[name]}: answers other prompts than {config.answers[config.baseline]}; sample both from the same file"
@@ -92,10 +99,11 @@ def evaluate(config: Config, folder: RunFolder) -> dict[str, Any]:
                 scores = {"gold": score, "reward": proxy[i][0] if proxy else None}
                 rows.append({**asked, **said, **scores, **details_of(judge, item.prompt, answer.text), **kl})
             bar.advance(len(items), gold=sum(s for (s,) in gold) / len(gold))
-    best_of = {name: max(len(c.completions) for c in found.values()) for name, found in answers.items()}
+    best_of = {name: max(sum(r is not None for r in c.ranks) for c in found.values()) for name, found in answers.items()}
     results = build_results(
         rows, list(answers), config.baseline, config.titles, judge=config.judge, seed=config.seed, best_of=best_of
     )
+    results["source"] = judge.source
     if reward and config.held_out:
         results["reward_model"] = reward_quality(reward, config)
     write_text(folder.path / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -125,14 +133,17 @@ def log_ratios(
 
 def reward_quality(reward: RewardModel, config: Config) -> Mapping[str, Any]:
     """The reward model on held-out rankings, against the labelers' own agreement and against preferring the longest answer."""
-    items = read_comparisons(config.held_out)
+    read = read_comparisons(config.held_out)
+    items = [c for c in read if reward.can_read(c.prompt, c.completions)]
+    if len(items) < len(read):
+        print(f"{config.held_out}: {len(read) - len(items)} of {len(read)} rankings are longer than the reward model reads, left out")
     scores = reward.score([c.prompt for c in items], [c.completions for c in items])
     out: dict[str, Any] = {
-        "accuracy": pair_accuracy(scores, items).to_json(),
-        "longest": longest_baseline(items).to_json(),
-        "calibration": calibration(scores, items, scale=reward.calibration.scale).to_json(),
+        "accuracy": pair_accuracy(scores, items, seed=config.seed).to_json(),
+        "longest": longest_baseline(items, seed=config.seed).to_json(),
+        "calibration": calibration(scores, items, scale=reward.calibration.scale, seed=config.seed).to_json(),
         "pairs": sum(len(c.pairs()) for c in items),
     }
     if config.agreement:
-        out["labeler_agreement"] = labeler_agreement(read_comparisons(config.agreement)).to_json()
+        out["labeler_agreement"] = labeler_agreement(read_comparisons(config.agreement), seed=config.seed).to_json()
     return out
