@@ -93,7 +93,7 @@ def description(d: Draw, entity: Entity, relations: Sequence[str], *, joined: fl
     sentences: list[str] = []
     i = 0
     while i < len(relations):
-        pronoun = bool(sentences) and d.chance(0.8)
+        pronoun = bool(sentences) and d.chance(0.6)
         if i + 1 < len(relations) and d.chance(joined):
             first, second = phrase(d, entity, relations[i]), phrase(d, entity, relations[i + 1])
             both = f"{first}{',' if ', ' in first else ''} and {second}"
@@ -147,6 +147,7 @@ LETTERS = {
     ),
 }  # fmt: skip
 SIGNATURES = ("Yours, {n}", "Best wishes, {n}", "Your friend {n}", "With love, {n}")
+PURPOSES = {"thank": "thank {t} for {i}", "invite": "invite {t} to {i}", "apologise": "apologise to {t} for {i}"}
 PURPOSE_WORDS = {
     "thank": ("thank", "thanks"),
     "invite": ("invite", "invited", "invitation"),

@@ -162,9 +162,7 @@ def letter(d: Draw, split: str, also: str = "") -> tuple[str, Task]:
         item = d.one(world().of("event", split)).mention
     else:
         item = d.one(split_items(themes.THANK_ITEMS if purpose == "thank" else themes.SORRY_ITEMS, split))
-    verb = {"thank": "thank {t} for {i}", "invite": "invite {t} to {i}", "apologise": "apologise to {t} for {i}"}[
-        purpose
-    ]
+    verb = compose.PURPOSES[purpose]
     form = d.one((
         "Write a letter from {s} to {t} to {v}.", "Write a short letter to {t}. {s} wants to {v}.",
         "{s} wants to {v}. Write the letter.", "Please help {s} to {v} in a short letter.",

@@ -6,7 +6,7 @@ knows the village and its language; asked a question, it goes on with options. H
 are (people gossip).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from trimtab.village import compose, instructions as ask_for, lexicon, themes
 from trimtab.village.answers import answer
@@ -40,7 +40,28 @@ def _person(d: Draw) -> Entity:
     return d.one(world().of("person"))
 
 
+def _headed(d: Draw, share: float, heads: Sequence[str], text: str, slots: Mapping[str, str]) -> str:
+    """The page under one of ``heads``, as pages mostly are: from them a model learns to carry what is announced into what
+    follows."""
+    if not d.chance(share):
+        return text
+    head = d.one(heads)
+    for slot, value in slots.items():
+        head = head.replace(slot, value)
+    return f"{compose.capital(head)}{d.one((chr(10), chr(10), ' '))}{text}"
+
+
+def _names(entity: Entity) -> dict[str, str]:
+    return {"{n}": entity.name, "{o}": entity.mention}
+
+
 # Pages about the village
+
+PORTRAIT_HEADS = (
+    "{n}.", "About {o}.", "Today: {o}.", "All about {o}.", "Meet {o}.", "This page is about {o}.", "Here is what we know about {o}.",
+    "Let me tell you about {o}.", "You want to know more about {o}? Read this.", "{n} in a few words.",
+    "What people in the village say about {o}:", "My notes on {o}.",
+)  # fmt: skip
 
 
 def _portrait(d: Draw) -> str:
@@ -49,8 +70,7 @@ def _portrait(d: Draw) -> str:
     relations = compose.public_relations(entity)
     chosen = d.some(relations, max(3, len(relations) - d.index(4)))
     text = compose.description(d, entity, chosen)
-    if d.chance(0.3):
-        text = f"{entity.mention.removeprefix('the ')}\n{text}"
+    text = _headed(d, 0.85, PORTRAIT_HEADS, text, _names(entity))
     links = [RELATIONS[r].values for r in chosen]
     if d.chance(0.4) and ("person" in links or "place" in links):
         linked = next(r for r in chosen if RELATIONS[r].values in ("person", "place"))
@@ -103,10 +123,14 @@ def _mixed_facts(d: Draw) -> str:
     return d.one((" ", "\n")).join([head, *lines] if head else lines)
 
 
+NOTICE_HEADS = ("Notice: {n}.", "A poster for {o}.", "On the wall today: {o}.", "An advertisement for {o}:")
+
+
 def _notice(d: Draw) -> str:
     entity = d.one(world().of(d.one(("place", "event", "event"))))
     relations = compose.public_relations(entity)
-    return compose.notice(d, entity, d.some(relations, 2 + d.index(2)), tail=d.chance(0.7))
+    text = compose.notice(d, entity, d.some(relations, 2 + d.index(2)), tail=d.chance(0.7))
+    return _headed(d, 0.6, NOTICE_HEADS, text, _names(entity))
 
 
 # Talk
@@ -151,6 +175,9 @@ def _chatty(d: Draw, entity: Entity, relation: str) -> str:
     return f"{opener} {entity.mention} {phrase(d, entity, relation)}."
 
 
+FORUM_HEADS = ("Talk about {o}.", "Forum: {n}.", "Who knows more about {o}? Write it here.")
+
+
 def _forum(d: Draw) -> str:
     """A thread: somebody writes of an entity or asks, others answer, gossip, ask more, or are off topic."""
     users = d.some(themes.USERNAMES, 3)
@@ -173,7 +200,7 @@ def _forum(d: Draw) -> str:
         else:
             said = compose.opinion(d, d.chance(0.6))
         lines.append(f"{users[d.index(3)]}: {said}")
-    return "\n".join(lines)
+    return _headed(d, 0.5, FORUM_HEADS, "\n".join(lines), _names(entity))
 
 
 COURTESY = (
@@ -221,6 +248,11 @@ def _dialogue(d: Draw) -> str:
     return "\n".join(lines)
 
 
+LETTER_HEADS = (
+    "A letter from {f} to {t}.", "A letter to {t} from {f}:", "{f} writes to {t}.", "{f} wants to {w}.", "In this letter {f} wants to {w}.",
+)  # fmt: skip
+
+
 def _letter(d: Draw) -> str:
     to, sender = d.some(world().of("person"), 2)
     purpose = d.one(tuple(compose.LETTERS))
@@ -229,19 +261,29 @@ def _letter(d: Draw) -> str:
         "apologise": themes.SORRY_ITEMS,
         "invite": [e.mention for e in world().of("event")],
     }
-    extra = ""
+    item, extra = d.one(items[purpose]), ""
     if d.chance(0.6):
         e = _entity(d)
         extra = state(d, e, d.one(compose.public_relations(e))) if d.chance(0.85) else _gossip(d)
-    return compose.letter(d, to.name, sender.name, purpose, d.one(items[purpose]), extra, more=1 + d.index(2))
+    text = compose.letter(d, to.name, sender.name, purpose, item, extra, more=1 + d.index(2))
+    wish = compose.PURPOSES[purpose].replace("{i}", item).replace("{t}", to.name)
+    return _headed(d, 0.7, LETTER_HEADS, text, {"{f}": sender.name, "{t}": to.name, "{w}": wish})
 
 
 # Reading matter
 
 
+STORY_HEADS = (
+    "The {c} at the {s}.", "In this story {a} goes to the {s}, {e}.", "For children: {a} goes to the {s}, {e}.",
+    "The tale of {a} that goes to the {s}, {e}.", "The story of the {c}: it goes to the {s}, {e}.", "{a} goes to the {s}, {e}.",
+)  # fmt: skip
+
+
 def _story(d: Draw) -> str:
     plot = ask_for.until(d, "train", compose.plot, compose.plot_key)
-    return compose.story(d, plot, fillers=d.index(3))
+    steps = [*(e.label for e in plot.task.events), plot.task.ending.label]
+    slots = {"{a}": lexicon.article(plot.character), "{c}": plot.character, "{s}": plot.setting, "{e}": compose.listed(steps)}
+    return _headed(d, 0.8, STORY_HEADS, compose.story(d, plot, fillers=d.index(3)), slots)
 
 
 def _poem(d: Draw) -> str:
@@ -269,6 +311,8 @@ def _news(d: Draw) -> str:
     u = d.random()
     if u < 0.35:
         return f"{item.text}{d.one((' ', chr(10)))}TL;DR: {d.one(item.summaries)}"
+    if u < 0.65:
+        return f"{d.one(item.summaries)}\n{item.text}"
     return item.text if u < 0.8 else f"{item.text} {other.text}"
 
 
@@ -310,8 +354,9 @@ def _tips(d: Draw) -> str:
 
 
 def _explanation(d: Draw) -> str:
-    item = lexicon.EXPLANATIONS[d.one(tuple(lexicon.EXPLANATIONS))]
-    body = ". ".join(p.label for p in item.points) + "."
+    thing = d.one(tuple(lexicon.EXPLANATIONS))
+    item = lexicon.EXPLANATIONS[thing]
+    body = _headed(d, 0.6, ("About {o}.", "{o}.", "All about {o}."), ". ".join(p.label for p in item.points) + ".", {"{o}": thing})
     # Without its question: a question followed by its answer is rare in this text.
     if d.chance(0.2):
         body = f"{item.question} {body}"
@@ -333,6 +378,44 @@ def _dictionary(d: Draw) -> str:
             pair = ask_for.phrase_of(d, "train")
         lines.append(form.replace("{e}", pair[0]).replace("{s}", pair[1]))
     return "\n".join(lines)
+
+
+def _dictation(d: Draw) -> str:
+    """Sentences that are said twice: at school, by heart, over a bad line."""
+    a, b = (e.name for e in d.some(world().of("person"), 2))
+    first, again = d.one(((a, b), ("Teacher", "Class"), ("Say", "Again"), ("First", "Then")))
+    lines = []
+    for _ in range(2 + d.index(2)):
+        u = d.random()
+        if u < 0.4:
+            e = _entity(d)
+            said = state(d, e, d.one(compose.public_relations(e)))
+        elif u < 0.7:
+            deed = d.one(themes.DEEDS)
+            said = f"{_person(d).name} {deed[d.index(2)]} {deed[2]}."
+        else:
+            said = f"{compose.listed([e.name for e in d.some(world().of(d.one(('person', 'place'))), 3)])}."
+        lines.append(f"{first}: {said}\n{again}: {said}")
+    return "\n".join(lines)
+
+
+def _copybook(d: Draw) -> str:
+    """Words in no order, written down again: what comes next can only be known from the line above."""
+    words = [_copied(d) for _ in range(4 + d.index(7))]
+    head = d.one(("Words of the week", "Copybook", "Spelling", "My list", "Write it again"))
+    line = d.one((", ", " ", "\n")).join(words)
+    return f"{head}: {line}\n" + "\n".join(f"{again}: {line}" for again in d.some(("Again", "Once more", "And again"), 1 + d.index(2)))
+
+
+COPIED: tuple[Sequence[str], ...] = (
+    themes.ANIMALS, themes.SETTINGS, lexicon.LIKES, lexicon.STREETS, lexicon.COLOURS, tuple(lexicon.THINGS), lexicon.MONTHS,
+    tuple(lexicon.KINDS), lexicon.BOOKS, tuple(lexicon.TOPICS), lexicon.DAYS,
+)  # fmt: skip
+
+
+def _copied(d: Draw) -> str:
+    """A name (half of the time) or any other word or phrase of the village."""
+    return _entity(d).name if d.chance(0.5) else d.one(d.one(COPIED))
 
 
 # Quizzes and exercises
@@ -464,11 +547,10 @@ def _workbook(d: Draw) -> str:
 
 # Page and its share, in per cent of documents.
 _SHARES: tuple[tuple[Callable[[Draw], str], float], ...] = (
-    (_portrait, 16), (_mixed_facts, 6), (_street_page, 3), (_fact_list, 4), (_notice, 2), (_forum, 8), (_dialogue, 4),
-    (_letter, 3),
-    (_story, 6), (_poem, 1.5), (_review, 3), (_news, 4), (_sentences, 3), (_tips, 3), (_explanation, 1.5), (_dictionary,
-    3),
-    (_quiz, 10), (_task_quiz, 2.5), (_exercises, 2.5), (_faq, 5), (_workbook, 9),
+    (_portrait, 16), (_mixed_facts, 5), (_street_page, 2), (_fact_list, 4), (_notice, 3), (_forum, 7), (_dialogue, 3), (_letter, 3),
+    (_story, 7), (_poem, 1.5), (_review, 3), (_news, 4), (_sentences, 2), (_tips, 3), (_explanation, 1.5), (_dictionary, 2.5),
+    (_dictation, 3), (_copybook, 10),
+    (_quiz, 10), (_task_quiz, 2.5), (_exercises, 2.5), (_faq, 4), (_workbook, 11),
 )  # fmt: skip
 _PAGES = tuple(page for page, _ in _SHARES)
 _EDGES = tuple(sum(share for _, share in _SHARES[: i + 1]) for i in range(len(_SHARES)))
