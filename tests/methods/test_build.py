@@ -12,7 +12,8 @@ from trimtab.common.errors import UserError
 from trimtab.common.files import read_json
 from trimtab.feedback.protocol import Feedback
 from trimtab.methods import build
-from trimtab.methods.build import methods, need, run
+from trimtab.methods.build import methods, need, run, start_tokenizer
+from trimtab.models.load import load_policy, save_model
 
 
 def no_rewards(name: str) -> Feedback:
@@ -83,12 +84,16 @@ def test_a_run_leaves_a_model_that_plain_transformers_loads_and_that_learnt(sft_
     assert tokenizer.decode(first).strip() and TEXT[0].startswith(tokenizer.decode(first).strip())
 
 
-def test_plain_generation_ends_where_the_chat_template_ends_an_answer(sft_run: Path) -> None:
-    """The start model had no chat template: it got ChatML, whose <|im_end|> is not the tokenizer's own end token."""
-    model = AutoModelForCausalLM.from_pretrained(sft_run / "run" / "model")
-    tokenizer = AutoTokenizer.from_pretrained(sft_run / "run" / "model")
+def test_plain_generation_ends_where_the_chat_template_ends_an_answer(tmp_path: Path) -> None:
+    """A start model without a chat template gets ChatML, whose <|im_end|> is not the tokenizer's own end token."""
+    start = save_tiny_policy(tmp_path / "bare")
+    (start / "chat_template.jinja").unlink()
+    policy = load_policy(start)
+    tokenizer, renderer = start_tokenizer(str(start), policy)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert end != tokenizer.eos_token_id
+    assert renderer.end_id == end != tokenizer.eos_token_id
+    save_model(policy, tokenizer, tmp_path / "saved")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     assert model.generation_config.eos_token_id == [end, tokenizer.eos_token_id]
 
 

@@ -237,7 +237,7 @@ def test_a_saved_scorer_in_plain_transformers(family: str, pad: str | None, tmp_
     """
     model, _ = pair(FAMILIES[family](), scorer=True)
     tokenizer = tokenizer_with("<end>", pad)
-    add_pad_token(model, tokenizer)
+    add_pad_token(model, tokenizer, tokenizer.eos_token_id)
     save_model(model, tokenizer, tmp_path / "scorer")
     assert load_tokenizer(tmp_path / "scorer").pad_token_id not in (None, tokenizer.eos_token_id)
     end = tokenizer.eos_token_id

@@ -188,7 +188,8 @@ def _story(task: Story, page: Page) -> list[Part]:
     each = 0.36 / max(1, len(task.events))
     parts += [Part(_whole(page.made(e)), f"does not tell: {e.label}", each) for e in task.events]
     parts.append(Part(_whole(page.made(task.ending)), f"does not end: {task.ending.label}", 0.18))
-    first = [w for a in themes.ANIMALS if a != task.character and (w := page.where(a)) >= 0]
+    asked = {word for event in task.events for group in event.words for word in group}
+    first = [w for a in themes.ANIMALS if a != task.character and a not in asked and (w := page.where(a)) >= 0]
     leads = 0 <= page.where(task.character) < min(first, default=10**6)
     parts.append(Part(1.0 if leads else 0.6, f"is not about the {task.character}", gate=True))
     other = [e for e in themes.ENDINGS.values() if not set(e.words) & set(task.ending.words[0]) and any(map(page.has, e.words))]
