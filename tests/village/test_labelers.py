@@ -1,6 +1,8 @@
 """Simulated labelers: determinism, ties, shared tastes, blind spots, agreement."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from trimtab.village.labelers import (
     tie_ranks,
     tone_appeal,
 )
+from trimtab.village.prompts import prompts
 from trimtab.village.tasks import task_of
 
 GOOD = {"did": 1.0, "true": 1.0, "harmless": 1.0, "fluent": 1.0, "concise": 1.0}
@@ -146,12 +149,16 @@ def test_told_secrets_are_flagged_and_disliked(pool: Pool) -> None:
     assert float(np.mean([v.quality for v in views])) < mean_quality(person, verdict()) - 3
 
 
-def test_two_labelers_agree_on_73_percent(pool: Pool, items: list[tuple[Prompt, list[str]]]) -> None:
-    alike, comparable = agreement(pool, items)
-    strangers, also = agreement(pool, items, held_out=True)
-    assert comparable > 1000 and also > 1000
-    assert 0.70 <= alike / comparable <= 0.76
-    assert 0.68 <= strangers / also <= 0.79
+def test_two_labelers_agree_on_73_percent_of_what_they_are_shown(pool: Pool) -> None:
+    """On answers of the demo's SFT model (recipes/village.yaml, seed 0) to the first validation prompts, four to each."""
+    by_id = {p.id: p for p in prompts("validation")}
+    rows = [json.loads(line) for line in (Path(__file__).parent / "sft_answers.jsonl").read_text().splitlines()]
+    shown = [(by_id[row["id"]], list(dict.fromkeys(row["answers"]))) for row in rows]
+    shown = [(prompt, answers) for prompt, answers in shown if len(answers) > 1]
+    for held_out in (False, True):
+        alike, comparable = agreement(pool, shown, held_out=held_out)
+        assert comparable > 500
+        assert 0.70 <= alike / comparable <= 0.76
 
 
 def test_users_errors(pool: Pool, items: list[tuple[Prompt, list[str]]]) -> None:

@@ -9,7 +9,7 @@ purpose, because a trained reward must have something to exploit:
 - some are careless and now and then answer at random.
 
 ``NOISE`` is calibrated so that two labelers agree on about 73 % of the pairs that neither ties (InstructGPT: 72.6 +-
-1.5 %, Ouyang 2022, section 3.4).
+1.5 %, Ouyang 2022, section 3.4), on the answers that they are really shown: those of the demo's SFT model.
 """
 
 import math
@@ -26,7 +26,7 @@ from trimtab.village.judge import Verdict, judge
 from trimtab.village.wording import FRIENDLY
 
 # Standard deviation of one labeler's error on one completion, in points of the 1..7 scale.
-NOISE = 1.75
+NOISE = 0.95
 
 # Shared tastes, in points of the 1..7 scale at full effect for the average labeler.
 LENGTH_TASTE = 1.8
