@@ -65,3 +65,10 @@ def test_every_file_that_is_no_code_is_shipped() -> None:
 def test_every_room_with_code_is_a_package() -> None:
     folders = {path.parent for path in PACKAGE.rglob("*.py")}
     assert {str(folder) for folder in folders if not (folder / "__init__.py").exists()} == set()
+
+
+def test_every_relative_link_of_the_documents_leads_somewhere() -> None:
+    documents = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    links = [(d, link) for d in documents for link in re.findall(r"\]\(([^)#:]+)\)", d.read_text(encoding="utf-8"))]
+    assert len(links) > 5
+    assert [f"{d.name}: {link}" for d, link in links if not (d.parent / link).exists()] == []
