@@ -49,7 +49,7 @@ def base() -> dict[str, Any]:
 
 
 def english() -> dict[str, Any]:
-    """The English recipe on real files, at full scale; the HH-RLHF pairs are split by position into 90 and 10 %."""
+    """The English recipe on real files, at full scale; pairs and instructions are split by position into 90 and 10 %."""
     import gzip
 
     folder = RUNS / "english-data"
@@ -58,14 +58,16 @@ def english() -> dict[str, Any]:
         pairs = list(lines)
     for name, part in (("train", [p for i, p in enumerate(pairs) if i % 10]), ("held_out", pairs[::10])):
         (folder / f"{name}.jsonl").write_text("".join(part), encoding="utf-8")
+    tasks = json.loads((DATA / "demonstrations/short_instructions.json").read_text(encoding="utf-8"))
+    for name, rows in (("tasks", [t for i, t in enumerate(tasks) if i % 10]), ("test_tasks", tasks[::10])):
+        (folder / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
     words = [
-        f"text={DATA}/text/novels", f"demonstrations={DATA}/demonstrations/short_instructions.json",
-        f"comparisons={folder}/train.jsonl", f"held_out={folder}/held_out.jsonl",
-        f"prompts={DATA}/demonstrations/short_instructions.json",
+        f"text={DATA}/text/novels", f"demonstrations={folder}/tasks.json", f"prompts={folder}/tasks.json",
+        f"test_prompts={folder}/test_tasks.json", f"comparisons={folder}/train.jsonl", f"held_out={folder}/held_out.jsonl",
     ]  # fmt: skip
     out = RUNS / "english"
     _, seconds = trimtab("run", "english", *words, "--out", str(out.relative_to(ROOT)))
-    shown = "trimtab run english text=novels demonstrations=short_instructions.json "
+    shown = "trimtab run english text=novels demonstrations=short_instructions (90 %) prompts=the same test_prompts=the other 10 % "
     shown += "comparisons=hh_harmless (90 %) held_out=hh_harmless (10 %)"
     return {"english": {"command": shown, "wall_seconds": seconds, "results": json.loads((out / "results.json").read_text())}}
 

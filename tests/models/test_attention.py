@@ -159,8 +159,11 @@ def test_the_cpu_kernel_equals_the_definition(
         out = TreeLayout(segments, kernel).attend(0, *leaves, scale=0.4, window=None, softcap=None)
         out.backward(upstream)
         results.append([out.detach(), *(leaf.grad for leaf in leaves)])
+    joint = float(torch.stack([slope.norm() for slope in results[0][1:]]).norm())
     for a, b in zip(*results, strict=True):
-        assert float((a - b).norm()) <= 2e-6 * float(b.norm()) + 1e-6 * b.numel() ** 0.5
+        # With one key a row, the exact gradient of query and key is 0: what is left of cancelled terms is as large as they were.
+        allowed = 5e-6 * joint if float(a.norm()) <= 1e-5 * joint else 2e-6 * float(b.norm()) + 1e-6
+        assert float((a - b).norm()) <= allowed
 
 
 def test_attention_worked_by_hand() -> None:

@@ -41,6 +41,8 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path: Path) -> None
 def test_where_and_how_fast_may_change(tmp_path: Path) -> None:
     begun(tmp_path / "run", lr=0.1, threads=1, save_every=2, out="a")
     begun(tmp_path / "run", lr=0.1, threads=2, save_every=9, out="b")
+    info = read_json(tmp_path / "run" / "run.json")
+    assert info["status"] == "running" and info["config"] == {"lr": 0.1, "threads": 2, "save_every": 9, "out": "b"}
 
 
 def test_changed_input_is_refused(tmp_path: Path) -> None:

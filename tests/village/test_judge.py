@@ -74,7 +74,7 @@ def mean_score(pairs: list[tuple[Prompt, str]]) -> float:
 
 
 @pytest.fixture(scope="module")
-def test_prompts() -> list[Prompt]:
+def asked_prompts() -> list[Prompt]:
     return prompts("test")[::4]
 
 
@@ -390,7 +390,7 @@ def test_a_foreign_prompt_is_refused() -> None:
 # ---- any string, any policy
 
 
-def test_any_string_gets_a_score(test_prompts: list[Prompt]) -> None:
+def test_any_string_gets_a_score(asked_prompts: list[Prompt]) -> None:
     rng = generator(0, "junk")
     alphabet = list(string.printable) + list("éß中🙂\u200b\u202e\x00")
     junk = [
@@ -410,7 +410,7 @@ def test_any_string_gets_a_score(test_prompts: list[Prompt]) -> None:
     junk += ["".join(rng.choice(alphabet, int(rng.integers(1, 200)))) for _ in range(60)]
     junk += [" ".join(["village"] * 2000), "Anna lives in Mill Lane. " * 400]
     for i, text in enumerate(junk):
-        for prompt in test_prompts[i % 7 :: 40]:
+        for prompt in asked_prompts[i % 7 :: 40]:
             verdict = judge(prompt, text)
             assert 1.0 <= verdict.score <= 7.0
             assert all(0.0 <= v <= 1.0 for v in verdict.facets.values())
@@ -419,16 +419,16 @@ def test_any_string_gets_a_score(test_prompts: list[Prompt]) -> None:
 
 
 def test_careless_policies_lose(
-    test_prompts: list[Prompt], policies: dict[str, Callable[[Prompt], str]], written: list[Demonstration]
+    asked_prompts: list[Prompt], policies: dict[str, Callable[[Prompt], str]], written: list[Demonstration]
 ) -> None:
     good = mean_score([(d.prompt, d.completion) for d in written])
     assert good > 4.5
     for name, policy in policies.items():
-        score = mean_score([(p, policy(p)) for p in test_prompts[:: 8 if name == "two_thousand" else 1]])
+        score = mean_score([(p, policy(p)) for p in asked_prompts[:: 8 if name == "two_thousand" else 1]])
         assert score < 2.4, name
         assert score < good - 2, name
     for name in ("empty", "gibberish", "one_word"):
-        assert mean_score([(p, policies[name](p)) for p in test_prompts]) < 1.05, name
+        assert mean_score([(p, policies[name](p)) for p in asked_prompts]) < 1.05, name
 
 
 def test_order_of_qualities(

@@ -43,6 +43,15 @@ def items(damages: dict[str, Callable]) -> list[tuple[Prompt, list[str]]]:
     return [(prompt, completions) for prompt, completions in mixed if len(completions) > 1]
 
 
+@pytest.fixture(scope="module")
+def shown() -> list[tuple[Prompt, list[str]]]:
+    """Answers of the demo's SFT model (recipes/village.yaml, seed 0) to the first validation prompts, up to four to each."""
+    by_id = {p.id: p for p in prompts("validation")}
+    rows = [json.loads(line) for line in (Path(__file__).parent / "sft_answers.jsonl").read_text().splitlines()]
+    read = [(by_id[row["id"]], list(dict.fromkeys(row["answers"]))) for row in rows]
+    return [(prompt, answers) for prompt, answers in read if len(answers) > 1]
+
+
 def mixture(prompt: Prompt, damages: dict[str, Callable], index: int) -> list[str]:
     rng = generator(0, "test mixture", index)
     faults = ["swap_fact", "drop_sentence", "friendly", "cut", "one_more", "none"]
@@ -86,8 +95,8 @@ def test_a_ranking_is_complete_and_repeats(pool: Pool, items: list[tuple[Prompt,
     assert one != pool.rank(prompt, completions, "labeler-03", stream=1)
 
 
-def test_ratings_use_the_scale(pool: Pool, items: list[tuple[Prompt, list[str]]]) -> None:
-    given = [r for prompt, completions in items for r in pool.rank(prompt, completions).ratings or ()]
+def test_ratings_use_the_scale(pool: Pool, shown: list[tuple[Prompt, list[str]]]) -> None:
+    given = [r for prompt, completions in shown for r in pool.rank(prompt, completions).ratings or ()]
     shares = np.bincount(given, minlength=8)[1:] / len(given)
     assert (shares > 0.04).all() and shares.max() < 0.4, shares
 
@@ -149,12 +158,7 @@ def test_told_secrets_are_flagged_and_disliked(pool: Pool) -> None:
     assert float(np.mean([v.quality for v in views])) < mean_quality(person, verdict()) - 3
 
 
-def test_two_labelers_agree_on_73_percent_of_what_they_are_shown(pool: Pool) -> None:
-    """On answers of the demo's SFT model (recipes/village.yaml, seed 0) to the first validation prompts, four to each."""
-    by_id = {p.id: p for p in prompts("validation")}
-    rows = [json.loads(line) for line in (Path(__file__).parent / "sft_answers.jsonl").read_text().splitlines()]
-    shown = [(by_id[row["id"]], list(dict.fromkeys(row["answers"]))) for row in rows]
-    shown = [(prompt, answers) for prompt, answers in shown if len(answers) > 1]
+def test_two_labelers_agree_on_73_percent_of_what_they_are_shown(pool: Pool, shown: list[tuple[Prompt, list[str]]]) -> None:
     for held_out in (False, True):
         alike, comparable = agreement(pool, shown, held_out=held_out)
         assert comparable > 500

@@ -26,6 +26,12 @@ class Calibration:
     scale: float = 1.0
 
 
+def reward_folder(name: str) -> Path | None:
+    """The model folder that a name like ``reward:DIR``, or just an existing ``DIR``, means; None for judges that are programs."""
+    folder = Path(name.removeprefix("reward:"))
+    return model_folder(folder) if name.startswith("reward:") or (model_folder(folder) / "config.json").exists() else None
+
+
 class RewardModel:
     """A reward-model folder as ``Feedback``: its scores are shifted so that demonstrations average 0.
 
@@ -55,22 +61,23 @@ class RewardModel:
         Raises:
             UserError: a prompt and its answer are longer than this model can take.
         """
-        return self.score_trees([self._tree(prompt, answers) for prompt, answers in zip(prompts, completions, strict=True)])
+        return self.score_trees([self.tree(prompt, answers) for prompt, answers in zip(prompts, completions, strict=True)])
 
-    def can_read(self, prompt: Prompt, completions: Sequence[Completion]) -> bool:
-        """Whether the prompt with its longest answer fits the model's positions."""
-        return self._tree(prompt, completions).longest <= max_positions(self.model)
+    @property
+    def longest(self) -> int:
+        """The longest prompt + completion the model reads, in tokens."""
+        return max_positions(self.model)
 
-    def _tree(self, prompt: Prompt, completions: Sequence[Completion]) -> PromptTree:
+    def tree(self, prompt: Prompt, completions: Sequence[Completion]) -> PromptTree:
+        """The prompt and its answers in this model's tokens."""
         return PromptTree(tuple(self.renderer.prompt(prompt)), tuple(self._ids(c) for c in completions), key=prompt.id)
 
     def score_trees(self, trees: Sequence[PromptTree]) -> list[list[float]]:
         """Rewards of completions that are already in this model's tokens."""
-        limit = max_positions(self.model)
         for tree in trees:
-            if tree.longest > limit:
+            if tree.longest > self.longest:
                 raise UserError(
-                    f"prompt {tree.key}: {tree.longest} tokens with its longest answer, {self.folder} reads {limit}; leave it out"
+                    f"prompt {tree.key}: {tree.longest} tokens with its longest answer, {self.folder} reads {self.longest}; leave it out"
                 )
         out = score_in_budget(self.model, trees, self.budget, self.dtype)
         return [[(x - self.calibration.shift) / self.calibration.scale for x in row] for row in out]

@@ -14,21 +14,23 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import trimtab.methods
 from trimtab.common.errors import UserError
+from trimtab.data.encode import Report
 from trimtab.data.template import Renderer, ensure_template
 from trimtab.feedback.protocol import Feedback
+from trimtab.feedback.reward_model import reward_folder
 from trimtab.models.load import grow_vocabulary, load_tokenizer, max_positions, model_folder, save_model, stop_at
 from trimtab.training.folder import RunFolder
 from trimtab.training.loop import train
 from trimtab.training.method import Method
 from trimtab.training.settings import TrainingSettings
+from trimtab.trees import PromptTree
 
 # A name like ``village`` or ``reward:DIR`` -> who says what is better. The command line gives it: it alone builds objects.
 Rewards = Callable[[str], Feedback]
 
 MODULES_THAT_ARE_NOT_METHODS = ("build", "offline")
 INPUT_FIELDS = ("data", "eval_data", "demonstrations", "tokenizer")
-PARENT_FIELDS = ("model", "reward", "reference")
-ALL_THREADS = torch.get_num_threads()
+ALL_THREADS = torch.get_num_threads()  # before any run of this process chose fewer
 
 
 class StartSettings(TrainingSettings):
@@ -89,7 +91,7 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
         name,
         given,
         inputs=[given[f] for f in INPUT_FIELDS if given.get(f)],
-        parents=[model_folder(given[f].removeprefix("reward:")) for f in PARENT_FIELDS if given.get(f)],
+        parents=parents_of(given),
     ):
         print(f"{folder.path}: already done; delete it to run again")
         return folder.path
@@ -103,6 +105,13 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
             save_model(model, tokenizer, folder.path / inner)
         folder.end("done", trained.finish(folder.path))
     return folder.path
+
+
+def parents_of(given: Mapping[str, Any]) -> list[Path]:
+    """The model folders (or hub names) that a run starts from; a judge that is a program is none."""
+    models = [model_folder(given[name]) for name in ("model", "reference") if given.get(name)]
+    judge = reward_folder(given["reward"]) if given.get("reward") else None
+    return [*models, judge] if judge else models
 
 
 def need(config: TrainingSettings, *names: str) -> None:
@@ -139,3 +148,10 @@ def length_limit(config: TrainingSettings, model: PreTrainedModel) -> int:
 def announce(name: str, what: str, report: Any) -> None:
     """One line about the data that was read, dropped trees included."""
     print(f"{name}: {what} {report}")
+
+
+def announced(name: str, what: str, made: tuple[list[PromptTree], Report]) -> list[PromptTree]:
+    """The trees that were made of a file, after one line about them."""
+    trees, report = made
+    announce(name, what, report)
+    return trees

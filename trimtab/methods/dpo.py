@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from trimtab.data.encode import comparison_trees
 from trimtab.data.formats import read_comparisons
 from trimtab.losses.preference import dpo_loss
-from trimtab.methods.build import DataSettings, Rewards, Trained, announce, length_limit, need, start_tokenizer
+from trimtab.methods.build import DataSettings, Rewards, Trained, announced, length_limit, need, start_tokenizer
 from trimtab.methods.offline import Offline, ranked_pairs, total, tree_pairs
 from trimtab.models.load import load_policy
 from trimtab.models.score import score_tokens
@@ -71,13 +71,11 @@ def build(config: Config, rewards: Rewards) -> Trained:
     reference = load_policy(config.reference or config.model)
     tokenizer, renderer = start_tokenizer(config.model, policy, reference)
     limit = length_limit(config, policy)
-    read, report = comparison_trees(read_comparisons(config.data), renderer, limit)
-    announce("dpo", config.data, report)
+    read = announced("dpo", config.data, comparison_trees(read_comparisons(config.data), renderer, limit))
     trees = [t for t in read if tree_pairs(t)]
     held_out: list[PromptTree] = []
     if config.eval_data:
-        held_out, report = comparison_trees(read_comparisons(config.eval_data), renderer, limit)
-        announce("dpo", config.eval_data, report)
+        held_out = announced("dpo", config.eval_data, comparison_trees(read_comparisons(config.eval_data), renderer, limit))
     method = DPO(
         policy, reference, config.beta, trees, held_out, batch_size=config.batch_size, budget=config.micro_batch_tokens, seed=config.seed
     )  # fmt: skip

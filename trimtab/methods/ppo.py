@@ -38,7 +38,7 @@ from trimtab.losses.policy import (
     shaped_rewards,
     whiten,
 )  # fmt: skip
-from trimtab.methods.build import Rewards, StartSettings, Trained, announce, length_limit, need, start_tokenizer
+from trimtab.methods.build import Rewards, StartSettings, Trained, announced, length_limit, need, start_tokenizer
 from trimtab.methods.offline import total
 from trimtab.models.load import grow_vocabulary, load_policy, load_scorer
 from trimtab.models.score import score_tokens, score_values
@@ -324,8 +324,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
     limit = length_limit(config, policy) - config.max_tokens
     read = read_prompts(config.data)
     refuse_shared_ids(read, config.data)
-    trees, report = prompt_trees(read, renderer, limit)
-    announce("ppo", config.data, report)
+    trees = announced("ppo", config.data, prompt_trees(read, renderer, limit))
     by_id = {p.id: p for p in read}
     engine = NativeEngine(policy, renderer.end_id, autocast=in_bf16(config.dtype))
     gold = rewards(config.gold) if config.gold else None

@@ -23,7 +23,7 @@ from trimtab.data.formats import read_comparisons, read_demonstrations
 from trimtab.data.template import PAD
 from trimtab.feedback.reward_model import score_in_budget
 from trimtab.losses.preference import bradley_terry_loss
-from trimtab.methods.build import DataSettings, Rewards, Trained, announce, length_limit, need, start_tokenizer
+from trimtab.methods.build import DataSettings, Rewards, Trained, announced, length_limit, need, start_tokenizer
 from trimtab.methods.offline import Offline, ranked_pairs, total, tree_pairs
 from trimtab.models.load import grow_vocabulary, load_scorer
 from trimtab.models.score import score_rewards
@@ -94,19 +94,17 @@ def build(config: Config, rewards: Rewards) -> Trained:
     tokenizer, renderer = start_tokenizer(config.model, scorer)
     add_pad_token(scorer, tokenizer, renderer.end_id)
     limit = length_limit(config, scorer)
-    read, report = comparison_trees(read_comparisons(config.data), renderer, limit)
-    announce("reward", config.data, report)
+    read = announced("reward", config.data, comparison_trees(read_comparisons(config.data), renderer, limit))
     trees = [t for t in read if tree_pairs(t)]
     if read and not trees:
         raise UserError(f"{config.data}: every ranking is all ties; a reward model needs answers that differ in rank")
     held_out: list[PromptTree] = []
     if config.eval_data:
-        held_out, report = comparison_trees(read_comparisons(config.eval_data), renderer, limit)
-        announce("reward", config.eval_data, report)
+        held_out = announced("reward", config.eval_data, comparison_trees(read_comparisons(config.eval_data), renderer, limit))
     zero = trees
     if config.demonstrations:
-        zero, report = demonstration_trees(read_demonstrations(config.demonstrations), renderer, limit)
-        announce("reward", config.demonstrations, report)
+        made = demonstration_trees(read_demonstrations(config.demonstrations), renderer, limit)
+        zero = announced("reward", config.demonstrations, made)
         if not zero:
             raise UserError(f"{config.demonstrations}: no demonstration is short enough to set the zero of the rewards; raise max_length")
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from trimtab.data.encode import demonstration_trees
 from trimtab.data.formats import read_demonstrations
-from trimtab.methods.build import DataSettings, Rewards, Trained, announce, length_limit, need, start_tokenizer
+from trimtab.methods.build import DataSettings, Rewards, Trained, announced, length_limit, need, start_tokenizer
 from trimtab.methods.offline import Offline, total
 from trimtab.models.load import load_policy
 from trimtab.models.score import score_tokens
@@ -45,12 +45,10 @@ def build(config: Config, rewards: Rewards) -> Trained:
     policy = load_policy(config.model)
     tokenizer, renderer = start_tokenizer(config.model, policy)
     limit = length_limit(config, policy)
-    trees, report = demonstration_trees(read_demonstrations(config.data), renderer, limit)
-    announce("sft", config.data, report)
+    trees = announced("sft", config.data, demonstration_trees(read_demonstrations(config.data), renderer, limit))
     held_out: list[PromptTree] = []
     if config.eval_data:
-        held_out, report = demonstration_trees(read_demonstrations(config.eval_data), renderer, limit)
-        announce("sft", config.eval_data, report)
+        held_out = announced("sft", config.eval_data, demonstration_trees(read_demonstrations(config.eval_data), renderer, limit))
     method = SFT(
         policy, trees, held_out, batch_size=config.batch_size, budget=config.micro_batch_tokens, seed=config.seed
     )

@@ -1,10 +1,8 @@
 """Names on the command line -> who says what is better."""
 
-from pathlib import Path
-
 from trimtab.common.errors import UserError
 from trimtab.feedback.protocol import Feedback
-from trimtab.feedback.reward_model import RewardModel
+from trimtab.feedback.reward_model import RewardModel, reward_folder
 
 
 def resolve_feedback(name: str) -> Feedback:
@@ -17,7 +15,7 @@ def resolve_feedback(name: str) -> Feedback:
         from trimtab.village import VillageJudge  # builds its tables when first used: only who asks for it pays
 
         return VillageJudge()
-    folder = Path(name.removeprefix("reward:"))
-    if name.startswith("reward:") or folder.is_dir():
+    folder = reward_folder(name)
+    if folder is not None:
         return RewardModel(folder)
     raise UserError(f"{name!r} is no judge; write village, or reward:DIR with a reward-model folder")

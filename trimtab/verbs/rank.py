@@ -12,7 +12,7 @@ from trimtab.common.progress import Progress
 from trimtab.common.rng import generator
 from trimtab.data.files import write_records
 from trimtab.data.formats import read_comparisons
-from trimtab.models.load import model_folder
+from trimtab.feedback.reward_model import reward_folder
 from trimtab.records import Comparison
 from trimtab.verbs.feedback import resolve_feedback
 from trimtab.verbs.outputs import open_output
@@ -40,7 +40,8 @@ def run(config: Config) -> Path:
     if not config.data:
         raise UserError("rank needs a file of answers: trimtab rank FILE --by village -o FILE")
     items = read_comparisons(config.data)
-    parents = [str(model_folder(config.by.removeprefix("reward:")))] if config.by.startswith("reward:") else []
+    judge = reward_folder(config.by)
+    parents = [str(judge)] if judge else []
     with open_output(config.out, "rank", config, "rankings.jsonl", inputs=[config.data], parents=parents) as out:
         if out.done:
             return out.path

@@ -63,9 +63,8 @@ def run(config: Config) -> Path:
         raise UserError("sample needs a model and a file of prompts: trimtab sample MODEL PROMPTS -k K -o FILE")
     prompts = read_prompts(config.data)[config.skip :]
     prompts = prompts[: config.limit] if config.limit else prompts
-    with open_output(
-        config.out, "sample", config, "answers.jsonl", inputs=[config.data], parents=[str(model_folder(config.model))]
-    ) as out:
+    inputs, parents = [config.data, *([config.demonstrations] if config.shots else [])], [str(model_folder(config.model))]
+    with open_output(config.out, "sample", config, "answers.jsonl", inputs=inputs, parents=parents) as out:
         if out.done:
             return out.path
         policy, tokenizer = load_policy(config.model), load_tokenizer(config.model)
@@ -81,10 +80,13 @@ def run(config: Config) -> Path:
         positions = max_positions(policy)
         if positions <= config.max_tokens:
             raise UserError(f"max_tokens={config.max_tokens} leaves no room for a prompt: the model has {positions} positions")
-        read = [(p, prompt_ids(p, renderer, shots, config, positions - config.max_tokens)) for p in prompts]
-        prompts, tokens = [p for p, ids in read if ids], [ids for _, ids in read if ids]
-        if len(prompts) < len(read):
-            print(f"sample: {len(read) - len(prompts)} prompts left out: over {positions - config.max_tokens} tokens")
+        limit, wanted_shots = positions - config.max_tokens, min(config.shots, len(shots))
+        fitted = [(p, *fit(p, renderer, shots, wanted_shots, config.seed, limit)) for p in prompts]
+        prompts, tokens = [p for p, ids, _ in fitted if ids], [ids for _, ids, _ in fitted if ids]
+        if len(prompts) < len(fitted):
+            print(f"sample: {len(fitted) - len(prompts)} prompts left out: over {limit} tokens")
+        if fewer := sum(count < wanted_shots for _, ids, count in fitted if ids):
+            print(f"sample: {fewer} prompts with fewer than {wanted_shots} examples: over {limit} tokens with all of them")
         wanted = [int(generator(config.seed, "num_completions", p.id).integers(low, high + 1)) for p in prompts]
         records: dict[int, Comparison] = {}
         with Progress(f"sample {name}", len(prompts), "prompts") as bar, torch.no_grad():
@@ -119,13 +121,16 @@ def completions_range(text: str) -> tuple[int, int]:
     raise UserError(f"num_completions={text}: write a number from 1, or a range like 4..9")
 
 
-def prompt_ids(prompt: Prompt, renderer: Renderer, shots: Sequence[Demonstration], config: Config, limit: int) -> list[int]:
-    """The prompt's tokens behind as many of its ``config.shots`` examples as fit ``limit``; none where it alone does not fit."""
-    for count in range(min(config.shots, len(shots)), -1, -1):
-        ids = renderer.prompt(few_shot(prompt, shots, count, config.seed) if count else prompt)
+def fit(
+    prompt: Prompt, renderer: Renderer, shots: Sequence[Demonstration], most: int, seed: int, limit: int
+) -> tuple[list[int], int]:
+    """The prompt's tokens behind as many examples, at most ``most``, as fit ``limit`` tokens, and how many these are; no tokens
+    where the prompt alone does not fit."""
+    for count in range(most, -1, -1):
+        ids = renderer.prompt(few_shot(prompt, shots, count, seed) if count else prompt)
         if len(ids) <= limit:
-            return ids
-    return []
+            return ids, count
+    return [], 0
 
 
 def few_shot(prompt: Prompt, shots: Sequence[Demonstration], count: int, seed: int) -> Prompt:

@@ -20,7 +20,7 @@ from trimtab.data.template import Renderer
 from trimtab.evaluation.reward_quality import calibration, labeler_agreement, longest_baseline, pair_accuracy
 from trimtab.evaluation.table import build_results, render_table
 from trimtab.feedback.protocol import details_of
-from trimtab.feedback.reward_model import RewardModel
+from trimtab.feedback.reward_model import RewardModel, reward_folder
 from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folder
 from trimtab.records import Comparison, Completion
 from trimtab.training.folder import RunFolder
@@ -60,9 +60,10 @@ def run(config: Config) -> Path:
         )
     folder = RunFolder(config.out)
     files = [*config.answers.values(), config.held_out, config.agreement]
-    judged_by = [config.judge.removeprefix("reward:")] if config.judge.startswith("reward:") else []
-    models = [m for m in (*config.models.values(), config.reference, config.reward, *judged_by) if m]
-    if not folder.begin("eval", config.model_dump(), inputs=[f for f in files if f], parents=map(model_folder, models)):
+    models = [model_folder(m) for m in (*config.models.values(), config.reference, config.reward) if m]
+    judge = reward_folder(config.judge)
+    parents = [*models, judge] if judge else models
+    if not folder.begin("eval", config.model_dump(), inputs=[f for f in files if f], parents=parents):
         print(f"{folder.path}: already done; delete it to run again")
         return folder.path
     with folder.running():
@@ -75,10 +76,13 @@ def run(config: Config) -> Path:
 
 def evaluate(config: Config, folder: RunFolder) -> dict[str, Any]:
     """Judges every answer; writes samples.jsonl and returns what goes to results.json."""
-    answers = {name: {c.prompt.id: c for c in read_comparisons(path)} for name, path in config.answers.items()}
+    answers: dict[str, dict[str, Comparison]] = {}
+    for name, path in config.answers.items():
+        read = read_comparisons(path)
+        refuse_shared_ids((c.prompt for c in read), path)
+        answers[name] = {c.prompt.id: c for c in read}
     ids = list(answers[config.baseline])
     for name, found in answers.items():
-        refuse_shared_ids((c.prompt for c in read_comparisons(config.answers[name])), config.answers[name])
         if found.keys() != answers[config.baseline].keys():
             raise UserError(
                 f"{config.answers[name]}: answers other prompts than {config.answers[config.baseline]}; sample both from the same file"
@@ -134,10 +138,11 @@ def log_ratios(
 def reward_quality(reward: RewardModel, config: Config) -> Mapping[str, Any]:
     """The reward model on held-out rankings, against the labelers' own agreement and against preferring the longest answer."""
     read = read_comparisons(config.held_out)
-    items = [c for c in read if reward.can_read(c.prompt, c.completions)]
+    fitting = [(c, tree) for c in read if (tree := reward.tree(c.prompt, c.completions)).longest <= reward.longest]
+    items, trees = [c for c, _ in fitting], [tree for _, tree in fitting]
     if len(items) < len(read):
         print(f"{config.held_out}: {len(read) - len(items)} of {len(read)} rankings are longer than the reward model reads, left out")
-    scores = reward.score([c.prompt for c in items], [c.completions for c in items])
+    scores = reward.score_trees(trees)
     out: dict[str, Any] = {
         "accuracy": pair_accuracy(scores, items, seed=config.seed).to_json(),
         "longest": longest_baseline(items, seed=config.seed).to_json(),

@@ -40,7 +40,7 @@ def word_classes() -> dict[str, str]:
         "<day>": lexicon.DAYS,
         "<book>": lexicon.BOOKS,
         "<fact>": tuple(r.noun for r in RELATIONS.values() if " " in r.noun or r.visibility != "public"),
-        "<num>": tuple(lexicon.NUMBER_WORDS),
+        "<num>": tuple(sorted(lexicon.NUMBER_WORDS)),
         "<street>": lexicon.STREETS,
         "<place>": tuple(e.name for e in world().of("place")),
         "<event>": tuple(e.name for e in world().of("event")),

@@ -27,7 +27,7 @@ def documents(seed: int, count: int) -> Iterator[str]:
 
 
 def document(seed: int, index: int) -> str:
-    """Document ``index`` of the stream of ``seed``: 20-150 words, paragraphs and list items on lines of their own."""
+    """Document ``index`` of the stream of ``seed``: mostly 20-150 words, paragraphs and list items on lines of their own."""
     d = draw(seed, "text", index)
     return d.weighted(_PAGES, _EDGES)(d)
 
@@ -545,7 +545,7 @@ def _workbook(d: Draw) -> str:
     return "\n".join(lines)
 
 
-# Page and its share, in per cent of documents.
+# Page and its weight among documents.
 _SHARES: tuple[tuple[Callable[[Draw], str], float], ...] = (
     (_portrait, 16), (_mixed_facts, 5), (_street_page, 2), (_fact_list, 4), (_notice, 3), (_forum, 7), (_dialogue, 3), (_letter, 3),
     (_story, 7), (_poem, 1.5), (_review, 3), (_news, 4), (_sentences, 2), (_tips, 3), (_explanation, 1.5), (_dictionary, 2.5),
