@@ -46,6 +46,20 @@ def test_the_loss_is_the_mean_over_all_pairs_by_the_formula() -> None:
     assert metrics["accuracy"] == (float(sum(m > 0 for m in margins)), 3.0)
 
 
+def test_the_sft_term_is_the_best_answers_nll_per_token_in_every_pair() -> None:
+    """Ranks 2 1 null 3 (3 pairs) and a tie (none): weight 0.5 adds 0.5 times the nll per token of the answer of rank 1."""
+    policy, eager = pair(FAMILIES["llama"]())
+    tree, tie = ranked(2, 1, None, 3), ranked(1, 1)
+    plain, weighted = method_for(policy, copy.deepcopy(policy)), method_for(policy, copy.deepcopy(policy))
+    weighted.sft_weight = 0.5
+    (batch,) = micro_batches([tree, tie], 1000, weighted.size)
+    with torch.no_grad():
+        nll = -float(plain_logprobs(eager, tree.prompt, tree.completions[1]).mean())
+    difference = weighted.loss(batch)[0].item() - plain.loss(batch)[0].item()
+    assert difference == pytest.approx(0.5 * nll, rel=1e-4)
+    assert weighted.loss(batch)[1]["sft_loss"] == (pytest.approx(nll, rel=1e-4), 1.0)
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "mistral"])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_with_equal_weights_it_starts_at_log_two(family: str, autocast: bool) -> None:

@@ -44,6 +44,7 @@ class DataSettings(StartSettings):
     """The same for methods on fixed data, part of which can be held out."""
 
     eval_data: str = Field("", description="held-out records, a file; empty = no evaluation while training")
+    eval_limit: int = Field(0, ge=0, description="how many of them are measured while training; 0 = all")
 
 
 @dataclass(frozen=True)

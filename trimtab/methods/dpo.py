@@ -2,7 +2,8 @@
 
 L = -E log sigma(beta * log pi(y_w|x)/pi_ref(y_w|x) - beta * log pi(y_l|x)/pi_ref(y_l|x)), the mean over all pairs of answers
 that a labeler did not tie. Rafailov et al. 2023, equation 7. The K answers of a ranking are one tree: each is scored once and
-stands in every pair.
+stands in every pair. ``sft_weight`` adds the negative log-likelihood per token of each ranking's best answer, so that the chosen does not
+fall with the rejected (Pang et al. 2024, equation 2; Dubey et al. 2024, section 4.1.4).
 """
 
 import torch
@@ -18,7 +19,7 @@ from trimtab.methods.offline import Offline, ranked_pairs, total, tree_pairs
 from trimtab.models.load import load_policy
 from trimtab.models.score import score_tokens
 from trimtab.training.method import Metrics, MicroBatch
-from trimtab.trees import PromptTree
+from trimtab.trees import PromptTree, TreeBatch
 
 
 class Config(DataSettings):
@@ -26,6 +27,7 @@ class Config(DataSettings):
 
     reference: str = Field("", description="reference model; empty = the start model")
     beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference")
+    sft_weight: float = Field(0.0, ge=0, description="weight of the SFT loss on each ranking's best answer")
 
 
 class DPO(Offline):
@@ -36,10 +38,10 @@ class DPO(Offline):
     size = staticmethod(lambda tree: float(len(tree_pairs(tree))))
 
     def __init__(
-        self, policy: PreTrainedModel, reference: PreTrainedModel, beta: float, *args: object, **options: object
+        self, policy: PreTrainedModel, reference: PreTrainedModel, beta: float, *args: object, sft_weight: float = 0.0, **options: object
     ) -> None:
         super().__init__(*args, **options)  # type: ignore[arg-type]
-        self.policy, self.reference, self.beta = policy, reference.requires_grad_(False), beta
+        self.policy, self.reference, self.beta, self.sft_weight = policy, reference.requires_grad_(False), beta, sft_weight
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -61,7 +63,26 @@ class DPO(Offline):
             "reward_chosen": total(chosen), "reward_rejected": total(rejected),
             "logprob_chosen": total(policy[better]), "logprob_rejected": total(policy[worse]),
         }  # fmt: skip
-        return losses.sum() / batch.divisor, metrics
+        loss = losses.sum()
+        if self.sft_weight:
+            # per pair like the loss beside it: a ranking's best answer counts once for each of its ranking's pairs
+            best, pairs = best_answers(trees)
+            nll = -policy[best] / trees.lengths[best]
+            metrics["sft_loss"] = total(nll)
+            loss = loss + self.sft_weight * (nll * pairs).sum()
+        return loss / batch.divisor, metrics
+
+
+def best_answers(batch: TreeBatch) -> tuple[Tensor, Tensor]:
+    """The best-ranked answer (B,) of each ranking that has a pair, as index into C, and the ranking's number of pairs (B,)."""
+    best, pairs, first = [], [], 0
+    for tree in batch.trees:
+        if count := len(tree_pairs(tree)):
+            ranks = [len(tree.completions) + 1 if r is None else r for r in tree.ranks or ()]
+            best.append(first + ranks.index(min(ranks)))
+            pairs.append(count)
+        first += len(tree.completions)
+    return torch.tensor(best, dtype=torch.long), torch.tensor(pairs)
 
 
 def build(config: Config, rewards: Rewards) -> Trained:
@@ -77,6 +98,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
     if config.eval_data:
         held_out = announced("dpo", config.eval_data, comparison_trees(read_comparisons(config.eval_data), renderer, limit))
     method = DPO(
-        policy, reference, config.beta, trees, held_out, batch_size=config.batch_size, budget=config.micro_batch_tokens, seed=config.seed
+        policy, reference, config.beta, trees, held_out[: config.eval_limit or None], batch_size=config.batch_size,
+        budget=config.micro_batch_tokens, seed=config.seed, sft_weight=config.sft_weight,
     )  # fmt: skip
     return Trained(method, len(trees), {"model": (policy, tokenizer)})

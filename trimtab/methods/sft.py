@@ -50,6 +50,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
     if config.eval_data:
         held_out = announced("sft", config.eval_data, demonstration_trees(read_demonstrations(config.eval_data), renderer, limit))
     method = SFT(
-        policy, trees, held_out, batch_size=config.batch_size, budget=config.micro_batch_tokens, seed=config.seed
+        policy, trees, held_out[: config.eval_limit or None], batch_size=config.batch_size, budget=config.micro_batch_tokens,
+        seed=config.seed,
     )
     return Trained(method, len(trees), {"model": (policy, tokenizer)})
