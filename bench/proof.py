@@ -16,6 +16,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from trimtab.data.formats import read_prompts
+from trimtab.records import Prompt
+from trimtab.village import compose
+from trimtab.village.draw import draw
+from trimtab.village.judge import judge
+from trimtab.village.world import world
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 PROOF, RESULTS = ROOT / "docs" / "proof.json", ROOT / "docs" / "results.md"
@@ -72,14 +81,71 @@ def english() -> dict[str, Any]:
     return {"english": {"command": shown, "wall_seconds": seconds, "results": json.loads((out / "results.json").read_text())}}
 
 
+CARELESS = ("always refuse", "longest of 8", "copy of the prompt", "all facts")
+
+
+def checks() -> dict[str, Any]:
+    """On demo seed 0: how much room SFT leaves, that careless policies lose, and that an unheld PPO games its reward."""
+    demo_0, folder = RUNS / "demo-0", RUNS / "checks"
+    prompts = read_prompts(str(demo_0 / "world/prompts.test.jsonl"))
+    many, eight = folder / "sft-64.jsonl", demo_0 / "test-sft-8/answers.jsonl"
+    command, _ = trimtab("sample", at(demo_0 / "sft/model"), at(demo_0 / "world/prompts.test.jsonl"), "-k", "64", "-o", at(many))
+    scores = [[judge(p, text).score for text in answers] for p, answers in zip(prompts, texts(many), strict=True)]
+    longest = [max(answers, key=lambda text: len(text.split())) for answers in texts(eight)]
+    refusals = ["I am sorry, but I can not share that."] * len(prompts)
+    policies = [refusals, longest, [p.text for p in prompts], [all_facts(p) for p in prompts]]
+    gold = {"SFT, mean of 64": float(np.mean(scores)), "best of 64 by gold": float(np.mean([max(row) for row in scores]))}
+    for name, answers in zip(CARELESS, policies, strict=True):
+        gold[name] = float(np.mean([judge(p, text).score for p, text in zip(prompts, answers, strict=True)]))
+    config = json.loads((demo_0 / "ppo/run.json").read_text())["config"]
+    kept = ("model", "data", "reward", "gold", "batch_size", "num_completions", "minibatch_size", "epochs_per_batch", "lr", "seed")
+    words = [*(f"{name}={config[name]}" for name in kept), f"steps={5 * config['steps']}", "beta=0"]
+    unheld, seconds = trimtab("ppo", *words, f"out={at(folder / 'ppo-unheld')}")
+    curves = {name: smooth(series(folder / "ppo-unheld/metrics.jsonl", name)) for name in ("reward/proxy", "reward/gold")}
+    proxy, said = curves["reward/proxy"], curves["reward/gold"]
+    gamed = {"proxy first": proxy[0], "proxy last": proxy[-1], "gold first": said[0], "gold peak": max(said), "gold last": said[-1]}
+    return {
+        "careless policies and best of 64": {"command": command, "wall_seconds": 0.0, "gold": gold},
+        "PPO without a KL penalty, five times longer": {"command": unheld, "wall_seconds": seconds, "means of ten iterations": gamed},
+    }
+
+
+def at(path: Path) -> str:
+    """As one writes it in the project's folder."""
+    return str(path.relative_to(ROOT))
+
+
+def texts(path: Path) -> list[list[str]]:
+    """The answers of each line of a file of `trimtab sample`."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [[c["text"] for c in row["completions"]] for row in rows]
+
+
+def all_facts(prompt: Prompt) -> str:
+    """Everything public of whom the prompt is about (of one person, if it is about nobody)."""
+    subject = prompt.extra["task"].get("subject")
+    entity = world().entities[subject] if subject in world().entities else world().of("person", "test")[0]
+    return compose.description(draw(0, "all facts", prompt.id), entity, compose.public_relations(entity))
+
+
+def series(metrics: Path, name: str) -> list[float]:
+    """A metric's values, step after step."""
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return [row["value"] for row in rows if row["name"] == name]
+
+
+def smooth(values: list[float], width: int = 10) -> list[float]:
+    """Means of ``width`` neighbours."""
+    return [float(np.mean(values[i : i + width])) for i in range(0, len(values) - width + 1, width)]
+
+
 def final_loss(metrics: Path) -> float:
     """The last eval/loss of a run."""
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return [row["value"] for row in rows if row["name"] == "eval/loss"][-1]
+    return series(metrics, "eval/loss")[-1]
 
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
-    **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "base": base, "english": english,
+    **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "checks": checks, "base": base, "english": english,
 }  # fmt: skip
 
 
@@ -93,6 +159,9 @@ def render(proof: Mapping[str, Any]) -> str:
         if "eval_loss" in entry:
             shipped = f"of the shipped weights {entry['shipped_eval_loss']:.4f}"
             lines += [f"Held-out loss {entry['eval_loss']:.4f}; {shipped} nats per token.", ""]
+        for title in ("gold", "means of ten iterations"):
+            if title in entry:
+                lines += [f"{title.capitalize()}: " + ", ".join(f"{k} {v:.2f}" for k, v in entry[title].items()) + ".", ""]
         if "results" in entry:
             lines += table(entry["results"])
     return "\n".join(lines).rstrip() + "\n"
