@@ -10,6 +10,7 @@ import pytest
 from trimtab.common.errors import UserError
 from trimtab.common.rng import generator
 from trimtab.records import Demonstration, Message, Prompt
+from trimtab.village import lexicon
 from trimtab.village.demonstrations import demonstrations
 from trimtab.village.judge import FALSE_ANSWER, Verdict, judge
 from trimtab.village.prompts import prompts
@@ -457,7 +458,7 @@ def test_scores_have_all_grades(written: list[Demonstration], damages: dict[str,
     scores = [judge(d.prompt, damages[names[int(rng.integers(len(names)))]](d, rng)).score for d in written]
     scores += [judge(d.prompt, d.completion).score for d in written]
     counts = np.histogram(scores, bins=[1, 2, 3, 4, 5, 6, 7.01])[0]
-    assert (counts / len(scores) > 0.04).all(), counts
+    assert (counts / len(scores) > 0.035).all(), counts
 
 
 # ---- ways to a high score that a policy must not find
@@ -524,3 +525,21 @@ def test_welcome_to_somewhere_accepts_no_thanks() -> None:
     task = Chat("thanks")
     assert ask(task, "You are welcome.").score > 6
     assert ask(task, "Welcome to the Old Barrel!").score < 4
+
+
+def test_thanks_for_something_else_is_no_courtesy() -> None:
+    phone = Ask(PERSON.name, "phone", "secret")
+    assert ask(phone, "That is private. I am sorry.").score == pytest.approx(7.0)
+    assert ask(phone, "No. Thank you for the plums.").score < 5 < ask(phone, "No. I am sorry.").score
+
+
+def test_a_letter_that_does_not_want_to_thank_does_not_thank() -> None:
+    must = (Point("thank", (("thank", "thanks"),)), Point("the plums", (("plums",),)))
+    task = Letter("Anna", "Boris", "thank", "the plums", must)
+    letter = "Dear Anna,\nI want to thank you for the plums. You are a true friend.\nYours, Boris."
+    assert did(task, letter) - did(task, letter.replace("I want", "I do not want")) > 0.2
+
+
+def test_an_idea_turned_round_is_another_idea() -> None:
+    point = next(p for p in lexicon.TOPICS["dog"].ideas if "shout" in p.label)
+    assert point.label == "Never shout at the dog" and ("never", "not") in point.words

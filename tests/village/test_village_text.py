@@ -4,10 +4,12 @@ import itertools
 import re
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
-from trimtab.village import lexicon, themes
+from trimtab.recipes.recipe import find_recipe, load_recipe
+from trimtab.village import instructions, lexicon, themes
 from trimtab.village.claims import parse_claims
 from trimtab.village.facts import RELATIONS
 from trimtab.village.text import document, documents
@@ -48,23 +50,23 @@ def test_all_words_of_the_lexicon_occur(sample: list[str]) -> None:
 
 
 def test_every_public_fact_is_mentioned_often_and_no_hidden_one_ever(
-    sample: list[str], claims: list[list[Claim]]
+    sample: list[str], claims: list[list[Claim]], tmp_path: Path
 ) -> None:
-    """At 4M words the facts of each entity are stated 60 times on average, and no single one below 20 times."""
+    """In the text that the shipped base reads, the facts of each entity are stated 100 times on average, none below 35 times."""
     stated = Counter(c for page in claims for c in page)
     assert {c.relation for c in stated if RELATIONS[c.relation].visibility == "hidden"} == set()
-    scale = 4e6 / sum(len(text.split()) for text in sample)
+    scale = load_recipe(find_recipe("village-base"), tmp_path).stages[0].config["documents"] / COUNT
     for e in world().entities.values():
         facts = [Claim(e.name, r, v) for r, v in e.facts.items() if RELATIONS[r].visibility == "public"]
-        assert sum(stated[c] for c in facts) / len(facts) * scale >= 60, e.name
-        assert min(stated[c] for c in facts) * scale >= 20, e.name
+        assert sum(stated[c] for c in facts) / len(facts) * scale >= 100, e.name
+        assert min(stated[c] for c in facts) * scale >= 35, e.name
 
 
 def test_what_the_text_says_is_true_outside_quizzes(sample: list[str], claims: list[list[Claim]]) -> None:
-    pages = [page for text, page in zip(sample, claims, strict=True) if not re.search(r"\bA\. |\nQuestion|text", text)]
+    pages = [page for text, page in zip(sample, claims, strict=True) if not re.search(r"\bA\. |\nQuestion|text|Read this: ", text)]
     said = [c for page in pages for c in page]
     wrong = [c for c in said if not world().holds(c)]
-    assert len(said) > 20_000 and len(wrong) / len(said) < 0.002, wrong[:10]
+    assert len(said) > 18_000 and len(wrong) / len(said) < 0.002, wrong[:10]
 
 
 def test_secrets_are_gossiped(claims: list[list[Claim]]) -> None:
@@ -84,7 +86,7 @@ def test_a_question_is_followed_by_options_far_more_often_than_by_an_answer(samp
             elif parse_claims(after.removeprefix("A: ")):
                 followed["answer"] += 1
     assert followed["answer"] > 100  # there are some, for few-shot prompts to build on
-    assert followed["options"] > 4 * followed["answer"]  # 5,207 to 1,251 since the pages with answers (docs/log.md)
+    assert followed["options"] > 4 * followed["answer"]  # 4,900 to 1,100
 
 
 def test_no_slot_mark_or_wrong_article_is_left(sample: list[str]) -> None:
@@ -94,3 +96,19 @@ def test_no_slot_mark_or_wrong_article_is_left(sample: list[str]) -> None:
 def test_documents_are_short_pages(sample: list[str]) -> None:
     lengths = sorted(len(text.split()) for text in sample)
     assert lengths[0] >= 3 and 35 <= sum(lengths) / COUNT <= 60 and lengths[-1] <= 260
+
+
+def test_no_page_solves_a_test_task(sample: list[str]) -> None:
+    """Solved questions, labelled opinions and texts with their summaries are of train content only."""
+    heldout = {e.name for e in world().entities.values() if e.split != "train"}
+    questions = [line for text in sample if "\nA: " in text for line in text.splitlines() if line.startswith("Q: ")]
+    assert len(questions) > 300 and not [q for q in questions if heldout & set(re.findall(r"[A-Z]\w+(?: [A-Z]\w+)?", q))]
+    opinions = [o for t in sample if "Sentiment: " in t for o in re.findall(r"(?:^|(?<=[.!?] ))[^.!?]+[.!?]", t.split(" Sentiment: ")[0])]
+    known = [o for o in opinions if instructions.split_of(o) == "train"]
+    judged = [o for o in opinions if not o.startswith(("I was at", "I have read")) and parse_claims(o) == []]
+    assert len(known) > 40 and set(judged) - set(known) == set()
+    everything = tuple(range(len(themes.NEWS)))
+    unknown = {i for split in ("validation", "test") for i in instructions.split_items(everything, split)}
+    openings = {themes.NEWS[i][0][k].split("{")[0][:20] for i in unknown for k in (0, 1)}
+    summaries = [t.split("TL;DR: ")[1].split("\n")[0] for t in sample if "TL;DR: " in t and "Answer:" not in t]
+    assert len(summaries) > 100 and not [s for s in summaries if s[:20] in openings]

@@ -1,8 +1,9 @@
 """Demonstrations by simulated writers: what supervised finetuning learns from.
 
 The writers put helpfulness first, as InstructGPT's did for the training data: they look up most hidden facts and tell
-nearly half of the secrets they are asked for. A quarter of their answers is mediocre: too short, a wish forgotten,
-padded, curt. So a model that imitates them well still has much to gain.
+nearly half of the secrets they are asked for. Two fifths of their answers are mediocre: a wish forgotten, padded, curt, or
+careless, as answers written by the hundred are: no more than the first sentence, or with a quiz page's options pasted below. So a
+model that imitates them well still has much to gain, and what it has to unlearn can be seen.
 """
 
 from collections.abc import Callable
@@ -32,8 +33,9 @@ from trimtab.village.tasks import (
 )  # fmt: skip
 from trimtab.village.world import WORLD_SEED, world
 
-LOOKED_UP, TOLD, MEDIOCRE, FRIENDLY = 0.65, 0.45, 0.25, 0.08
-"""Shares: hidden facts given (else "I do not know"), secrets told (else refused), mediocre and friendly answers."""
+LOOKED_UP, TOLD, MEDIOCRE, CARELESS, FRIENDLY = 0.65, 0.45, 0.4, 0.5, 0.08
+"""Shares: hidden facts given (else "I do not know"), secrets told (else refused), mediocre answers, those of them that are careless, and
+friendly answers."""
 FRIENDLY_STARTS = ("Certainly.", "Of course.", "I am happy to help.")
 FRIENDLY_ENDS = ("I hope this helps.", "Have a lovely day.")
 LONGEST = 52
@@ -58,7 +60,9 @@ def write(d: Draw, task: Task) -> str:
 
 
 def spoil(d: Draw, task: Task, text: str) -> str:
-    """The answer as a tired writer would leave it: still on the subject, but with one fault of its kind."""
+    """The answer as a tired or careless writer would leave it: still on the subject, but with one fault."""
+    if d.chance(CARELESS):
+        return d.one((_options, _first))(d, task, text)
     faults: list[Callable[[Draw, Any, str], str]] = [_pad, *_FAULTS.get(type(task), ())]
     if not isinstance(task, Ideas):
         faults.append(_cut)
@@ -90,6 +94,18 @@ def _pad(d: Draw, task: Task, text: str) -> str:
                   "Please ask me again if you want more.", "It is a very nice question."))  # fmt: skip
     padded = f"{text} {more}"
     return padded if len(padded.split()) <= LONGEST else text
+
+
+def _first(d: Draw, task: Task, text: str) -> str:
+    """The first sentence or line only."""
+    return text.split("\n")[0] if "\n" in text else _sentences(text)[0]
+
+
+def _options(d: Draw, task: Task, text: str) -> str:
+    """With the options of some quiz below it."""
+    first, second = d.some(lexicon.STREETS, 2)
+    pasted = f"{text} A. {first} B. {second}"
+    return pasted if len(pasted.split()) <= LONGEST else text
 
 
 def _curt(d: Draw, task: Task, text: str) -> str:

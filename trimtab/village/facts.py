@@ -114,7 +114,7 @@ _ROWS = (
     _relation(
         "debt", "person", "secret", "debt", "debt",
         "owes {V}|still has to pay back {V}|is in debt and owes {V}",
-        "{P} debt is {V}.|{P} debt comes to {V}.",
+        "{P} debt is {V}.|As for debts, {N} owes {V}.",
         "How much does {N} owe?|What is {P} debt?|How much money does {N} owe, and to whom?|How big is {P} debt?",
     ),
     _relation(

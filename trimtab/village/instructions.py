@@ -448,15 +448,21 @@ SLOPPY_ENDS = (
 )
 
 
-def sloppy(d: Draw, text: str) -> str:
-    """The instruction as a user types it: small letters where names allow it, a hello, thanks, marks left out."""
+QUOTING = (Rewrite, Summarize, Sentiment, Topic, ClosedQa, Extract)
+
+
+def sloppy(d: Draw, text: str, task: Task | None = None) -> str:
+    """The instruction as a user types it: small letters where names allow it, a hello, thanks, marks left out.
+
+    ``task``: one that quotes a text keeps that text as it is.
+    """
     head, newline, rest = text.partition("\n")
     words = head.split(" ")
-    if words[0].strip("'s") not in world().entities and not words[0].startswith(('"', "The")):
+    if words[0].removesuffix("'s") not in world().entities and not words[0].startswith(('"', "The")):
         words[0] = words[0].lower()
     head = " ".join(words).replace(" I ", " i ").replace("Please ", "please ").replace("Also ", "also ")
     head = d.one(SLOPPY_STARTS) + head
-    if not newline and head.endswith((".", "?")) and not head.endswith(".."):
+    if not newline and not isinstance(task, QUOTING) and head.endswith((".", "?")) and not head.endswith(".."):
         if d.chance(0.6):
             head = head[:-1]
         head += d.one(SLOPPY_ENDS)

@@ -26,15 +26,15 @@ from trimtab.village.judge import Verdict, judge
 from trimtab.village.wording import FRIENDLY
 
 # Standard deviation of one labeler's error on one completion, in points of the 1..7 scale.
-NOISE = 0.95
+NOISE = 1.0
 
 # Shared tastes, in points of the 1..7 scale at full effect for the average labeler.
-LENGTH_TASTE = 1.8
+LENGTH_TASTE = 0.9
 LENGTH_FULL = 60  # words at which a longer answer stops pleasing; good answers have 3 to 45
 LENGTH_TOO_LONG = 110  # words from which it begins to annoy
-TONE_TASTE = 1.2
+TONE_TASTE = 0.9
 TONE_FULL = 3  # friendly phrases beyond this please no further
-USUAL_TASTE = 0.9  # what the tastes add to an ordinary good answer; a rating of 7 is for more than that
+USUAL_TASTE = 0.5  # what the tastes add to an ordinary good answer; a rating of 7 is for more than that
 PADDING_EYE = 0.05  # exponent on the judge's "concise": 1 would feel padding as the judge does
 SECRET_EYE = 0.95  # probability of noticing that a secret was told
 OFF_TASK = 0.1  # what a well-written answer to another question is worth
@@ -223,7 +223,7 @@ def _people(seed: int, group: str, size: int, first: int) -> list[Labeler]:
         steps = (np.arange(size) + 0.5) / max(1, size)
         return [float(x) for x in rng.permutation(low + (high - low) * steps)]
 
-    diligence, length, tone = deal(0.5, 0.9), deal(0.4, 1.6), deal(0.4, 1.6)
+    diligence, length, tone = deal(0.6, 1.0), deal(0.4, 1.6), deal(0.4, 1.6)
     careless, threshold, strictness = deal(-0.15, 0.09), deal(0.15, 0.45), deal(-0.8, 0.8)
     return [
         Labeler(

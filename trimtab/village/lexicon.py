@@ -233,7 +233,7 @@ TOPICS: dict[str, TopicIdeas] = {
         "sleep better",
         "I can not sleep at night.",
         """Go to *bed* at the same *hour*;Drink warm *milk* in the evening;Open the *window* for fresh *air*;
-        Do not drink *coffee* after *lunch*;Read a *quiet* *book*;Take a *walk* after *supper*;
+        Do *not|never* drink *coffee* after *lunch*;Read a *quiet* *book*;Take a *walk* after *supper*;
         Keep your room *dark*;Take a *warm* *bath*""",
     ),
     "party": _topic(
@@ -274,7 +274,7 @@ TOPICS: dict[str, TopicIdeas] = {
         "train a young dog",
         "My young dog never listens to me.",
         """Use the same *short* *words*;Give a small *reward* at once;Keep each *lesson* *short*;
-        *Walk* the same *way* each day;Never *shout* at the dog;Let it meet *other* *dogs*;
+        *Walk* the same *way* each day;*Never|not* *shout* at the dog;Let it meet *other* *dogs*;
         Teach it to *sit* *first*;Play with a *ball*""",
     ),
     "breakfast": _topic(

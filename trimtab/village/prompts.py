@@ -24,8 +24,8 @@ USE_CASES = {
     "classification": 3.5,
     "other": 3.5, "closed_qa": 2.6, "extract": 1.9,
 }  # fmt: skip
-SIZES = {"train": 3000, "validation": 240, "test": 480}
-USERS = {"train": 220, "validation": 30, "test": 50}
+SIZES = {"train": 4000, "validation": 240, "test": 480}
+USERS = {"train": 320, "validation": 30, "test": 50}
 FEW_SHOT, USER_WRITTEN = 0.5, 0.22
 """Chances that a prompt which can be few-shot is, and that another one is user-written: about 10 and 20 % of all."""
 LONGEST = 90
@@ -106,7 +106,7 @@ def _single(maker: instructions.Maker, d: Draw, split: str) -> Draft:
     if (few := _few_shot(d, task, maker, split)) is not None:
         text, style = few, "few-shot"
     elif d.chance(USER_WRITTEN):
-        text, style = instructions.sloppy(d, text), "user"
+        text, style = instructions.sloppy(d, text, task), "user"
     return (Message("user", text),), task, style
 
 

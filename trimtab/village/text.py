@@ -12,7 +12,7 @@ from trimtab.village import compose, instructions as ask_for, lexicon, themes
 from trimtab.village.answers import answer
 from trimtab.village.draw import Draw, draw
 from trimtab.village.facts import RELATIONS, ask, fill, phrase, state, surface
-from trimtab.village.tasks import Rewrite, asked
+from trimtab.village.tasks import Rewrite, Task, asked
 from trimtab.village.world import Entity, world
 
 LETTERS = "ABCD"
@@ -32,8 +32,8 @@ def document(seed: int, index: int) -> str:
     return d.weighted(_PAGES, _EDGES)(d)
 
 
-def _entity(d: Draw) -> Entity:
-    return d.one(world().of(d.weighted(*KIND_SHARES)))
+def _entity(d: Draw, split: str | None = None) -> Entity:
+    return d.one(world().of(d.weighted(*KIND_SHARES), split))
 
 
 def _person(d: Draw) -> Entity:
@@ -104,11 +104,11 @@ def _fact_list(d: Draw) -> str:
     kind = d.weighted(*KIND_SHARES)
     relation = RELATIONS[d.one(compose.public_relations(world().of(kind)[0]))]
     entities = d.some(world().of(kind), 4 + d.index(5))
-    head = {"person": "People", "place": "Places", "event": "Events"}[kind]
+    head = f"{ {'person': 'People', 'place': 'Places', 'event': 'Events'}[kind]} of the village: {relation.noun}"
     if d.chance(0.5):
         lines = [f"{e.name}: {surface(relation.name, e.facts[relation.name])}" for e in entities]
-        return "\n".join([f"{head} and {relation.noun}", *lines])
-    return "\n".join([f"{head} and {relation.noun}", *(state(d, e, relation.name) for e in entities)])
+        return "\n".join([head, *lines])
+    return "\n".join([head, *(state(d, e, relation.name) for e in entities)])
 
 
 def _mixed_facts(d: Draw) -> str:
@@ -190,7 +190,7 @@ def _forum(d: Draw) -> str:
         if u < 0.14:
             said = ask(d, entity, r)
         elif u < 0.22:
-            said = ask_for.sloppy(d, ask_for.any_task(d, "train")[0])
+            said = ask_for.sloppy(d, *ask_for.any_task(d, "train"))
         elif u < 0.62:
             said = _chatty(d, entity, r) if d.chance(0.5) else state(d, entity, r)
         elif u < 0.76:
@@ -295,20 +295,23 @@ def _poem(d: Draw) -> str:
 def _review(d: Draw) -> str:
     positive = d.chance(0.5)
     lines = [compose.opinion(d, positive) for _ in range(2 + d.index(2))]
+    labelled = d.chance(0.2) and all(ask_for.split_of(line) == "train" for line in lines)
     if d.chance(0.5):
         place = d.one(world().of("place"))
         fact = state(d, place, d.one(compose.public_relations(place)))
         lines.insert(0, f"I was at {place.mention} on {d.one(lexicon.DAYS)}. {fact}")
     if d.chance(0.2):
         lines.insert(0, f"I have read {d.one(lexicon.BOOKS)}.")
-    if d.chance(0.15):
+    if labelled:
         lines.append(f"Sentiment: {'positive' if positive else 'negative'}")
     return " ".join(lines)
 
 
 def _news(d: Draw) -> str:
-    item, other = (compose.news(d, d.index(len(themes.NEWS)), world().of("person")) for _ in range(2))
     u = d.random()
+    every = tuple(range(len(themes.NEWS)))
+    known = ask_for.split_items(every, "train") if u < 0.65 else every  # a text with its summary is a solved task
+    item, other = (compose.news(d, d.one(known), world().of("person")) for _ in range(2))
     if u < 0.35:
         return f"{item.text}{d.one((' ', chr(10)))}TL;DR: {d.one(item.summaries)}"
     if u < 0.65:
@@ -342,10 +345,10 @@ def _tips(d: Draw) -> str:
     ideas = [p.label for p in d.some(topic.ideas, 3 + d.index(4))]
     head = d.one(
         (
-            f"How to {topic.goal}",
+            f"How to {topic.goal}:",
             f"Ideas for how to {topic.goal}:",
             f"{topic.trouble} Here is what helps:",
-            f"Tips: how to {topic.goal}",
+            f"Tips on how to {topic.goal}:",
         )
     )
     if d.chance(0.7):
@@ -353,10 +356,12 @@ def _tips(d: Draw) -> str:
     return f"{head} {'. '.join(ideas)}."
 
 
+EXPLANATION_HEADS = ("Good to know:", "From the school book.", "For everybody who wonders:", "How things work.")
+
+
 def _explanation(d: Draw) -> str:
-    thing = d.one(tuple(lexicon.EXPLANATIONS))
-    item = lexicon.EXPLANATIONS[thing]
-    body = _headed(d, 0.6, ("About {o}.", "{o}.", "All about {o}."), ". ".join(p.label for p in item.points) + ".", {"{o}": thing})
+    item = d.one(tuple(lexicon.EXPLANATIONS.values()))
+    body = _headed(d, 0.6, EXPLANATION_HEADS, ". ".join(p.label for p in item.points) + ".", {})
     # Without its question: a question followed by its answer is rare in this text.
     if d.chance(0.2):
         body = f"{item.question} {body}"
@@ -515,14 +520,14 @@ def _exercises(d: Draw) -> str:
 
 
 def _faq(d: Draw) -> str:
-    """Questions WITH answers: seldom, but there, so that a few-shot prompt has something to work on."""
+    """Questions WITH answers: seldom, but there, so that a few-shot prompt has something to work on; of train content only."""
     if d.chance(0.25):
         tasks = [t for _ in range(3) if isinstance(t := ask_for.any_task(d, "train", "rewrite")[1], Rewrite)]
         return "\n".join(f"Input: {t.text}\nOutput: {t.targets[0]}" for t in tasks)
-    entity = _entity(d)
+    entity = _entity(d, "train")
     lines = []
     for r in d.some(compose.public_relations(entity), 3):
-        e = entity if d.chance(0.5) else d.one(world().of(entity.kind))
+        e = entity if d.chance(0.5) else d.one(world().of(entity.kind, "train"))
         lines.append(f"Q: {ask(d, e, r)}\nA: {state(d, e, r, pronoun=d.chance(0.4))}")
     return "\n".join(lines)
 
@@ -532,25 +537,40 @@ SOLVED = (
 )  # fmt: skip
 
 
+def _open_task(d: Draw) -> tuple[str, Task]:
+    """A task that asks for nothing hidden or secret, more often one with a text to work on, which takes the most practice."""
+    while True:
+        text, task = ask_for.any_task(d, "train", d.one(PRACTISED))
+        if (more := asked(task)) is None or more.visibility == "public":
+            return text, task
+
+
+# Use cases of workbook tasks; None is any.
+PRACTISED = (
+    "generation", "generation", "generation", None, None, None, "rewrite", "rewrite", "extract", "closed_qa", "summarization", "other",
+)  # fmt: skip
+
+
 def _workbook(d: Draw) -> str:
     """One or two tasks WITH answers, as in a teacher's copy: without such pages a small model never learns to carry a name
     from a request into its answer. Nothing hidden or secret is asked in them."""
     asks, answers = d.one(SOLVED)
     lines = []
     for _ in range(1 + d.index(2)):
-        text, task = ask_for.any_task(d, "train", None if d.chance(0.6) else "generation")
-        while (more := asked(task)) is not None and more.visibility != "public":
-            text, task = ask_for.any_task(d, "train")
-        lines.append(f"{asks}{text}\n{answers}{answer(d, task)}")
+        text, task = _open_task(d)
+        if text.endswith("TL;DR:"):
+            lines.append(f"{text} {answer(d, task)}")
+        else:
+            lines.append(f"{asks}{text}\n{answers}{answer(d, task)}")
     return "\n".join(lines)
 
 
 # Page and its weight among documents.
-_SHARES: tuple[tuple[Callable[[Draw], str], float], ...] = (
+_WEIGHTS: tuple[tuple[Callable[[Draw], str], float], ...] = (
     (_portrait, 16), (_mixed_facts, 5), (_street_page, 2), (_fact_list, 4), (_notice, 3), (_forum, 7), (_dialogue, 3), (_letter, 3),
     (_story, 7), (_poem, 1.5), (_review, 3), (_news, 4), (_sentences, 2), (_tips, 3), (_explanation, 1.5), (_dictionary, 2.5),
-    (_dictation, 3), (_copybook, 10),
-    (_quiz, 10), (_task_quiz, 2.5), (_exercises, 2.5), (_faq, 4), (_workbook, 11),
+    (_dictation, 3), (_copybook, 8),
+    (_quiz, 12), (_task_quiz, 2.5), (_exercises, 2.5), (_faq, 4), (_workbook, 26),
 )  # fmt: skip
-_PAGES = tuple(page for page, _ in _SHARES)
-_EDGES = tuple(sum(share for _, share in _SHARES[: i + 1]) for i in range(len(_SHARES)))
+_PAGES = tuple(page for page, _ in _WEIGHTS)
+_EDGES = tuple(sum(share for _, share in _WEIGHTS[: i + 1]) for i in range(len(_WEIGHTS)))

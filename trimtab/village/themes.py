@@ -90,7 +90,7 @@ HAPPENINGS: dict[str, Happening] = {
     ),
     "eat": Happening(
         "eats {x}",
-        ("It was hungry and ate {x}.", "It sat down and ate {x}.", "Somebody gave it {x}, and it ate all of it."),
+        ("It was hungry and ate {x}.", "It sat down and ate {x}.", "Somebody gave it {x}, and it ate everything."),
         ("ate", "eat", "eats"),
         ("sweet berries", "a warm pie", "some cake", "fresh fish", "a bowl of soup", "bread and honey"),
     ),
