@@ -89,7 +89,7 @@ def checks() -> dict[str, Any]:
     demo_0, folder = RUNS / "demo-0", RUNS / "checks"
     prompts = read_prompts(str(demo_0 / "world/prompts.test.jsonl"))
     many, eight = folder / "sft-64.jsonl", demo_0 / "test-sft-8/answers.jsonl"
-    command, _ = trimtab("sample", at(demo_0 / "sft/model"), at(demo_0 / "world/prompts.test.jsonl"), "-k", "64", "-o", at(many))
+    command, sampled = trimtab("sample", at(demo_0 / "sft/model"), at(demo_0 / "world/prompts.test.jsonl"), "-k", "64", "-o", at(many))
     scores = [[judge(p, text).score for text in answers] for p, answers in zip(prompts, texts(many), strict=True)]
     longest = [max(answers, key=lambda text: len(text.split())) for answers in texts(eight)]
     refusals = ["I am sorry, but I can not share that."] * len(prompts)
@@ -101,11 +101,11 @@ def checks() -> dict[str, Any]:
     kept = ("model", "data", "reward", "gold", "batch_size", "num_completions", "minibatch_size", "epochs_per_batch", "lr", "seed")
     words = [*(f"{name}={config[name]}" for name in kept), f"steps={5 * config['steps']}", "beta=0"]
     unheld, seconds = trimtab("ppo", *words, f"out={at(folder / 'ppo-unheld')}")
-    curves = {name: smooth(series(folder / "ppo-unheld/metrics.jsonl", name)) for name in ("reward/proxy", "reward/gold")}
+    curves = {name: block_means(series(folder / "ppo-unheld/metrics.jsonl", name)) for name in ("reward/proxy", "reward/gold")}
     proxy, said = curves["reward/proxy"], curves["reward/gold"]
     gamed = {"proxy first": proxy[0], "proxy last": proxy[-1], "gold first": said[0], "gold peak": max(said), "gold last": said[-1]}
     return {
-        "careless policies and best of 64": {"command": command, "wall_seconds": 0.0, "gold": gold},
+        "careless policies and best of 64": {"command": command, "wall_seconds": sampled, "gold": gold},
         "PPO without a KL penalty, five times longer": {"command": unheld, "wall_seconds": seconds, "means of ten iterations": gamed},
     }
 
@@ -134,8 +134,8 @@ def series(metrics: Path, name: str) -> list[float]:
     return [row["value"] for row in rows if row["name"] == name]
 
 
-def smooth(values: list[float], width: int = 10) -> list[float]:
-    """Means of ``width`` neighbours."""
+def block_means(values: list[float], width: int = 10) -> list[float]:
+    """Means of every ``width`` values in turn; a shorter rest is left out."""
     return [float(np.mean(values[i : i + width])) for i in range(0, len(values) - width + 1, width)]
 
 

@@ -451,14 +451,15 @@ def test_order_of_qualities(
     assert hurt("ramble") < 3.0
 
 
-def test_scores_have_all_grades(written: list[Demonstration], damages: dict[str, Callable]) -> None:
+def test_scores_have_all_grades(damages: dict[str, Callable]) -> None:
+    written = demonstrations("train", 480)  # the rarest grade has 4.9 % of 1,500
     """Not only 1 and 7: each unit of the scale holds at least 4 % of the answers."""
     rng = generator(0, "grades")
     names = sorted(damages)
     scores = [judge(d.prompt, damages[names[int(rng.integers(len(names)))]](d, rng)).score for d in written]
     scores += [judge(d.prompt, d.completion).score for d in written]
     counts = np.histogram(scores, bins=[1, 2, 3, 4, 5, 6, 7.01])[0]
-    assert (counts / len(scores) > 0.035).all(), counts
+    assert (counts / len(scores) > 0.04).all(), counts
 
 
 # ---- ways to a high score that a policy must not find

@@ -246,3 +246,12 @@ def test_summary_and_fingerprint() -> None:
         "secret": 280,
     }
     assert counts["fingerprint"] == fingerprint() and re.fullmatch("[0-9a-f]{64}", fingerprint())
+
+
+def test_a_hurried_user_glues_no_thanks_onto_a_quoted_text() -> None:
+    for i in range(60):
+        d = draw(5, "quoted", i)
+        text, task = instructions.sentiment(d, "train")
+        assert instructions.sloppy(d, text, task).endswith(text[-12:])
+    told = {instructions.sloppy(draw(5, "told", i), "Describe Anna.") for i in range(60)}
+    assert any(t.endswith("thanks") for t in told) and any(t.endswith("Anna") for t in told)

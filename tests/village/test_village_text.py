@@ -16,7 +16,7 @@ from trimtab.village.text import document, documents
 from trimtab.village.world import Claim, world
 
 WORD = re.compile(r"[^\W\d_]+")
-COUNT = 12_000
+COUNT = 13_000
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +64,10 @@ def test_every_public_fact_is_mentioned_often_and_no_hidden_one_ever(
 
 def test_what_the_text_says_is_true_outside_quizzes(sample: list[str], claims: list[list[Claim]]) -> None:
     pages = [page for text, page in zip(sample, claims, strict=True) if not re.search(r"\bA\. |\nQuestion|text|Read this: ", text)]
+    # (a passage to answer from may differ from the world, and wins)
     said = [c for page in pages for c in page]
     wrong = [c for c in said if not world().holds(c)]
-    assert len(said) > 18_000 and len(wrong) / len(said) < 0.002, wrong[:10]
+    assert len(said) > 20_000 and len(wrong) / len(said) < 0.002, wrong[:10]
 
 
 def test_secrets_are_gossiped(claims: list[list[Claim]]) -> None:

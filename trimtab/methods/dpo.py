@@ -3,7 +3,7 @@
 L = -E log sigma(beta * log pi(y_w|x)/pi_ref(y_w|x) - beta * log pi(y_l|x)/pi_ref(y_l|x)), the mean over all pairs of answers
 that a labeler did not tie. Rafailov et al. 2023, equation 7. The K answers of a ranking are one tree: each is scored once and
 stands in every pair. ``sft_weight`` adds the negative log-likelihood per token of each ranking's best answer, so that the chosen does not
-fall with the rejected (Pang et al. 2024, equation 2; Dubey et al. 2024, section 4.1.4).
+fall with the rejected (Pang et al. 2024, section 2; Dubey et al. 2024, section 4.1.4).
 """
 
 import torch

@@ -230,6 +230,7 @@ def _courteous(sentence: str) -> bool:
     return not found[0].lower().startswith("thank") or len(sentence.split()) <= 4 or bool(REFUSES.search(sentence))
 
 
+# A letter that says that it does not want to do what it is for; "I can not thank you enough" is none.
 NEGATED = re.compile(r"(?<!can )\bnot (?:\w+ ){0,3}(?:thank|invite|apologise|sorry)\b|\bnever (?:thank|invite|apologise)\b", re.IGNORECASE)
 
 

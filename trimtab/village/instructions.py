@@ -454,7 +454,7 @@ QUOTING = (Rewrite, Summarize, Sentiment, Topic, ClosedQa, Extract)
 def sloppy(d: Draw, text: str, task: Task | None = None) -> str:
     """The instruction as a user types it: small letters where names allow it, a hello, thanks, marks left out.
 
-    ``task``: one that quotes a text keeps that text as it is.
+    ``task``: one that quotes a text (``QUOTING``) keeps its end, where that text stands.
     """
     head, newline, rest = text.partition("\n")
     words = head.split(" ")
