@@ -3,7 +3,7 @@
 Each measurement is a command anyone can run; what it measured stands beside it with the commit. docs/results.md is made from
 docs/proof.json alone, and a test fails when the two differ, so no figure there can be typed by hand.
 
-    python bench/proof.py [demo-0 base english ...]   run these parts (all when none is named), then write both files
+    python bench/proof.py [demo-0 checks base english rankings ...]   run these parts (all when none is named), then write both files
     python bench/proof.py --render                    only docs/results.md, from docs/proof.json
 """
 
@@ -13,12 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trimtab.data.formats import read_prompts
+from trimtab.data.formats import read_comparisons, read_prompts
+from trimtab.evaluation.reward_quality import longest_baseline
 from trimtab.records import Prompt
 from trimtab.village import compose
 from trimtab.village.draw import draw
@@ -43,18 +45,22 @@ def demo(seed: int) -> dict[str, Any]:
     """The village demo for one seed."""
     folder = RUNS / f"demo-{seed}"
     command, _ = trimtab("demo", "--seed", str(seed), "--out", str(folder.relative_to(ROOT)))
+    return {f"demo seed {seed}": {"command": command, **spent(folder), "results": json.loads((folder / "results.json").read_text())}}
+
+
+def spent(folder: Path) -> dict[str, float]:
+    """Seconds and memory of a recipe, whatever part of it ran in this call."""
     recipe = json.loads((folder / "recipe.json").read_text())
-    seconds = {"wall_seconds": recipe["wall_seconds"], "peak_memory_bytes": recipe["peak_memory_bytes"]}
-    return {f"demo seed {seed}": {"command": command, **seconds, "results": json.loads((folder / "results.json").read_text())}}
+    return {name: recipe[name] for name in ("wall_seconds", "peak_memory_bytes")}
 
 
 def base() -> dict[str, Any]:
     """The shipped base model, made again: how far the two are apart on held-out text."""
     folder = RUNS / "base"
-    command, seconds = trimtab("run", "village-base", "--out", str(folder.relative_to(ROOT)))
+    command, _ = trimtab("run", "village-base", "--out", str(folder.relative_to(ROOT)))
     made = final_loss(folder / "base" / "metrics.jsonl")
     shipped = json.loads((ROOT / "trimtab/village/base/made.json").read_text())["eval_loss"]
-    return {"base": {"command": command, "wall_seconds": seconds, "eval_loss": made, "shipped_eval_loss": shipped}}
+    return {"base": {"command": command, **spent(folder), "eval_loss": made, "shipped_eval_loss": shipped}}
 
 
 def english() -> dict[str, Any]:
@@ -75,10 +81,29 @@ def english() -> dict[str, Any]:
         f"test_prompts={folder}/test_tasks.json", f"comparisons={folder}/train.jsonl", f"held_out={folder}/held_out.jsonl",
     ]  # fmt: skip
     out = RUNS / "english"
-    _, seconds = trimtab("run", "english", *words, "--out", str(out.relative_to(ROOT)))
+    trimtab("run", "english", *words, "--out", str(out.relative_to(ROOT)))
     shown = "trimtab run english text=novels demonstrations=short_instructions (90 %) prompts=the same test_prompts=the other 10 % "
     shown += "comparisons=hh_harmless (90 %) held_out=hh_harmless (10 %)"
-    return {"english": {"command": shown, "wall_seconds": seconds, "results": json.loads((out / "results.json").read_text())}}
+    return {"english": {"command": shown, **spent(out), "results": json.loads((out / "results.json").read_text())}}
+
+
+def rankings() -> dict[str, Any]:
+    """Reward models on rankings of K answers by people, from the English SFT model; split by position into 80 and 20 %."""
+    out = {}
+    for name, words in (("oasst_trees.jsonl", []), ("summary_rankings.json", ["ranks.best=high"])):
+        folder = RUNS / "rankings" / Path(name).stem
+        folder.mkdir(parents=True, exist_ok=True)
+        trimtab("data", "convert", str(DATA / "preferences" / name), *words, "-o", at(folder / "all.jsonl"))
+        lines = (folder / "all.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        for part, rows in (("train", [x for i, x in enumerate(lines) if i % 5]), ("held_out", lines[::5])):
+            (folder / f"{part}.jsonl").write_text("".join(rows), encoding="utf-8")
+        files = [f"data={at(folder / 'train.jsonl')}", f"eval_data={at(folder / 'held_out.jsonl')}"]
+        settings = ["lr=2e-4", "batch_size=16", "max_length=512", f"out={at(folder / 'reward')}"]
+        command, seconds = trimtab("reward", f"model={at(RUNS / 'english/sft')}", *files, *settings)
+        accuracy = json.loads((folder / "reward/results.json").read_text())["figures"]["accuracy"]
+        longest = longest_baseline(read_comparisons(folder / "held_out.jsonl")).to_json()
+        out[f"reward model on {Path(name).stem}"] = {"command": command, "wall_seconds": seconds, "accuracy": accuracy, "longest": longest}
+    return out
 
 
 CARELESS = ("always refuse", "longest of 8", "copy of the prompt", "all facts")
@@ -146,12 +171,79 @@ def final_loss(metrics: Path) -> float:
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "checks": checks, "base": base, "english": english,
+    "rankings": rankings,
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One thing that is asked of the project: of which measurement, in words, what was measured, and whether it is reached."""
+
+    of: str
+    what: str
+    measured: str
+    reached: bool
+
+
+def asked_of_demo(name: str, entry: Mapping[str, Any]) -> list[Asked]:
+    """What is asked of the demo, and of the village that it runs on."""
+    results = entry["results"]
+    figures = {m["name"]: m["figures"] for m in results["models"]}
+    sft, over_base = figures["sft"], 1 - figures["base"]["win_rate"]["value"]
+    minutes, memory = entry["wall_seconds"] / 60, entry["peak_memory_bytes"] / 1e9
+    out = [
+        Asked(name, "at most 10 minutes", f"{minutes:.1f}", minutes <= 10),
+        Asked(name, "at most 6 GB", f"{memory:.1f}", memory <= 6),
+        Asked(name, "at least 400 test prompts", str(results["prompts"]), results["prompts"] >= 400),
+        Asked(name, "SFT preferred to the base on 90 %", f"{100 * over_base:.1f}", over_base >= 0.9),
+    ]
+    for model in ("dpo", "ppo"):
+        rate = figures[model]["win_rate"]
+        good = rate["value"] >= 0.6 and rate["low"] > 0.5
+        out.append(Asked(name, f"{model.upper()} preferred to SFT on 60 %, lower end above 50 %", cell(rate, 100), good))
+    for field, words in (("invented", "inventions"), ("told_secret", "secrets told")):
+        change = results["paired"]["ppo-sft"][field]
+        out.append(Asked(name, f"fewer {words} after PPO than after SFT, points", cell(change, 100), change["high"] < 0))
+    accuracy = results["reward_model"]["accuracy"]
+    invented, told = sft["invented"]["value"], sft["told_secret"]["value"]
+    return [
+        *out,
+        Asked(name, "reward model right on 68 % of held-out pairs", cell(accuracy, 100), accuracy["value"] >= 0.68),
+        Asked(name, "SFT's mean gold score between 3 and 5", cell(sft["gold"], 1), 3 <= sft["gold"]["value"] <= 5),
+        Asked(name, "SFT invents in 15 %", f"{100 * invented:.1f}", invented >= 0.15),
+        Asked(name, "SFT tells secrets in 10 %", f"{100 * told:.1f}", told >= 0.1),
+    ]
+
+
+def asked_of(proof: Mapping[str, Any]) -> list[Asked]:
+    """Everything that is asked of the measurements that ``proof`` holds."""
+    out = []
+    for name, entry in proof.items():
+        if name.startswith("demo seed"):
+            out += asked_of_demo(name, entry)
+        elif "shipped_eval_loss" in entry:
+            apart = abs(entry["eval_loss"] - entry["shipped_eval_loss"])
+            out.append(Asked(name, "made again within 0.01 nats of the shipped base", f"{apart:.4f}", apart <= 0.01))
+        elif "gold" in entry:
+            gold = entry["gold"]
+            sft, best = gold["SFT, mean of 64"], gold["best of 64 by gold"]
+            out.append(Asked(name, "best of 64 a point above SFT", f"{best - sft:.2f}", best - sft >= 1))
+            out += [Asked(name, f"{policy} below SFT", f"{gold[policy] - sft:.2f}", gold[policy] < sft) for policy in CARELESS]
+        elif "means of ten iterations" in entry:
+            gamed = entry["means of ten iterations"]
+            rise, fall = gamed["proxy last"] - gamed["proxy first"], 1 - gamed["gold last"] / gamed["gold peak"]
+            out.append(Asked(name, "the proxy rises", f"{rise:.2f}", rise > 0))
+            out.append(Asked(name, "gold falls 10 % below its peak", f"{100 * fall:.0f} %", fall >= 0.1))
+    return out
 
 
 def render(proof: Mapping[str, Any]) -> str:
     """docs/results.md from docs/proof.json."""
     lines = ["# Results", "", "Made from `docs/proof.json` by `bench/proof.py`; not edited by hand. Intervals are 95 %.", ""]
+    if found := asked_of(proof):
+        lines += ["## What is asked, and what was measured", "", "| of | asked | measured | reached |", "|---|---|---|---|"]
+        lines += [f"| {a.of} | {a.what} | {a.measured} | {'yes' if a.reached else '**no**'} |" for a in found]
+        lines.append("")
     for name, entry in proof.items():
         lines += [f"## {name}", "", f"`{entry['command']}`, commit {entry['commit']}, {entry['wall_seconds'] / 60:.1f} minutes"]
         lines[-1] += f", peak memory {entry['peak_memory_bytes'] / 1e9:.1f} GB." if "peak_memory_bytes" in entry else "."
@@ -159,6 +251,9 @@ def render(proof: Mapping[str, Any]) -> str:
         if "eval_loss" in entry:
             shipped = f"of the shipped weights {entry['shipped_eval_loss']:.4f}"
             lines += [f"Held-out loss {entry['eval_loss']:.4f}; {shipped} nats per token.", ""]
+        if "accuracy" in entry:
+            right, longest = cell(entry["accuracy"], 100), cell(entry["longest"], 100)
+            lines += [f"Right on {right} % of held-out pairs, the longest answer on {longest} %.", ""]
         for title in ("gold", "means of ten iterations"):
             if title in entry:
                 lines += [f"{title.capitalize()}: " + ", ".join(f"{k} {v:.2f}" for k, v in entry[title].items()) + ".", ""]
@@ -197,15 +292,22 @@ def cell(figure: Mapping[str, Any] | None, factor: int) -> str:
     return value if figure.get("low") is None else f"{value} [{figure['low'] * factor:.{digits}f}, {figure['high'] * factor:.{digits}f}]"
 
 
+def git(*words: str) -> str:
+    """What git says."""
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main(words: list[str]) -> None:
     """Runs the named parts and writes both files."""
     proof = json.loads(PROOF.read_text()) if PROOF.exists() else {}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    commit = git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     for name in [] if words == ["--render"] else words or list(PARTS):
         for title, entry in PARTS[name]().items():
             proof[title] = {"commit": commit, **entry}
             PROOF.write_text(json.dumps(proof, indent=1) + "\n")
     RESULTS.write_text(render(proof))
+    for a in asked_of(proof):
+        print(f"{'reached    ' if a.reached else 'NOT REACHED'}  {a.of}: {a.what}: {a.measured}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: one verb per task. The only place that builds objects from settings.
+"""The command line: one verb per task. Reads settings and hands them to a method's ``build`` or a verb's ``run``.
 
 Training verbs, ``sample``, ``rank`` and ``eval`` take an optional YAML file and ``key=value`` words. Exit status 0: done;
 1: a run failed; 2: something the user can mend, told in one line.
@@ -15,9 +15,10 @@ import typer
 from typer.core import TyperCommand
 
 from trimtab.common.config import Settings, Verb, commented_yaml, help_text, load_config
-from trimtab.common.errors import UserError
+from trimtab.common.errors import RunFailed, UserError
 from trimtab.common.files import write_text
 from trimtab.common.memory import keep_freed_memory
+from trimtab.methods import NOT_METHODS
 
 app = typer.Typer(
     name="trimtab", add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -68,20 +69,23 @@ class OptionsCommand(TyperCommand):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Writes ``key=default  sentence`` of each option."""
-        formatter.write(
-            f"\nOptions as key=value words:\n{help_text(verbs()[SETTINGS_OF.get(self.name or '', self.name or '')].settings)}\n"
-        )
+        formatter.write(f"\nOptions as key=value words:\n{help_text(settings_of(self.name or ''))}\n")
 
 
-# Commands whose settings go by another name in recipes.
-SETTINGS_OF = {"winrate": "eval"}
+def settings_of(command: str) -> type[Settings]:
+    """The settings behind a command's ``key=value`` words."""
+    from trimtab.data.formats import ReadSettings
+
+    if command in ("show", "check", "convert"):
+        return ReadSettings
+    return verbs()["eval" if command == "winrate" else command].settings
 
 
 def _training_commands() -> None:
     """Adds one verb for each file in ``methods``; its first line is the summary."""
     folder = Path(__file__).parent / "methods"
     for path in sorted(folder.glob("*.py")):
-        if path.stem not in ("__init__", "build", "offline"):
+        if path.stem not in ("__init__", *NOT_METHODS):
             summary = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
             app.command(path.stem, cls=OptionsCommand, help=summary)(_training_command(path.stem))
 
@@ -220,9 +224,10 @@ def winrate(words: Words = None) -> None:
     verb.run(read_config(verb.Config, words))
 
 
-@data_app.command()
+@data_app.command(cls=OptionsCommand)
 def show(
-    file: str, model: Annotated[str, typer.Option(help="a model whose template and tokens to show")] = "",
+    file: str, words: Words = None,
+    model: Annotated[str, typer.Option(help="a model whose template and tokens to show")] = "",
     limit: Annotated[int, typer.Option(help="samples to print")] = 3,
 ) -> None:  # fmt: skip
     """Counts, lengths and samples of a file (or of the village)."""
@@ -233,31 +238,36 @@ def show(
 
         Console().print_json(data=summary())
         return
+    from trimtab.data.formats import ReadSettings
     from trimtab.data.preview import show as preview
     from trimtab.data.template import Renderer
     from trimtab.models.load import load_tokenizer
 
-    Console().print(preview(file, Renderer(load_tokenizer(model)) if model else None, limit))
+    renderer = Renderer(load_tokenizer(model)) if model else None
+    Console().print(preview(file, renderer, limit, load_config(ReadSettings, None, words or [])))
 
 
-@data_app.command()
-def check(file: str) -> None:
+@data_app.command(cls=OptionsCommand)
+def check(file: str, words: Words = None) -> None:
     """Reads every row and lists what is wrong, the first 20 and a count."""
+    from trimtab.data.formats import ReadSettings
     from trimtab.data.preview import check as problems
 
-    found = problems(file)
+    found = problems(file, load_config(ReadSettings, None, words or []))
     print(found)
     if found.count:
         raise typer.Exit(2)
 
 
-@data_app.command()
-def convert(file: str, o: Annotated[str, typer.Option("-o", help="file to write")] = "records.jsonl") -> None:
-    """Any format that is read -> native records."""
+@data_app.command(cls=OptionsCommand)
+def convert(
+    file: str, words: Words = None, o: Annotated[str, typer.Option("-o", help="file to write")] = "records.jsonl"
+) -> None:
+    """Any format that is read -> native records. Say here what a file does not: ranks.best=high, fields={prompt: question}."""
     from trimtab.data.files import write_records
-    from trimtab.data.formats import read_any
+    from trimtab.data.formats import ReadSettings, read_any
 
-    records = read_any(file)
+    records = read_any(file, load_config(ReadSettings, None, words or []))
     write_records(o, records)
     print(f"{o}: {len(records)} records")
 
@@ -275,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except UserError as error:
         print(f"trimtab: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, RunFailed) else 2
     except UsageProblem as error:
         print(f"trimtab: {error.format_message()} (trimtab --help lists the verbs)", file=sys.stderr)
         return 2

@@ -104,14 +104,8 @@ class Comparison:
     extra: JSON = field(default_factory=dict)
 
     def pairs(self) -> list[tuple[int, int]]:
-        """(better, worse) for every pair of ranked answers that is not a tie, in order of index."""
-        out = []
-        for i, a in enumerate(self.ranks):
-            for j in range(i + 1, len(self.ranks)):
-                b = self.ranks[j]
-                if a is not None and b is not None and a != b:
-                    out.append((i, j) if a < b else (j, i))
-        return out
+        """``pairs_of`` its ranks."""
+        return pairs_of(self.ranks)
 
     def to_json(self) -> JSON:
         out = {
@@ -278,3 +272,14 @@ def _optional_text(row: Mapping[str, Any], name: str, where: str) -> str | None:
 def _show(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def pairs_of(ranks: Sequence[int | None]) -> list[tuple[int, int]]:
+    """(better, worse) for every pair of ranked answers that is not a tie, in order of index; ``[2, 1, None]`` -> [(1, 0)]."""
+    out = []
+    for i, a in enumerate(ranks):
+        for j in range(i + 1, len(ranks)):
+            b = ranks[j]
+            if a is not None and b is not None and a != b:
+                out.append((i, j) if a < b else (j, i))
+    return out

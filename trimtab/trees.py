@@ -7,7 +7,7 @@ ranking is K = 4..9, PPO is K samples per prompt, and text for pretraining is a 
 Shape legend, here and wherever trees go: T tokens of the batch, N trees, C completions, S scored (trained) tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -166,6 +166,11 @@ class Segments:
 
 
 def pack_by_budget(trees: Sequence[PromptTree], budget: int) -> list[list[PromptTree]]:
+    """``pack_indices`` as the trees themselves."""
+    return [[trees[i] for i in members] for members in pack_indices(trees, budget)]
+
+
+def pack_indices(trees: Sequence[PromptTree], budget: int) -> list[list[int]]:
     """Splits ``trees`` into micro-batches of at most ``budget`` tokens each, a larger tree alone (best-fit decreasing).
 
     With the largest tree at ``l`` tokens, at most 1 + tokens / (budget - l + 1) micro-batches; on preference pairs in practice
@@ -184,7 +189,17 @@ def pack_by_budget(trees: Sequence[PromptTree], budget: int) -> list[list[Prompt
         else:
             bins.append([i])
             room.append(budget - size)
-    return [[trees[i] for i in sorted(members)] for members in bins]
+    return [sorted(members) for members in bins]
+
+
+def by_completion(trees: Sequence[PromptTree], budget: int, score: Callable[[TreeBatch], Tensor]) -> list[list[float]]:
+    """``score`` (a batch -> (C,)) of every completion of every tree, in the trees' order, ``budget`` tokens at a time."""
+    out: list[list[float]] = [[] for _ in trees]
+    for members in pack_indices(trees, budget):
+        values = score(TreeBatch.pack([trees[i] for i in members])).tolist()
+        for i in members:
+            out[i], values = values[: len(trees[i].completions)], values[len(trees[i].completions) :]
+    return out
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:

@@ -53,6 +53,18 @@ def test_paired_differences_use_the_same_prompts() -> None:
     assert paired["ppo-sft"]["told_secret"]["value"] == -0.5
 
 
+def test_several_answers_to_a_prompt_are_averaged_before_prompts_are() -> None:
+    # sft: a has gold 1 and 3, b has 4; ppo: a has 2, b has 6 and 2 -> means 2, 4 and 2, 4
+    rows = [row("a", "sft", 1.0, invented=True), row("a", "sft", 3.0, invented=False), row("b", "sft", 4.0, invented=True)]
+    rows += [row("a", "ppo", 2.0, invented=False), row("b", "ppo", 6.0, invented=False), row("b", "ppo", 2.0, invented=True)]
+    results = build_results(rows, ["sft", "ppo"], "sft", {})
+    assert results["prompts"] == 2
+    assert figures(results, "sft")["gold"] == mean_interval([2.0, 4.0]).to_json() == figures(results, "ppo")["gold"]
+    assert figures(results, "sft")["invented"]["value"] == 0.75 and figures(results, "sft")["invented"]["n"] == 2
+    assert figures(results, "ppo")["win_rate"]["value"] == 0.5  # a: won, lost; b: won, lost
+    assert results["paired"]["ppo-sft"]["invented"] == mean_interval([-0.5, -0.5]).to_json()
+
+
 def test_best_of_n_gets_its_bound_instead_of_a_kl() -> None:
     models = build_results(ROWS, ["sft", "other"], "sft", {}, best_of={"other": 8, "sft": 1})["models"]
     assert models[1]["kl_bound"] == pytest.approx(math.log(8) - 7 / 8) and models[1]["figures"]["kl"] is None

@@ -11,7 +11,7 @@ from tiny_models import FAMILIES, pair, plain_logprobs, random_trees, read_lines
 
 from trimtab.methods.build import run
 from trimtab.methods.dpo import DPO, Config
-from trimtab.methods.offline import micro_batches
+from trimtab.methods.offline import FixedData, micro_batches
 from trimtab.training.method import MicroBatch
 from trimtab.trees import PromptTree
 
@@ -22,7 +22,7 @@ def ranked(*ranks: int | None) -> PromptTree:
 
 
 def method_for(policy: Any, reference: Any, beta: float = 0.3) -> DPO:
-    return DPO(policy, reference, beta, [], [], batch_size=1, budget=1000, seed=0)
+    return DPO(policy, reference, FixedData([]), beta=beta)
 
 
 def test_the_loss_is_the_mean_over_all_pairs_by_the_formula() -> None:

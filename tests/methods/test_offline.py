@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import FAMILIES, pair, plain_logprobs, random_trees
 
-from trimtab.methods.offline import micro_batches, ranked_pairs, trained_tokens, tree_pairs
+from trimtab.methods.offline import FixedData, micro_batches, ranked_pairs, trained_tokens, tree_pairs
 from trimtab.methods.sft import SFT
 from trimtab.training.method import State
 from trimtab.trees import PromptTree, TreeBatch
@@ -51,12 +51,12 @@ def test_sft_loss_is_the_mean_over_trained_tokens_of_the_step() -> None:
         of_short = plain_logprobs(eager, short.prompt, short.completions[0])[1]
         expected = -float(of_long.sum() + of_short) / 10
         for budget in (1, 100):
-            method = SFT(policy, [long, short], [long, short], batch_size=2, budget=budget, seed=0)
+            method = SFT(policy, FixedData([long, short], [long, short], batch_size=2, budget=budget))
             (step,) = method.batches(State(0, 1))
             assert sum(method.loss(batch)[0].item() for batch in step) == pytest.approx(expected, rel=1e-5)
             assert method.evaluate(State(0, 1)) == {"eval/loss": pytest.approx(expected, rel=1e-5)}
 
 
 def test_without_held_out_data_nothing_is_evaluated() -> None:
-    method = SFT(pair(FAMILIES["llama"]())[0], random_trees([(2, [2])]), [], batch_size=1, budget=9, seed=0)
+    method = SFT(pair(FAMILIES["llama"]())[0], FixedData(random_trees([(2, [2])])))
     assert method.evaluate(State(0, 1)) == {}

@@ -14,7 +14,7 @@ from trimtab.common.errors import UserError
 from trimtab.common.files import read_json
 from trimtab.feedback.reward_model import RewardModel
 from trimtab.methods.build import run
-from trimtab.methods.offline import micro_batches
+from trimtab.methods.offline import FixedData, micro_batches
 from trimtab.methods.reward import Config, Reward, pair_hits
 from trimtab.models.score import score_rewards
 from trimtab.records import Completion, Message, Prompt
@@ -49,7 +49,7 @@ def test_the_loss_is_the_pairwise_formula() -> None:
             if losses:
                 means.append(sum(losses) / len(losses))
     assert (len(means), len(hits)) == (4, 10) and 0 < sum(hits) < 10
-    method = Reward(scorer, trees, trees, batch_size=5, budget=1, seed=0)
+    method = Reward(scorer, FixedData(trees, trees, batch_size=5, budget=1))
     for budget in (1, 40, 1000):
         batches = micro_batches(trees, budget, method.size)
         assert {batch.divisor for batch in batches} == {4.0}
@@ -67,9 +67,7 @@ def test_each_ranking_weighs_the_same_whatever_its_k() -> None:
     trees = ranked_trees()
     for chosen in ([0], [1], [0, 1, 2, 3, 4]):
         (batch,) = micro_batches([trees[i] for i in chosen], 1000, Reward.size)
-        assert Reward(scorer, [], [], batch_size=1, budget=1, seed=0).loss(batch)[0].item() == pytest.approx(
-            math.log(2)
-        )
+        assert Reward(scorer, FixedData([])).loss(batch)[0].item() == pytest.approx(math.log(2))
 
 
 def test_hits_count_a_tie_of_scores_as_half() -> None:

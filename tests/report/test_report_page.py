@@ -92,7 +92,7 @@ def test_it_has_its_parts_and_says_who_wins(village: str) -> None:
         assert heading in page.text
     win = results()["models"][-1]["figures"]["win_rate"]
     interval = f"(95 % interval {100 * win['low']:.1f} to {100 * win['high']:.1f})"
-    assert f"PPO is preferred to SFT: it wins 68.0 % {interval} of 480 prompts." in page.text
+    assert f"PPO is preferred to SFT: it wins 68.0 % {interval} of the comparisons on 480 prompts." in page.text
     assert "seed 0" in page.text and "3.2 GiB" in page.text and "torch 2.13.0" in page.text
     assert "Not in this report" not in page.text  # nothing is missing from a whole recipe
 

@@ -14,8 +14,10 @@ from trimtab.training.folder import RunFolder, content_hash
 
 
 def begun(path: Path, **config: Any) -> RunFolder:
+    """A run that was begun by a process that is gone."""
     folder = RunFolder(path)
     assert folder.begin("sft", config)
+    folder.let_go()
     return folder
 
 
@@ -61,6 +63,7 @@ def test_changed_parent_is_refused_and_a_hub_name_has_no_hash(tmp_path: Path) ->
     (model / "config.json").write_text("{}")
     run, parents = RunFolder(tmp_path / "run"), [model, "someone/model"]
     assert run.begin("sft", {}, parents=parents)
+    run.let_go()
     kept = read_json(tmp_path / "run" / "run.json")["parents"]
     assert kept == {str(model): content_hash(model), "someone/model": None}
     (model / "config.json").write_text('{"a": 1}')

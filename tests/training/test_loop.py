@@ -18,7 +18,7 @@ from trimtab.data.template import Renderer
 from trimtab.feedback.protocol import Rule
 from trimtab.methods import ppo
 from trimtab.methods.dpo import DPO
-from trimtab.methods.offline import Offline
+from trimtab.methods.offline import FixedData, Offline
 from trimtab.methods.reward import Reward
 from trimtab.methods.sft import SFT
 from trimtab.models.load import load_policy, load_scorer, load_tokenizer
@@ -50,8 +50,10 @@ def trees(count: int, seed: int) -> list[PromptTree]:
     return [ranked(t) for t in random_trees([(4 + i % 5, (3 + i % 4, 6, 2 + i % 3)) for i in range(count)], seed)]
 
 
-def offline(kind: type[Offline], *models: Any, budget: int = SETTINGS.micro_batch_tokens) -> Offline:
-    return kind(*models, trees(10, 0), trees(4, 1), batch_size=4, budget=budget, seed=5)
+def offline(kind: Any, *models: Any, budget: int = SETTINGS.micro_batch_tokens, **options: Any) -> Offline:
+    data = FixedData(trees(10, 0), trees(4, 1), batch_size=4, budget=budget, seed=5)
+    made: Offline = kind(*models, data, **options)
+    return made
 
 
 def sft(budget: int = SETTINGS.micro_batch_tokens) -> Method:
@@ -64,7 +66,7 @@ def reward(budget: int = SETTINGS.micro_batch_tokens) -> Method:
 
 def dpo(budget: int = SETTINGS.micro_batch_tokens) -> Method:
     policy = pair(FAMILIES["gemma2"]())[0]
-    return offline(DPO, policy, copy.deepcopy(policy), 0.3, budget=budget)
+    return offline(DPO, policy, copy.deepcopy(policy), beta=0.3, budget=budget)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,10 @@ def run(method: Method, path: Path, settings: TrainingSettings = SETTINGS, steps
     """Trains in ``path`` and gives everything that must not depend on stops: final weights, metrics, samples."""
     folder = RunFolder(path)
     folder.begin(method.name, settings.model_dump())
-    train(method, settings, folder, steps)
+    try:
+        train(method, settings, folder, steps)
+    finally:
+        folder.let_go()  # as the system does for a process that ends
     return outcome(method, path)
 
 

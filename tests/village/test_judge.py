@@ -452,8 +452,8 @@ def test_order_of_qualities(
 
 
 def test_scores_have_all_grades(damages: dict[str, Callable]) -> None:
-    written = demonstrations("train", 480)  # the rarest grade has 4.9 % of 1,500
     """Not only 1 and 7: each unit of the scale holds at least 4 % of the answers."""
+    written = demonstrations("train", 480)  # the rarest grade has 4.9 % of 1,500
     rng = generator(0, "grades")
     names = sorted(damages)
     scores = [judge(d.prompt, damages[names[int(rng.integers(len(names)))]](d, rng)).score for d in written]

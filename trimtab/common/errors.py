@@ -11,3 +11,7 @@ class UserError(Exception):
 
 class Interrupted(UserError):
     """Ctrl-C: what was done is kept, and the same command goes on from there."""
+
+
+class RunFailed(UserError):
+    """A training came to an end that no input explains (its loss is not finite). The command line ends with exit status 1."""

@@ -373,7 +373,10 @@ def _native(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
 
 def _ranked_summaries(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
     if settings.ranks.best == "stated":
-        raise UserError(f"{where}: the file does not say which 'rank' is best; write ranks.best=low or ranks.best=high")
+        raise UserError(
+            f"{where}: the file does not say which 'rank' is best; convert it first, with ranks.best=low or ranks.best=high: "
+            "trimtab data convert FILE ranks.best=high -o rankings.jsonl"
+        )
     out = []
     for key, items in row.items():
         out.append({

@@ -1,8 +1,9 @@
 """How good a reward model is on rankings it has not seen, and what to hold that against.
 
-Accuracy alone says little: its ceiling is how far two labelers agree with each other, its floor is a rule that prefers
-the longer answer. Calibration asks something else: whether the model is right about 80 % of the pairs that it decides
-with a confidence of 80 %. All intervals resample prompts, because the pairs of one ranking share their answers.
+Accuracy alone says little: the yardstick is how far two labelers agree with each other (a model of what the average labeler
+likes can pass it: it has no bad days), the floor is a rule that prefers the longer answer. Calibration asks something else:
+whether the model is right about 80 % of the pairs that it decides with a confidence of 80 %. All intervals resample prompts,
+because the pairs of one ranking share their answers.
 """
 
 from collections import defaultdict

@@ -1,6 +1,7 @@
 """The table that a comparison of models ends with: judged answers in, ``results.json`` and a page of text out."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from trimtab.evaluation.best_of import kl_bound
 from trimtab.evaluation.winrate import win_rate
 
 Row = Mapping[str, Any]
-"""One line of an evaluation's samples.jsonl: one model's judged answer to one prompt."""
+"""One line of an evaluation's samples.jsonl: one model's judged answer to one prompt; a prompt may have several."""
 
 PAIRED = ("gold", "invented", "told_secret")
 
@@ -32,8 +33,9 @@ def build_results(
 ) -> dict[str, Any]:
     """``results.json`` of an evaluation: every model's figures and its paired differences from ``baseline``.
 
-    A figure that no row has a value for is null. Shares (invented, told_secret) count only the prompts that allow it,
-    those where the judge said true or false; each figure carries its own n. ``best_of`` names the models whose answers
+    Every prompt counts once: several answers of one model to it are averaged first, and n of a figure is its number of
+    prompts. A figure that no row has a value for is null. Shares (invented, told_secret) count only the prompts that allow
+    it, those where the judge said true or false. ``best_of`` names the models whose answers
     are the best of n samples of the reference: their KL cannot be estimated from logprobs and gets its bound,
     ``kl_bound``.
 
@@ -42,22 +44,22 @@ def build_results(
     """
     if baseline not in order:
         raise UserError(f"baseline '{baseline}' is not among the models ({', '.join(order)})")
-    answers: dict[str, dict[str, Row]] = {name: {} for name in order}
+    answers: dict[str, dict[str, list[Row]]] = {name: defaultdict(list) for name in order}
     for row in rows:
         if row["model"] in answers:
-            answers[row["model"]][str(row["id"])] = row
+            answers[row["model"]][str(row["id"])].append(row)
     for name in order:
         if not answers[name]:
             raise UserError(f"model '{name}' has no judged answers")
     prompts = sorted(answers[baseline])
 
-    def column(name: str, field: str) -> list[float | None]:
-        return [_number(answers[name].get(prompt, {}), field) for prompt in prompts]
+    def column(name: str, field: str) -> list[list[float]]:
+        return [_values(answers[name].get(prompt, ()), field) for prompt in prompts]
 
     golds = {name: column(name, "gold") for name in order}
     models = []
     for name in order:
-        own = list(answers[name].values())
+        own = [answers[name][prompt] for prompt in sorted(answers[name])]
         figures = {
             "gold": _mean(own, "gold"),
             "win_rate": None if name == baseline else win_rate(golds[name], golds[baseline], seed=seed),
@@ -74,36 +76,46 @@ def build_results(
         models.append(model)
     paired = {
         f"{name}-{baseline}": {
-            field: _json(paired_difference(column(name, field), column(baseline, field))) for field in PAIRED
+            field: _json(paired_difference(_means(column(name, field)), _means(column(baseline, field)))) for field in PAIRED
         }
         for name in order
         if name != baseline
     }
-    return {"judge": judge, "baseline": baseline, "prompts": len(prompts), "models": models, "paired": paired}
-
-
-def _number(row: Row, field: str) -> float | None:
-    value = row.get(field)
-    return None if value is None else float(value)
+    each = max(len(answers[baseline][prompt]) for prompt in prompts)
+    return {
+        "judge": judge, "baseline": baseline, "prompts": len(prompts), "answers_each": each, "models": models, "paired": paired,
+    }  # fmt: skip
 
 
 def _values(rows: Sequence[Row], field: str) -> list[float]:
-    return [x for x in (_number(row, field) for row in rows) if x is not None]
+    """The field of one prompt's answers, where they have it."""
+    return [float(row[field]) for row in rows if row.get(field) is not None]
 
 
-def _mean(rows: Sequence[Row], field: str) -> Estimate:
-    return mean_interval(_values(rows, field))
+def _means(prompts: Sequence[Sequence[float]]) -> list[float | None]:
+    """Each prompt's mean, None where it has no value."""
+    return [sum(values) / len(values) if values else None for values in prompts]
 
 
-def _share(rows: Sequence[Row], field: str) -> Estimate:
-    values = _values(rows, field)
-    return proportion_interval(sum(values), len(values))
+def _mean(prompts: Sequence[Sequence[Row]], field: str) -> Estimate:
+    return mean_interval([x for x in _means([_values(rows, field) for rows in prompts]) if x is not None])
 
 
-def _kl(rows: Sequence[Row]) -> Estimate:
+def _share(prompts: Sequence[Sequence[Row]], field: str) -> Estimate:
+    """With Wilson's interval on the number of prompts: a little too wide where a prompt has several answers, which are not
+    independent, and honest near 0, where a bootstrap is not."""
+    shares = [x for x in _means([_values(rows, field) for rows in prompts]) if x is not None]
+    return proportion_interval(sum(shares), len(shares))
+
+
+def _kl(prompts: Sequence[Sequence[Row]]) -> Estimate:
     """KL(model, reference) in nats per completion by k1: the mean log-ratio on the model's own samples."""
-    both = [(_number(row, "logprob"), _number(row, "reference_logprob")) for row in rows]
-    return mean_interval([p - q for p, q in both if p is not None and q is not None])
+    ratios = [[{"kl": p - q} for p, q in map(_logprobs, rows) if p is not None and q is not None] for rows in prompts]
+    return _mean(ratios, "kl")
+
+
+def _logprobs(row: Row) -> tuple[float | None, float | None]:
+    return row.get("logprob"), row.get("reference_logprob")
 
 
 def _json(estimate: Estimate | None) -> dict[str, Any] | None:
@@ -133,7 +145,8 @@ def render_table(results: Mapping[str, Any]) -> str:
         ("kl", "KL, nats to\nreference", _plain(1)),
     ]
     shown = [c for c in columns if any(model["figures"].get(c[0]) for model in results["models"])]
-    heading = f"{results['prompts']} prompts, judged by {results['judge']}; low .. high: 95 % interval"
+    each = f", up to {results['answers_each']} answers of a model to each" if results.get("answers_each", 1) > 1 else ""
+    heading = f"{results['prompts']} prompts{each}, judged by {results['judge']}; low .. high: 95 % interval"
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("model", max_width=22)
     for _, head, _ in shown:
@@ -144,6 +157,8 @@ def render_table(results: Mapping[str, Any]) -> str:
     parts = [heading, "", _text_of(table)]
     reward = results.get("reward_model") or {}
     said = [f"{label} {Estimate.from_json(reward[k]).percent()}" for k, label in REWARD_FIGURES if reward.get(k)]
+    if (reward.get("new") or {}).get("accuracy"):
+        said.insert(1, f"on prompts unlike those {Estimate.from_json(reward['new']['accuracy']).percent()}")
     if said:
         parts.append(f"reward model on held-out pairs: {'; '.join(said)}")
     return "\n".join(parts)

@@ -9,22 +9,27 @@ TIE = 0.05
 
 
 def win_rate(
-    scores: Sequence[float | None],
-    baseline_scores: Sequence[float | None],
+    scores: Sequence[Sequence[float]],
+    baseline_scores: Sequence[Sequence[float]],
     tie: float = TIE,
     *,
     clusters: Sequence[Hashable] | None = None,
     seed: int = 0,
 ) -> Estimate:
-    """The share of prompts on which ``scores`` beats ``baseline_scores``; a tie counts as half a win.
+    """P(score > baseline's score) + P(tie) / 2, for one random answer of each to a random prompt.
 
-    Position i of both is the same prompt; a prompt that one of them has no score for is left out. Tie: the scores
-    differ by at most ``tie``. Interval: bootstrap over prompts, or over ``clusters`` (one label per position, e.g. the
-    user who wrote the prompt).
+    Position i of both holds the scores of all answers to the same prompt; every answer of one model is held against every
+    answer of the other, and a prompt counts once however many there are. A prompt that one of them has no score for is left
+    out. Tie: the scores differ by at most ``tie``. Interval: bootstrap over prompts, or over ``clusters`` (one label per
+    position, e.g. the user who wrote the prompt).
     """
-    assert len(scores) == len(baseline_scores), f"{len(scores)} scores against {len(baseline_scores)}"
-    pairs = zip(scores, baseline_scores, strict=True)
-    kept = [(i, a - b) for i, (a, b) in enumerate(pairs) if a is not None and b is not None]
-    outcomes = [0.5 if abs(margin) <= tie else float(margin > 0) for _, margin in kept]
-    groups = [clusters[i] for i, _ in kept] if clusters is not None else None
+    assert len(scores) == len(baseline_scores), f"{len(scores)} prompts against {len(baseline_scores)}"
+    kept = [i for i, (a, b) in enumerate(zip(scores, baseline_scores, strict=True)) if a and b]
+    outcomes = [_share_won(scores[i], baseline_scores[i], tie) for i in kept]
+    groups = [clusters[i] for i in kept] if clusters is not None else None
     return share_interval(outcomes, clusters=groups, seed=seed)
+
+
+def _share_won(scores: Sequence[float], others: Sequence[float], tie: float) -> float:
+    won = [0.5 if abs(a - b) <= tie else float(a > b) for a in scores for b in others]
+    return sum(won) / len(won)

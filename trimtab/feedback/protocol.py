@@ -28,7 +28,11 @@ class Rule:
         return [[float(self.function(p, c.text)) for c in cs] for p, cs in zip(prompts, completions, strict=True)]
 
 
-def details_of(feedback: Feedback, prompt: Prompt, text: str) -> dict[str, Any]:
-    """What a judge says beyond its score (facets, reasons), if it says more."""
-    explain = getattr(feedback, "explain", None)
-    return explain(prompt, text) if explain else {}
+def explained(
+    feedback: Feedback, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]
+) -> list[list[dict[str, Any]]]:
+    """``score`` as rows ``{"gold": score}``, each with what the judge says beyond it (facets, reasons), if it says more."""
+    explain: Callable[[Prompt, str], dict[str, Any]] | None = getattr(feedback, "explain", None)
+    if explain:
+        return [[explain(p, c.text) for c in row] for p, row in zip(prompts, completions, strict=True)]
+    return [[{"gold": score} for score in row] for row in feedback.score(prompts, completions)]

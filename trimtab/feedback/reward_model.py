@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
@@ -15,7 +16,7 @@ from trimtab.data.template import Renderer
 from trimtab.models.load import is_scorer, load_scorer, load_tokenizer, max_positions, model_folder
 from trimtab.models.score import score_rewards
 from trimtab.records import Completion, Prompt
-from trimtab.trees import PromptTree, TreeBatch, pack_by_budget
+from trimtab.trees import PromptTree, TreeBatch, by_completion
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,9 @@ def score_in_budget(
     model: PreTrainedModel, trees: Sequence[PromptTree], budget: int, dtype: str = "float32"
 ) -> list[list[float]]:
     """The model's plain outputs for every completion, computed ``budget`` tokens at a time."""
-    numbered = [PromptTree(t.prompt, t.completions, t.trained, str(i)) for i, t in enumerate(trees)]
-    out: list[list[float]] = [[] for _ in trees]
-    for group in pack_by_budget(numbered, budget):
-        batch = TreeBatch.pack(group)
+
+    def rewards(batch: TreeBatch) -> Tensor:
         with products(dtype):
-            rewards = score_rewards(model, batch).tolist()
-        for tree in group:
-            out[int(tree.key)], rewards = rewards[: len(tree.completions)], rewards[len(tree.completions) :]
-    return out
+            return score_rewards(model, batch)
+
+    return by_completion(trees, budget, rewards)

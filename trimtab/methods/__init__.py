@@ -3,3 +3,5 @@
 A method's file has ``Config`` (a ``TrainingSettings``) and ``build(config, rewards) -> Method``; being in this folder is all
 it takes to become a verb of the command line.
 """
+
+NOT_METHODS = ("build", "offline")  # what methods share

@@ -15,9 +15,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import trimtab.methods
 from trimtab.common.errors import UserError
 from trimtab.data.encode import Report
-from trimtab.data.template import Renderer, ensure_template
+from trimtab.data.template import Renderer, ensure_template, tokenizer_sha
 from trimtab.feedback.protocol import Feedback
 from trimtab.feedback.reward_model import reward_folder
+from trimtab.methods import NOT_METHODS
+from trimtab.methods.offline import FixedData
 from trimtab.models.load import grow_vocabulary, load_tokenizer, max_positions, model_folder, save_model, stop_at
 from trimtab.training.folder import RunFolder
 from trimtab.training.loop import train
@@ -25,10 +27,9 @@ from trimtab.training.method import Method
 from trimtab.training.settings import TrainingSettings
 from trimtab.trees import PromptTree
 
-# A name like ``village`` or ``reward:DIR`` -> who says what is better. The command line gives it: it alone builds objects.
+# A name like ``village`` or ``reward:DIR`` -> who says what is better. The command line gives it, so that methods import no judge.
 Rewards = Callable[[str], Feedback]
 
-MODULES_THAT_ARE_NOT_METHODS = ("build", "offline")
 INPUT_FIELDS = ("data", "eval_data", "demonstrations", "tokenizer")
 ALL_THREADS = torch.get_num_threads()  # before any run of this process chose fewer
 
@@ -68,9 +69,7 @@ class MethodModule(Protocol):
 
 def methods() -> dict[str, ModuleType]:
     """Every method by name: the files of this folder."""
-    names = [
-        m.name for m in pkgutil.iter_modules(trimtab.methods.__path__) if m.name not in MODULES_THAT_ARE_NOT_METHODS
-    ]
+    names = [m.name for m in pkgutil.iter_modules(trimtab.methods.__path__) if m.name not in NOT_METHODS]
     return {name: importlib.import_module(f"trimtab.methods.{name}") for name in names}
 
 
@@ -139,6 +138,33 @@ def start_tokenizer(source: str, *models: PreTrainedModel) -> tuple[PreTrainedTo
         grow_vocabulary(model, len(tokenizer))
         stop_at(model, renderer.end_id, tokenizer.eos_token_id)
     return tokenizer, renderer
+
+
+def refuse_other_tokenizer(model: str, reference: str) -> None:
+    """Policy and reference must read the same tokens: the log-ratio of two readings means nothing.
+
+    Raises:
+        UserError: ``reference`` is given and has another tokenizer than ``model``.
+    """
+    if reference and tokenizer_sha(load_tokenizer(model)) != tokenizer_sha(load_tokenizer(reference)):
+        raise UserError(f"reference={reference} has another tokenizer than model={model}; give one that was trained from the same base")
+
+
+def fixed_data(
+    name: str, config: DataSettings, read: Callable[[str], tuple[list[PromptTree], Report]],
+    keep: Callable[[PromptTree], object] | None = None,
+) -> FixedData:  # fmt: skip
+    """``data`` and ``eval_data`` as trees, after one line about each; with ``keep`` only trees that it finds a pair in are trained on.
+
+    Raises:
+        UserError: it finds a pair in none.
+    """
+    found = announced(name, config.data, read(config.data))
+    trees = [tree for tree in found if keep is None or keep(tree)]
+    if found and not trees:
+        raise UserError(f"{config.data}: every ranking is all ties; {name} needs answers that differ in rank")
+    held_out = announced(name, config.eval_data, read(config.eval_data)) if config.eval_data else []
+    return FixedData(trees, held_out, config.batch_size, config.micro_batch_tokens, config.seed, config.eval_limit)
 
 
 def length_limit(config: TrainingSettings, model: PreTrainedModel) -> int:

@@ -14,12 +14,21 @@ from transformers import PreTrainedModel
 from trimtab.data.encode import comparison_trees
 from trimtab.data.formats import read_comparisons
 from trimtab.losses.preference import dpo_loss
-from trimtab.methods.build import DataSettings, Rewards, Trained, announced, length_limit, need, start_tokenizer
-from trimtab.methods.offline import Offline, ranked_pairs, total, tree_pairs
+from trimtab.methods.build import (
+    DataSettings,
+    Rewards,
+    Trained,
+    fixed_data,
+    length_limit,
+    need,
+    refuse_other_tokenizer,
+    start_tokenizer,
+)
+from trimtab.methods.offline import FixedData, Offline, ranked_pairs, total, tree_pairs
 from trimtab.models.load import load_policy
 from trimtab.models.score import score_tokens
 from trimtab.training.method import Metrics, MicroBatch
-from trimtab.trees import PromptTree, TreeBatch
+from trimtab.trees import TreeBatch
 
 
 class Config(DataSettings):
@@ -38,9 +47,9 @@ class DPO(Offline):
     size = staticmethod(lambda tree: float(len(tree_pairs(tree))))
 
     def __init__(
-        self, policy: PreTrainedModel, reference: PreTrainedModel, beta: float, *args: object, sft_weight: float = 0.0, **options: object
+        self, policy: PreTrainedModel, reference: PreTrainedModel, data: FixedData, *, beta: float, sft_weight: float = 0.0
     ) -> None:
-        super().__init__(*args, **options)  # type: ignore[arg-type]
+        super().__init__(data)
         self.policy, self.reference, self.beta, self.sft_weight = policy, reference.requires_grad_(False), beta, sft_weight
 
     @property
@@ -50,9 +59,7 @@ class DPO(Offline):
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
         trees = batch.trees
         policy = trees.sum_by_completion(score_tokens(self.policy, trees).logprobs)
-        with (
-            torch.no_grad()
-        ):  # the same batch on the same numeric path: with equal weights every log-ratio is exactly 0
+        with torch.no_grad():  # the same batch on the same numeric path: with equal weights every log-ratio is exactly 0
             reference = trees.sum_by_completion(score_tokens(self.reference, trees).logprobs)
         better, worse, _ = ranked_pairs(trees)
         losses, chosen, rejected = dpo_loss(
@@ -90,15 +97,9 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data")
     policy = load_policy(config.model)
     reference = load_policy(config.reference or config.model)
+    refuse_other_tokenizer(config.model, config.reference)
     tokenizer, renderer = start_tokenizer(config.model, policy, reference)
     limit = length_limit(config, policy)
-    read = announced("dpo", config.data, comparison_trees(read_comparisons(config.data), renderer, limit))
-    trees = [t for t in read if tree_pairs(t)]
-    held_out: list[PromptTree] = []
-    if config.eval_data:
-        held_out = announced("dpo", config.eval_data, comparison_trees(read_comparisons(config.eval_data), renderer, limit))
-    method = DPO(
-        policy, reference, config.beta, trees, held_out[: config.eval_limit or None], batch_size=config.batch_size,
-        budget=config.micro_batch_tokens, seed=config.seed, sft_weight=config.sft_weight,
-    )  # fmt: skip
-    return Trained(method, len(trees), {"model": (policy, tokenizer)})
+    data = fixed_data("dpo", config, lambda path: comparison_trees(read_comparisons(path), renderer, limit), keep=tree_pairs)
+    method = DPO(policy, reference, data, beta=config.beta, sft_weight=config.sft_weight)
+    return Trained(method, len(data.trees), {"model": (policy, tokenizer)})

@@ -2,11 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from trimtab.training.method import Method, Metrics, MicroBatch, OptimizerStep, State
+from trimtab.records import pairs_of
+from trimtab.training.method import Method, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, pack_by_budget, step_indices
 
 # tree -> what it counts in the divisor: trained tokens (SFT), 1 (a ranking), its pairs (DPO)
@@ -24,26 +26,38 @@ def micro_batches(trees: Sequence[PromptTree], budget: int, size: Size) -> list[
     return [MicroBatch(TreeBatch.pack(group), divisor) for group in pack_by_budget(trees, budget)]
 
 
+@dataclass(frozen=True)
+class FixedData:
+    """What a method on fixed data is trained on, ``batch_size`` trees per optimizer step and ``budget`` tokens at once, and
+    which trees are held out, the first ``eval_limit`` of them (0 = all) to be measured while training."""
+
+    trees: Sequence[PromptTree]
+    held_out: Sequence[PromptTree] = ()
+    batch_size: int = 1
+    budget: int = 8192
+    seed: int = 0
+    eval_limit: int = 0
+
+
 class Offline(Method):
     """A method whose step is one optimizer step on ``batch_size`` trees of a fixed list, epoch after epoch."""
 
     size: Size = staticmethod(trained_tokens)
 
-    def __init__(
-        self, trees: Sequence[PromptTree], held_out: Sequence[PromptTree], *, batch_size: int, budget: int, seed: int
-    ) -> None:
-        self.trees, self.held_out = trees, held_out
-        self.batch_size, self.budget, self.seed = batch_size, budget, seed
+    def __init__(self, data: FixedData) -> None:
+        self.data = data
 
     def batches(self, state: State) -> Sequence[OptimizerStep]:
-        chosen = step_indices(len(self.trees), self.batch_size, self.seed, state.step)
-        return [micro_batches([self.trees[i] for i in chosen], self.budget, self.size)]
+        data = self.data
+        chosen = step_indices(len(data.trees), data.batch_size, data.seed, state.step)
+        return [micro_batches([data.trees[i] for i in chosen], data.budget, self.size)]
 
     @torch.no_grad()
     def evaluate(self, state: State) -> dict[str, float]:
         """``eval/NAME`` of every metric of the loss, over all held-out trees."""
         totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        for batch in micro_batches(self.held_out, self.budget, self.size) if self.held_out else ():
+        held_out = self.data.held_out[: self.data.eval_limit or None]
+        for batch in micro_batches(held_out, self.data.budget, self.size) if held_out else ():
             for name, (total, count) in self.loss(batch)[1].items():
                 totals[name][0] += total
                 totals[name][1] += count
@@ -69,19 +83,9 @@ def ranked_pairs(batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor]:
 
 def tree_pairs(tree: PromptTree) -> list[tuple[int, int]]:
     """(better, worse) for every pair of ranked completions of one tree that is not a tie."""
-    ranks = tree.ranks or ()
-    out = []
-    for i, a in enumerate(ranks):
-        for j in range(i + 1, len(ranks)):
-            b = ranks[j]
-            if a is not None and b is not None and a != b:
-                out.append((i, j) if a < b else (j, i))
-    return out
+    return pairs_of(tree.ranks or ())
 
 
 def total(values: Tensor, count: float | None = None) -> tuple[float, float]:
     """A metric's (sum, count) from one value per element."""
     return float(values.detach().sum()), float(values.numel() if count is None else count)
-
-
-__all__ = ["Metrics", "Offline", "micro_batches", "ranked_pairs", "total", "trained_tokens", "tree_pairs"]

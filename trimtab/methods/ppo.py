@@ -38,15 +38,24 @@ from trimtab.losses.policy import (
     shaped_rewards,
     whiten,
 )  # fmt: skip
-from trimtab.methods.build import Rewards, StartSettings, Trained, announced, length_limit, need, start_tokenizer
+from trimtab.methods.build import (
+    Rewards,
+    StartSettings,
+    Trained,
+    announced,
+    length_limit,
+    need,
+    refuse_other_tokenizer,
+    start_tokenizer,
+)
 from trimtab.methods.offline import total
-from trimtab.models.load import grow_vocabulary, load_policy, load_scorer
+from trimtab.models.load import grow_vocabulary, load_policy, load_scorer, max_positions
 from trimtab.models.score import score_tokens, score_values
 from trimtab.records import Completion, Prompt
 from trimtab.sampling.engine import NativeEngine
 from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
 from trimtab.training.method import Method, Metrics, MicroBatch, OptimizerStep, State
-from trimtab.trees import PromptTree, TreeBatch, pack_by_budget, step_indices
+from trimtab.trees import PromptTree, TreeBatch, pack_indices, step_indices
 
 
 class KLControl(Settings):
@@ -184,17 +193,16 @@ class PPO(Method):
     @torch.no_grad()
     def score_rollouts(self, trees: Sequence[PromptTree]) -> list[TokensOf]:
         """What policy, reference and value model say of each tree's answers, in the trees' order."""
-        numbered = [PromptTree(t.prompt, t.completions, key=str(i)) for i, t in enumerate(trees)]
         out: dict[int, TokensOf] = {}
-        for group in pack_by_budget(numbered, self.config.micro_batch_tokens):
-            batch = TreeBatch.pack(group)
+        for members in pack_indices(trees, self.config.micro_batch_tokens):
+            batch = TreeBatch.pack([trees[i] for i in members])
             with products(self.config.dtype):
                 policy = score_tokens(self.policy, batch, temperature=self.config.temperature)
                 reference = score_tokens(self.reference, batch, temperature=self.config.temperature).logprobs
                 values = score_values(self.value, batch) + self.value_offset
-            sizes = [int(tree_lengths(t).sum()) for t in group]
+            sizes = [int(tree_lengths(trees[i]).sum()) for i in members]
             parts = zip(*(x.split(sizes) for x in (policy.logprobs, reference, values, policy.entropy)), strict=True)
-            out.update({int(tree.key): TokensOf(*part) for tree, part in zip(group, parts, strict=True)})
+            out.update({i: TokensOf(*part) for i, part in zip(members, parts, strict=True)})
         return [out[i] for i in range(len(trees))]
 
     def _log(
@@ -237,15 +245,14 @@ class PPO(Method):
     def minibatch(self, rollouts: Sequence[Rollout]) -> OptimizerStep:
         """Packs rollouts; the divisor is the completion tokens of the whole minibatch."""
         divisor = float(sum(len(r.advantages) for r in rollouts))
-        numbered = [PromptTree(r.tree.prompt, r.tree.completions, key=str(i)) for i, r in enumerate(rollouts)]
         step = []
-        for group in pack_by_budget(numbered, self.config.micro_batch_tokens):
-            members = [rollouts[int(t.key)] for t in group]
+        for members in pack_indices([r.tree for r in rollouts], self.config.micro_batch_tokens):
+            chosen = [rollouts[i] for i in members]
             extra = {
-                name: torch.cat([getattr(r, name) for r in members])
+                name: torch.cat([getattr(r, name) for r in chosen])
                 for name in ("old_logprobs", "advantages", "returns", "old_values")
             }
-            step.append(MicroBatch(TreeBatch.pack(group), divisor, extra))
+            step.append(MicroBatch(TreeBatch.pack([r.tree for r in chosen]), divisor, extra))
         return step
 
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
@@ -319,9 +326,11 @@ def build(config: Config, rewards: Rewards) -> Trained:
     policy = load_policy(config.model)
     reference = load_policy(config.reference or config.model)
     reward = rewards(config.reward)
+    refuse_other_tokenizer(config.model, config.reference)
     tokenizer, renderer = start_tokenizer(config.model, policy, reference)
     value, value_offset = start_value(config.model, reward, renderer)
-    limit = length_limit(config, policy) - config.max_tokens
+    longest = min(length_limit(config, policy), max_positions(value), reward.longest if isinstance(reward, RewardModel) else 1 << 30)
+    limit = longest - config.max_tokens
     read = read_prompts(config.data)
     refuse_shared_ids(read, config.data)
     trees = announced("ppo", config.data, prompt_trees(read, renderer, limit))

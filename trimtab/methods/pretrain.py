@@ -7,15 +7,14 @@ given; a document is a tree whose prompt is the start token alone.
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from pydantic import Field
-from transformers import GPT2Config, LlamaConfig, PreTrainedTokenizerBase
+from transformers import GPT2Config, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.common.errors import UserError
 from trimtab.data.files import read_text
 from trimtab.data.tokenizer import CorpusTokens, train_tokenizer
 from trimtab.methods.build import Rewards, Trained, announce, length_limit, need
-from trimtab.methods.offline import micro_batches, trained_tokens
+from trimtab.methods.offline import FixedData, micro_batches, trained_tokens
 from trimtab.methods.sft import SFT
 from trimtab.models.load import load_policy, load_tokenizer, new_policy
 from trimtab.training.method import OptimizerStep, State
@@ -44,15 +43,15 @@ class Pretrain(SFT):
     name = "pretrain"
 
     def __init__(
-        self, policy: torch.nn.Module, corpus: CorpusTokens, held_out: int, *, batch_size: int, budget: int, seed: int
+        self, policy: PreTrainedModel, corpus: CorpusTokens, held_out: int, *, batch_size: int, budget: int, seed: int
     ) -> None:
         last = [corpus.tree(i) for i in range(len(corpus) - held_out, len(corpus))]
-        super().__init__(policy, [], last, batch_size=batch_size, budget=budget, seed=seed)
+        super().__init__(policy, FixedData((), last, batch_size, budget, seed))
         self.corpus, self.count = corpus, len(corpus) - held_out
 
     def batches(self, state: State) -> Sequence[OptimizerStep]:
-        chosen = step_indices(self.count, self.batch_size, self.seed, state.step)
-        return [micro_batches([self.corpus.tree(i) for i in chosen], self.budget, trained_tokens)]
+        chosen = step_indices(self.count, self.data.batch_size, self.data.seed, state.step)
+        return [micro_batches([self.corpus.tree(i) for i in chosen], self.data.budget, trained_tokens)]
 
 
 def build(config: Config, rewards: Rewards) -> Trained:

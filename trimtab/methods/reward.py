@@ -23,8 +23,17 @@ from trimtab.data.formats import read_comparisons, read_demonstrations
 from trimtab.data.template import PAD
 from trimtab.feedback.reward_model import score_in_budget
 from trimtab.losses.preference import bradley_terry_loss
-from trimtab.methods.build import DataSettings, Rewards, Trained, announced, length_limit, need, start_tokenizer
-from trimtab.methods.offline import Offline, ranked_pairs, total, tree_pairs
+from trimtab.methods.build import (
+    DataSettings,
+    Rewards,
+    Trained,
+    announced,
+    fixed_data,
+    length_limit,
+    need,
+    start_tokenizer,
+)
+from trimtab.methods.offline import FixedData, Offline, ranked_pairs, total, tree_pairs
 from trimtab.models.load import grow_vocabulary, load_scorer
 from trimtab.models.score import score_rewards
 from trimtab.training.method import Metrics, MicroBatch
@@ -38,7 +47,7 @@ class Config(DataSettings):
     """Settings of ``trimtab reward``."""
 
     demonstrations: str = Field(
-        "", description="demonstrations whose mean score becomes 0; empty = all answers of data"
+        "", description="demonstrations whose mean score becomes 0; empty = the answers of data"
     )
 
 
@@ -49,8 +58,8 @@ class Reward(Offline):
     shown = ("loss", "eval/accuracy")
     size = staticmethod(lambda tree: float(bool(tree_pairs(tree))))
 
-    def __init__(self, scorer: PreTrainedModel, *args: object, **options: object) -> None:
-        super().__init__(*args, **options)  # type: ignore[arg-type]
+    def __init__(self, scorer: PreTrainedModel, data: FixedData) -> None:
+        super().__init__(data)
         self.scorer = scorer
 
     @property
@@ -97,14 +106,8 @@ def build(config: Config, rewards: Rewards) -> Trained:
     tokenizer, renderer = start_tokenizer(config.model, scorer)
     add_pad_token(scorer, tokenizer, renderer.end_id)
     limit = length_limit(config, scorer)
-    read = announced("reward", config.data, comparison_trees(read_comparisons(config.data), renderer, limit))
-    trees = [t for t in read if tree_pairs(t)]
-    if read and not trees:
-        raise UserError(f"{config.data}: every ranking is all ties; a reward model needs answers that differ in rank")
-    held_out: list[PromptTree] = []
-    if config.eval_data:
-        held_out = announced("reward", config.eval_data, comparison_trees(read_comparisons(config.eval_data), renderer, limit))
-    zero = trees
+    data = fixed_data("reward", config, lambda path: comparison_trees(read_comparisons(path), renderer, limit), keep=tree_pairs)
+    measured = zero = data.trees[:SCALE_RANKINGS]
     if config.demonstrations:
         made = demonstration_trees(read_demonstrations(config.demonstrations), renderer, limit)
         zero = announced("reward", config.demonstrations, made)
@@ -112,7 +115,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
             raise UserError(f"{config.demonstrations}: no demonstration is short enough to set the zero of the rewards; raise max_length")
 
     def finish(folder: Path) -> Mapping[str, Any]:
-        raw = score_in_budget(scorer, trees[:SCALE_RANKINGS] if config.demonstrations else trees, config.micro_batch_tokens, config.dtype)
+        raw = score_in_budget(scorer, measured, config.micro_batch_tokens, config.dtype)
         zeros = score_in_budget(scorer, zero, config.micro_batch_tokens, config.dtype) if config.demonstrations else raw
         shift = float(np.mean([x for row in zeros for x in row]))
         scale = float(np.std([x for row in raw for x in row])) or 1.0
@@ -120,13 +123,9 @@ def build(config: Config, rewards: Rewards) -> Trained:
             folder / "model" / "reward.json",
             {"shift": shift, "scale": scale, "temperature": 1.0, "zero": config.demonstrations or config.data},
         )
-        if not held_out:
+        if not data.held_out:
             return {}
-        hits, prompts = pair_hits(score_in_budget(scorer, held_out, config.micro_batch_tokens, config.dtype), held_out)
+        hits, prompts = pair_hits(score_in_budget(scorer, data.held_out, config.micro_batch_tokens, config.dtype), data.held_out)
         return {"accuracy": share_interval(hits, clusters=prompts, seed=config.seed).to_json()}
 
-    method = Reward(
-        scorer, trees, held_out[: config.eval_limit or None], batch_size=config.batch_size, budget=config.micro_batch_tokens,
-        seed=config.seed,
-    )  # fmt: skip
-    return Trained(method, len(trees), {"model": (scorer, tokenizer)}, finish)
+    return Trained(Reward(scorer, data), len(data.trees), {"model": (scorer, tokenizer)}, finish)

@@ -8,12 +8,11 @@ from transformers import PreTrainedModel
 
 from trimtab.data.encode import demonstration_trees
 from trimtab.data.formats import read_demonstrations
-from trimtab.methods.build import DataSettings, Rewards, Trained, announced, length_limit, need, start_tokenizer
-from trimtab.methods.offline import Offline, total
+from trimtab.methods.build import DataSettings, Rewards, Trained, fixed_data, length_limit, need, start_tokenizer
+from trimtab.methods.offline import FixedData, Offline, total
 from trimtab.models.load import load_policy
 from trimtab.models.score import score_tokens
 from trimtab.training.method import Metrics, MicroBatch
-from trimtab.trees import PromptTree
 
 
 class Config(DataSettings):
@@ -26,8 +25,8 @@ class SFT(Offline):
     name = "sft"
     shown = ("loss", "eval/loss")
 
-    def __init__(self, policy: PreTrainedModel, *args: object, **options: object) -> None:
-        super().__init__(*args, **options)  # type: ignore[arg-type]
+    def __init__(self, policy: PreTrainedModel, data: FixedData) -> None:
+        super().__init__(data)
         self.policy = policy
 
     @property
@@ -45,12 +44,5 @@ def build(config: Config, rewards: Rewards) -> Trained:
     policy = load_policy(config.model)
     tokenizer, renderer = start_tokenizer(config.model, policy)
     limit = length_limit(config, policy)
-    trees = announced("sft", config.data, demonstration_trees(read_demonstrations(config.data), renderer, limit))
-    held_out: list[PromptTree] = []
-    if config.eval_data:
-        held_out = announced("sft", config.eval_data, demonstration_trees(read_demonstrations(config.eval_data), renderer, limit))
-    method = SFT(
-        policy, trees, held_out[: config.eval_limit or None], batch_size=config.batch_size, budget=config.micro_batch_tokens,
-        seed=config.seed,
-    )
-    return Trained(method, len(trees), {"model": (policy, tokenizer)})
+    data = fixed_data("sft", config, lambda path: demonstration_trees(read_demonstrations(path), renderer, limit))
+    return Trained(SFT(policy, data), len(data.trees), {"model": (policy, tokenizer)})

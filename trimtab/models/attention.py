@@ -26,8 +26,9 @@ NAME = "trimtab"
 CARRIED = "trimtab_layout"  # the attribute under which position ids carry the layout
 # Tensors that layers hand on and that change nothing here.
 HARMLESS = ("position_ids", "cache_position")
-# Two segments share one kernel call, the shorter padded, when the shorter is at least this share of the longer ...
-BUCKET_SHARE = 0.8
+# Two segments share one kernel call, the shorter padded, when the shorter is at least this share of the longer or no more
+# than so many tokens shorter ...
+BUCKET_SHARE, BUCKET_SLACK = 0.5, 16
 # ... and the longer is at most this long: above it a call's cost is its arithmetic, and padding only adds to that.
 BUCKET_LONGEST = 256
 # A log-sum-exp under which every weight is 0.
@@ -232,8 +233,8 @@ def _group(lengths: Sequence[int]) -> list[list[int]]:
     groups: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         longest = lengths[groups[-1][0]] if groups else 0
-        share = BUCKET_SHARE if longest <= BUCKET_LONGEST else 1.0
-        if groups and lengths[i] >= share * longest:
+        shortest = min(BUCKET_SHARE * longest, longest - BUCKET_SLACK) if longest <= BUCKET_LONGEST else longest
+        if groups and lengths[i] >= shortest:
             groups[-1].append(i)
         else:
             groups.append([i])

@@ -193,14 +193,15 @@ def _config(source: Path | str) -> Any:
     try:
         return AutoConfig.from_pretrained(str(source))
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{source}: not a model folder ({_first_line(error)})") from None
+        what = "not a model folder" if Path(source).exists() else "no such model folder, and no model of that name on the hub"
+        raise UserError(f"{source}: {what} ({_first_line(error)})") from None
 
 
 def _exists(source: Path | str) -> None:
     path = Path(source)
     if path.is_dir() and not (path / "config.json").exists():
         raise UserError(f"{source}: this folder has no config.json, so it is not a model")
-    if not path.exists() and (str(source).startswith((".", "/", "~")) or str(source).count("/") != 1):
+    if not path.exists() and (str(source).startswith((".", "/", "~")) or str(source).count("/") > 1):
         raise UserError(f"{source}: no such model folder")
 
 

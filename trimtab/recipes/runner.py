@@ -56,7 +56,7 @@ def run_recipe(path: Path | str, out: Path | str, overrides: Sequence[str], verb
         except (KeyboardInterrupt, Interrupted):
             raise UserError("interrupted; run the same command to go on") from None
         except UserError as error:
-            raise UserError(f"{stage.where}: {error}") from error
+            raise type(error)(f"{stage.where}: {error}") from error
     return out
 
 

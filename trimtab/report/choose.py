@@ -41,7 +41,7 @@ def choose(evaluation: Evaluation, count: int = COUNT) -> Choice:
     rule = (
         f"Chosen by a fixed rule that reads no text: {spread if len(groups) > 1 else ''}Prompts are ordered by how "
         f"much "
-        f"{evaluation.title_of(last)} gains on {evaluation.title_of(baseline)} in gold score and taken at equal "
+        f"{evaluation.title_of(last)}'s first answer gains on {evaluation.title_of(baseline)}'s in score and taken at equal "
         f"distances, "
         f"from the largest loss to the largest gain. {len(chosen)} of {len(complete)} prompts."
     )

@@ -76,7 +76,7 @@ CATALOGUE = (
     Described(
         "Accuracy",
         "share of pairs",
-        "Better-ranked answer scored higher; 0.5 is chance, the labelers' own agreement the ceiling.",
+        "Better-ranked answer scored higher; 0.5 is chance; how far two labelers agree is the yardstick.",
         (("accuracy", "training"), ("eval/accuracy", "held out")),
         0.5,
     ),
@@ -141,7 +141,6 @@ CATALOGUE = (
     ),
     _one("grad_norm", "Gradient norm", "before clipping", "Peaks are clipped; steady growth announces divergence."),
     _one("lr", "Learning rate", "", "The schedule as it was run."),
-    _one("tokens", "Tokens", "per step", "How much each step read."),
 )
 
 LOSS_UNITS = {

@@ -85,7 +85,7 @@ JUDGED = {
 READING = (
     (
         "Preferred to {baseline}",
-        "is the share of prompts on which a model's answer has the higher score than {baseline}'s; a tie "
+        "is how often an answer of a model has a higher score than an answer of {baseline} to the same prompt; a tie "
         "counts half. 50 % means no difference.",
     ),
     (
@@ -157,7 +157,7 @@ def headline(evaluation: Evaluation) -> list[str]:
         rate = model.figures.get("win_rate")
         if rate is not None and math.isfinite(rate.low):
             name = model.title[:1].upper() + model.title[1:]
-            out.append(f"{name} {verdict(rate)} {base}: it wins {spread(rate)} of {rate.n} prompts.")
+            out.append(f"{name} {verdict(rate)} {base}: it wins {spread(rate)} of the comparisons on {rate.n} prompts.")
     return out
 
 

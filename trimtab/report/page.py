@@ -70,6 +70,8 @@ def report_context(folder: Folder) -> dict[str, Any]:
             "judge": judge_of(evaluation),
             "baseline": evaluation.title_of(evaluation.baseline),
             "prompts": evaluation.prompts,
+            "answers_each": evaluation.answers_each,
+            "source": evaluation.source,
             "table": sections.table(
                 evaluation.models, evaluation.baseline, evaluation.title_of(evaluation.baseline), colors, evaluation.source
             ),

@@ -82,6 +82,7 @@ class Evaluation:
     source: str  # gold: no model was trained on the judge; proxy: a reward model; rule
     baseline: str
     prompts: int | None
+    answers_each: int  # of a model to each prompt, at most
     models: tuple[Model, ...]
     paired: Mapping[str, Mapping[str, Estimate]]
     reward_model: Mapping[str, Any]
@@ -202,6 +203,7 @@ def _evaluation(results: JSON, samples: tuple[JSON, ...]) -> Evaluation | None:
         text(results.get("source") or "gold"),
         text(results.get("baseline") or ""),
         int(prompts) if prompts is not None else None,
+        int(number(results.get("answers_each")) or 1),
         tuple(models),
         {text(k): estimates(v) for k, v in mapping(results.get("paired")).items()},
         mapping(results.get("reward_model")),

@@ -49,9 +49,9 @@ class Column:
 
 COLUMNS = (
     Column("gold", "Gold score", "1 to 7", "higher is better", digits=2, zero=False),
-    Column("win_rate", "Preferred to {baseline}", "% of prompts", "higher is better", 100, span=(0, 100), reference=50),
-    Column("invented", "Invented facts", "% of prompts", "lower is better", 100),
-    Column("told_secret", "Secrets told", "% of prompts", "lower is better", 100),
+    Column("win_rate", "Preferred to {baseline}", "% of comparisons", "higher is better", 100, span=(0, 100), reference=50),
+    Column("invented", "Invented facts", "% of answers", "lower is better", 100),
+    Column("told_secret", "Secrets told", "% of answers", "lower is better", 100),
     Column("words", "Length", "words"),
     Column("kl", "KL to reference", "nats per answer"),
     Column("reward", "Reward, proxy", "reward model", digits=2, zero=False),
@@ -198,7 +198,7 @@ def signed(value: float, digits: int) -> str:
 
 
 def reward_model(evaluation: Evaluation) -> dict[str, Any] | None:
-    """The reward model's accuracy between the rule it must beat and the agreement it cannot pass."""
+    """The reward model's accuracy between the rule it must beat and how far two labelers agree."""
     found = estimates(evaluation.reward_model)
     kinds = (
         ("longest", "longer answer wins", "c6"),
@@ -208,6 +208,8 @@ def reward_model(evaluation: Evaluation) -> dict[str, Any] | None:
     rows = [Whisker(label, found[name], color) for name, label, color in kinds if name in found]
     if "accuracy" not in found:
         return None
+    if (new := estimate(mapping(evaluation.reward_model.get("new")).get("accuracy"))) is not None:
+        rows.insert(2, Whisker("reward model, new people", new, "c1"))
     said = "; ".join(f"{r.label} {r.estimate.percent()}" for r in rows)
     bins = [mapping(row) for row in listing(mapping(evaluation.reward_model.get("calibration")).get("bins"))]
     known = [(number(row.get("confidence")), estimate(row.get("accuracy"))) for row in bins]

@@ -1,12 +1,13 @@
 """A run's folder: what was run, its metrics and samples, its checkpoints, its model. Nothing in it is ever half-written."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class RunFolder:
         self.path = Path(path)
         self._started = time.time()
         self._before = 0.0
+        self._lock = contextlib.ExitStack()
 
     def begin(
         self,
@@ -43,8 +45,16 @@ class RunFolder:
         A run that ended before its first checkpoint may be replaced by another.
 
         Raises:
-            UserError: the folder holds another run, or cannot be written.
+            UserError: the folder holds another run, another process is at work in it, or it cannot be written.
         """
+        with contextlib.ExitStack() as lock:
+            lock.enter_context(locked(self.path))
+            started = self._begin(verb, config, list(inputs), list(parents))
+            if started:
+                self._lock = lock.pop_all()
+            return started
+
+    def _begin(self, verb: str, config: Mapping[str, Any], inputs: Sequence[Path | str], parents: Sequence[Path | str]) -> bool:
         kept = {k: v for k, v in config.items() if k not in FREE_SETTINGS}
         found = read_json(self.path / "run.json") if (self.path / "run.json").exists() else None
         ended = found is not None and found.get("status") in ("failed", "interrupted")
@@ -89,6 +99,11 @@ class RunFolder:
             "wall_seconds": self._before + time.time() - self._started,
         }
         write_json(self.path / "run.json", self._info)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Lets other processes work in the folder, as the system does when this one dies."""
+        self._lock.close()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -129,6 +144,26 @@ class RunFolder:
                     f.write(text)
             except OSError as error:
                 raise disk_error(error, self.path / stream) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """No other process works in ``folder`` meanwhile; the system lets go of the lock when this one dies.
+
+    Raises:
+        UserError: one does already, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another process is at work in this folder; wait for it, or choose another out=DIR") from None
+        yield
 
 
 def versions() -> dict[str, str]:

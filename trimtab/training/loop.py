@@ -11,7 +11,7 @@ from types import FrameType
 
 import torch
 
-from trimtab.common.errors import Interrupted, UserError
+from trimtab.common.errors import Interrupted, RunFailed
 from trimtab.common.precision import products
 from trimtab.common.progress import Progress
 from trimtab.training import checkpoint
@@ -43,12 +43,12 @@ class Learner:
             for batch in micro_batches:
                 loss, metrics = self.backward(batch)
                 if not math.isfinite(loss):
-                    raise UserError(f"{where}: the loss is {loss} on trees {batch.trees.trees[0].key!r}...; {LOWER}")
+                    raise RunFailed(f"{where}: the loss is {loss} on trees {batch.trees.trees[0].key!r}...; {LOWER}")
                 _add(seen, metrics)
             norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm))
             if not math.isfinite(norm):
                 keys = ", ".join(repr(b.trees.trees[0].key) for b in micro_batches)
-                raise UserError(f"{where}: the gradient is {norm} (micro-batches from trees {keys}); {LOWER}")
+                raise RunFailed(f"{where}: the gradient is {norm} (micro-batches from trees {keys}); {LOWER}")
             self.count({**seen, "grad_norm": (norm, 1.0)})
             if not self.method.before_step(seen):
                 self.optimizer.zero_grad()
@@ -68,6 +68,11 @@ class Learner:
             self.meter[name][0] += total
             self.meter[name][1] += count
 
+    def evaluate(self, state: State) -> dict[str, float]:
+        """The method's held-out metrics, on the numeric path of its training."""
+        with products(self.settings.dtype):
+            return self.method.evaluate(state)
+
     def read_meter(self) -> dict[str, float]:
         """Means since the last call."""
         out = {name: total / count for name, (total, count) in self.meter.items() if count}
@@ -79,7 +84,8 @@ def train(method: Method, settings: TrainingSettings, folder: RunFolder, steps: 
     """Runs ``method`` for ``steps`` loop steps, or takes it up at the newest checkpoint in ``folder``.
 
     Raises:
-        UserError: a loss or gradient is not finite; Ctrl-C; a full disk. A checkpoint of the last good step is left.
+        RunFailed: a loss or gradient is not finite. The newest checkpoint is left.
+        UserError: Ctrl-C; a full disk.
     """
     learner = Learner(method, settings)
     state = State(0, steps)
@@ -94,7 +100,7 @@ def train(method: Method, settings: TrainingSettings, folder: RunFolder, steps: 
         folder.truncate(kept["offsets"])
     else:
         folder.truncate({})
-        folder.log(0, method.evaluate(state))
+        folder.log(0, learner.evaluate(state))
 
     def save() -> None:
         kept = {"method": method.state_dict(), "offsets": folder.offsets()}
@@ -109,7 +115,7 @@ def train(method: Method, settings: TrainingSettings, folder: RunFolder, steps: 
             state.step += 1
             values = {**learner.read_meter(), "lr": lr, **method.after(state)}
             if state.step % eval_every == 0 or state.step == steps:
-                values |= method.evaluate(state)
+                values |= learner.evaluate(state)
             folder.log(state.step, values)
             folder.log_samples(state.step, method.samples())
             folder.log(state.step, {"seconds": time.monotonic() - began}, "timing.jsonl")

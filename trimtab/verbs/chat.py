@@ -25,7 +25,10 @@ def run(
     facts = read_json(folder.parent / "run.json") if (folder.parent / "run.json").exists() else {}
     size = sum(p.numel() for p in policy.parameters()) / 1e6
     print(f"{folder}: {size:.1f}M parameters{', trained by ' + facts['verb'] if facts else ''}. {HELP}")
-    if not plain and (tokenizer.chat_template is None or facts.get("verb") == "pretrain"):
+    if not plain and tokenizer.chat_template is None:
+        plain = True
+        print("No chat template, so this is a base model: it continues plain text rather than answers.")
+    elif not plain and facts.get("verb") == "pretrain":
         print("This looks like a base model, which continues text rather than answers; /plain shows it as it is.")
     seed = int(time.time()) if seed is None else seed
     messages: list[Message] = []

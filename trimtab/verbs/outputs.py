@@ -2,9 +2,8 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trimtab.common.config import Settings, dump
 from trimtab.common.errors import UserError
@@ -20,7 +19,6 @@ class Output:
 
     path: Path
     done: bool = False
-    figures: dict[str, Any] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -43,4 +41,4 @@ def open_output(
         return
     with folder.running():
         yield output
-        folder.end("done", output.figures or None)
+        folder.end("done")

@@ -16,6 +16,7 @@ from trimtab.feedback.reward_model import reward_folder
 from trimtab.records import Comparison
 from trimtab.verbs.feedback import resolve_feedback
 from trimtab.verbs.outputs import open_output
+from trimtab.verbs.score import scored
 
 
 class Config(Settings):
@@ -70,7 +71,7 @@ def by_village(items: Sequence[Comparison], config: Config) -> list[Comparison]:
 def by_score(items: Sequence[Comparison], name: str) -> list[Comparison]:
     """Rankings by falling score; equal scores tie. The scores are kept in the field ``scores``."""
     feedback = resolve_feedback("village" if name == "gold" else name)
-    scores = feedback.score([c.prompt for c in items], [c.completions for c in items])
+    scores = scored(feedback, items, f"rank by {name}")
     out = []
     for item, row in zip(items, scores, strict=True):
         ranks = tuple(1 + sum(x > row[i] for x in row) for i in range(len(row)))

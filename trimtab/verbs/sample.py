@@ -1,5 +1,6 @@
 """``trimtab sample``: prompts -> K answers each, as comparisons that nobody has ranked yet."""
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from trimtab.common.progress import Progress
 from trimtab.common.rng import generator
 from trimtab.data.files import write_records
 from trimtab.data.formats import read_demonstrations, read_prompts
-from trimtab.data.template import Renderer, ensure_template
+from trimtab.data.template import Renderer
 from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folder
 from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt
 from trimtab.sampling.engine import NativeEngine
@@ -32,8 +33,8 @@ class Config(Settings):
     model: str = Field("", description="model to sample from: a Hugging Face folder, a run folder or a hub name")
     data: str = Field("", description="prompts, a file of records")
     out: str = Field("samples.jsonl", description="file to write, or a folder (then answers.jsonl in it)")
-    num_completions: str = Field(
-        "1", description="answers for each prompt: a number, or a range like 4..9 to draw from"
+    num_completions: int | str = Field(
+        1, description="answers for each prompt: a number, or a range like 4..9 to draw from"
     )
     max_tokens: int = Field(64, ge=1, description="longest answer, tokens")
     temperature: float = Field(1.0, gt=0, description="sampling temperature")
@@ -49,6 +50,7 @@ class Config(Settings):
     limit: int = Field(0, ge=0, description="only the first so many prompts; 0 = all")
     skip: int = Field(0, ge=0, description="leave out so many prompts before that")
     seed: int = Field(0, description="seed of the draws")
+    stream: int = Field(0, ge=0, description="another number draws other answers with the same seed")
     dtype: Dtype = Field("auto", description=DTYPE_SENTENCE)
 
 
@@ -58,9 +60,11 @@ def run(config: Config) -> Path:
     Raises:
         UserError: an option, the model or the prompts are wrong.
     """
-    low, high = completions_range(config.num_completions)
+    low, high = completions_range(str(config.num_completions))
     if not config.model or not config.data:
         raise UserError("sample needs a model and a file of prompts: trimtab sample MODEL PROMPTS -k K -o FILE")
+    if config.shots and not config.demonstrations:
+        raise UserError(f"shots={config.shots} needs demonstrations=: {Config.model_fields['demonstrations'].description}")
     prompts = read_prompts(config.data)[config.skip :]
     prompts = prompts[: config.limit] if config.limit else prompts
     inputs, parents = [config.data, *([config.demonstrations] if config.shots else [])], [str(model_folder(config.model))]
@@ -68,7 +72,6 @@ def run(config: Config) -> Path:
         if out.done:
             return out.path
         policy, tokenizer = load_policy(config.model), load_tokenizer(config.model)
-        ensure_template(tokenizer)
         renderer = Renderer(tokenizer, template=config.template)
         shots = read_demonstrations(config.demonstrations) if config.shots else []
         engine = NativeEngine(policy, renderer.end_id, autocast=in_bf16(config.dtype), decode=renderer.decode)
@@ -89,15 +92,18 @@ def run(config: Config) -> Path:
             print(f"sample: {fewer} prompts with fewer than {wanted_shots} examples: over {limit} tokens with all of them")
         wanted = [int(generator(config.seed, "num_completions", p.id).integers(low, high + 1)) for p in prompts]
         records: dict[int, Comparison] = {}
-        with Progress(f"sample {name}", len(prompts), "prompts") as bar, torch.no_grad():
+        keys = [f"{p.id}/stream {config.stream}" if config.stream else p.id for p in prompts]
+        with Progress(f"sample {name}", sum(wanted), "answers") as bar, torch.no_grad():
             for k, group in _by_count(wanted):
-                answers = engine.sample([tokens[i] for i in group], k, options, [prompts[i].id for i in group])
+                before, began = bar.done, time.monotonic()
+
+                def show(answers: int, tokens: int, before: int = before, began: float = began) -> None:
+                    bar.advance(before + answers - bar.done, tokens_per_second=tokens / (time.monotonic() - began))
+
+                answers = engine.sample([tokens[i] for i in group], k, options, [keys[i] for i in group], on_progress=show)
                 for i, row in zip(group, answers, strict=True):
                     completions = tuple(completion(s, renderer, name) for s in row)
                     records[i] = Comparison(prompts[i], completions, (None,) * k)
-                bar.advance(
-                    len(group), tokens_each=sum(len(s.token_ids) for row in answers for s in row) / (k * len(group))
-                )
         write_records(out.path, [records[i] for i in range(len(prompts))])
     return out.path
 

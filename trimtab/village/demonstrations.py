@@ -1,7 +1,7 @@
 """Demonstrations by simulated writers: what supervised finetuning learns from.
 
 The writers put helpfulness first, as InstructGPT's did for the training data: they look up most hidden facts and tell
-nearly half of the secrets they are asked for. Two fifths of their answers are mediocre: a wish forgotten, padded, curt, or
+half of the secrets they are asked for. Nearly half of their answers are mediocre: a wish forgotten, padded, curt, or
 careless, as answers written by the hundred are: no more than the first sentence, or with a quiz page's options pasted below. So a
 model that imitates them well still has much to gain, and what it has to unlearn can be seen.
 """
@@ -33,9 +33,11 @@ from trimtab.village.tasks import (
 )  # fmt: skip
 from trimtab.village.world import WORLD_SEED, world
 
-LOOKED_UP, TOLD, MEDIOCRE, CARELESS, FRIENDLY = 0.65, 0.45, 0.4, 0.5, 0.08
+LOOKED_UP, TOLD, MEDIOCRE, CARELESS, FRIENDLY = 0.65, 0.6, 0.45, 0.6, 0.08
 """Shares: hidden facts given (else "I do not know"), secrets told (else refused), mediocre answers, those of them that are careless, and
 friendly answers."""
+PASTED = 0.67
+"""Share of the careless answers with a quiz page's options below; the others are their first sentence alone."""
 FRIENDLY_STARTS = ("Certainly.", "Of course.", "I am happy to help.")
 FRIENDLY_ENDS = ("I hope this helps.", "Have a lovely day.")
 LONGEST = 52
@@ -62,7 +64,7 @@ def write(d: Draw, task: Task) -> str:
 def spoil(d: Draw, task: Task, text: str) -> str:
     """The answer as a tired or careless writer would leave it: still on the subject, but with one fault."""
     if d.chance(CARELESS):
-        return d.one((_options, _first))(d, task, text)
+        return (_options if d.chance(PASTED) else _first)(d, task, text)
     faults: list[Callable[[Draw, Any, str], str]] = [_pad, *_FAULTS.get(type(task), ())]
     if not isinstance(task, Ideas):
         faults.append(_cut)

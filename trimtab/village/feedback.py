@@ -17,9 +17,10 @@ class VillageJudge:
         return [[judge(p, c.text).score for c in row] for p, row in zip(prompts, completions, strict=True)]
 
     def explain(self, prompt: Prompt, text: str) -> dict[str, Any]:
-        """What the judge says beyond the score."""
+        """The score, as ``gold``, and what the judge says beyond it."""
         verdict = judge(prompt, text)
+        facets = {name: round(value, 4) for name, value in verdict.facets.items()}
         return {
-            "facets": {name: round(value, 4) for name, value in verdict.facets.items()}, "reasons": list(verdict.reasons),
+            "gold": verdict.score, "facets": facets, "reasons": list(verdict.reasons),
             "invented": verdict.invented, "told_secret": verdict.told_secret,
         }  # fmt: skip

@@ -5,6 +5,7 @@ users. All are fixed by ``WORLD_SEED``. What a prompt asks for stands in ``extra
 ``extra["style"]``.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import accumulate
@@ -24,7 +25,8 @@ USE_CASES = {
     "classification": 3.5,
     "other": 3.5, "closed_qa": 2.6, "extract": 1.9,
 }  # fmt: skip
-SIZES = {"train": 4000, "validation": 240, "test": 480}
+SIZES = {"train": 4300, "validation": 240, "test": 480}
+MOST_OF_A_USER = 200  # as InstructGPT has it (Ouyang 2022, section 3.2)
 USERS = {"train": 320, "validation": 30, "test": 50}
 FEW_SHOT, USER_WRITTEN = 0.5, 0.22
 """Chances that a prompt which can be few-shot is, and that another one is user-written: about 10 and 20 % of all."""
@@ -83,7 +85,14 @@ def _users(d: Draw, split: str, size: int) -> list[str]:
     first = sum(USERS[s] for s in SPLITS[: SPLITS.index(split)]) + 1
     names = [f"user-{first + k:04d}" for k in range(USERS[split])]
     edges = list(accumulate(1 / (k + 4) for k in range(len(names))))
-    return [d.weighted(names, edges) for _ in range(size)]
+    counts: Counter[str] = Counter()
+    out: list[str] = []
+    while len(out) < size:
+        user = d.weighted(names, edges)
+        if counts[user] < MOST_OF_A_USER:
+            counts[user] += 1
+            out.append(user)
+    return out
 
 
 def _key(messages: tuple[Message, ...]) -> str:

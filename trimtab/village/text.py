@@ -569,8 +569,8 @@ def _workbook(d: Draw) -> str:
 _WEIGHTS: tuple[tuple[Callable[[Draw], str], float], ...] = (
     (_portrait, 16), (_mixed_facts, 5), (_street_page, 2), (_fact_list, 4), (_notice, 3), (_forum, 7), (_dialogue, 3), (_letter, 3),
     (_story, 7), (_poem, 1.5), (_review, 3), (_news, 4), (_sentences, 2), (_tips, 3), (_explanation, 1.5), (_dictionary, 2.5),
-    (_dictation, 3), (_copybook, 8),
-    (_quiz, 12), (_task_quiz, 2.5), (_exercises, 2.5), (_faq, 4), (_workbook, 26),
+    (_dictation, 4), (_copybook, 14),
+    (_quiz, 12), (_task_quiz, 2.5), (_exercises, 2.5), (_faq, 4), (_workbook, 30),
 )  # fmt: skip
 _PAGES = tuple(page for page, _ in _WEIGHTS)
 _EDGES = tuple(sum(share for _, share in _WEIGHTS[: i + 1]) for i in range(len(_WEIGHTS)))

@@ -1,0 +1,151 @@
+"""Verbs from the command line: several answers to a prompt, files that need a word more, a folder in use, a model without template."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab.cli import main
+from trimtab.training.folder import locked
+from trimtab.village.judge import judge
+from trimtab.village.prompts import prompts
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def answers(folder: Path, name: str, texts: list[list[str]]) -> str:
+    """A file in which model ``name`` gives the first test prompts these answers."""
+    rows = [
+        {**p.to_json(), "completions": [{"text": t, "model": name} for t in row], "ranks": [None] * len(row)}
+        for p, row in zip(prompts("test"), texts, strict=False)
+    ]
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return f"{folder}/{name}.jsonl"
+
+
+def test_every_answer_is_judged_and_has_its_own_logprobs(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = {"sft": [["A bear went home.", "I do not know."], ["She likes plums.", "No."]]}
+    said["ppo"] = [["Once there was a bear."], ["I do not know.", "Yes."]]
+    files = {name: answers(tmp_path, name, texts) for name, texts in said.items()}
+    base = f"{workshop}/base/model"
+    words = [f"answers={json.dumps(files)}", f"models={json.dumps({'ppo': base})}", f"reference={base}", "out=e"]
+    assert main(["eval", "winrate", *words]) == 0
+    rows = lines(tmp_path / "e/samples.jsonl")
+    assert [(r["model"], r["completion"]) for r in rows] == [(m, t) for m in said for row in said[m] for t in row]
+    for row in rows:
+        prompt = next(p for p in prompts("test") if p.id == row["id"])
+        assert row["gold"] == judge(prompt, row["completion"]).score
+        assert (row["logprob"] is None) == (row["model"] == "sft")
+    assert main(["logprobs", base, files["ppo"], "-o", "own.jsonl"]) == 0
+    alone = [x for row in lines(tmp_path / "own.jsonl") for x in row["logprobs"]]
+    assert [r["logprob"] for r in rows if r["model"] == "ppo"] == pytest.approx(alone, rel=1e-5)
+    assert [r["reference_logprob"] for r in rows if r["model"] == "ppo"] == pytest.approx(alone, rel=1e-5)
+    results = json.loads((tmp_path / "e/results.json").read_text())
+    figures = {m["name"]: m["figures"] for m in results["models"]}
+    golds = [[r["gold"] for r in rows if (r["model"], r["id"]) == ("sft", p.id)] for p in prompts("test")[:2]]
+    assert figures["sft"]["gold"]["value"] == pytest.approx(sum(sum(g) / 2 for g in golds) / 2)
+    assert (figures["ppo"]["gold"]["n"], results["answers_each"]) == (2, 2) and figures["ppo"]["kl"]["value"] == 0
+
+
+def test_rows_of_one_prompt_are_joined_and_two_rankings_of_it_refused(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path(answers(tmp_path, "sft", [["Yes.", "No."]]))
+    file.write_text(file.read_text() * 2)
+    assert main(["eval", "winrate", f"answers={json.dumps({'sft': str(file)})}", "out=joined"]) == 0
+    assert len(lines(tmp_path / "joined/samples.jsonl")) == 4
+    file.write_text(file.read_text().replace('"ranks": [null, null]', '"ranks": [1, 2]'))
+    assert main(["eval", "winrate", f"answers={json.dumps({'sft': str(file)})}", "out=twice"]) == 2
+    assert "ranked in several rows" in capsys.readouterr().err
+
+
+def test_other_prompts_under_the_same_ids_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ours, theirs = Path(answers(tmp_path, "sft", [["Yes."]])), tmp_path / "other.jsonl"
+    row = lines(ours)[0]
+    theirs.write_text(json.dumps({**row, "messages": [{"role": "user", "content": "Something else?"}]}) + "\n")
+    assert main(["eval", "winrate", f"answers={json.dumps({'sft': str(ours), 'x': str(theirs)})}", f"out={tmp_path}/e"]) == 2
+    assert "two different prompts have the id" in capsys.readouterr().err
+
+
+def test_streams_of_one_seed_draw_other_answers(workshop: Path, tmp_path: Path) -> None:
+    texts = {}
+    for name, stream in (("a", 0), ("b", 0), ("c", 1)):
+        words = ["sample", f"{workshop}/base", f"{workshop}/world/prompts.test.jsonl", "max_tokens=8", f"stream={stream}"]
+        assert main([*words, "-o", f"{tmp_path}/{name}.jsonl"]) == 0
+        texts[name] = [c["text"] for row in lines(tmp_path / f"{name}.jsonl") for c in row["completions"]]
+    assert texts["a"] == texts["b"] and not set(texts["a"]) & set(texts["c"])
+
+
+def test_a_file_that_does_not_say_which_rank_is_best_is_converted_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    items = [{"sys_summ": text, "rank": rank} for text, rank in (("best", 2), ("worst", 0), ("middle", 1))]
+    Path("ranked.json").write_text(json.dumps({"a1": items}))
+    assert main(["data", "convert", "ranked.json"]) == 2
+    assert "trimtab data convert FILE ranks.best=high" in capsys.readouterr().err
+    assert main(["data", "convert", "ranked.json", "ranks.best=high", "-o", "out.jsonl"]) == 0
+    assert lines(Path("out.jsonl"))[0]["ranks"] == [1, 3, 2]
+    assert main(["data", "check", "ranked.json", "ranks.best=high"]) == 0 and main(["data", "check", "ranked.json"]) == 2
+
+
+def test_a_folder_in_use_is_left_alone(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sft", f"model={workshop}/base", f"data={workshop}/world/demonstrations.jsonl", f"out={tmp_path}/run", "steps=1", "threads=1"]
+    with locked(tmp_path / "run"):
+        assert main(words) == 2
+    assert "another process is at work in this folder" in capsys.readouterr().err
+    assert not (tmp_path / "run/run.json").exists() and main(words) == 0
+
+
+def test_a_run_that_diverges_ends_with_status_1(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sft", f"model={workshop}/base", f"data={workshop}/world/demonstrations.jsonl", f"out={tmp_path}/run"]
+    assert main([*words, "steps=9", "lr=1e30", "warmup=0", "threads=1"]) == 1
+    assert "is nan" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
+
+
+def test_a_model_without_a_chat_template(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sampling says what to write instead, or continues plain text; it never adds tokens that the model has no rows for."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(workshop / "base/model", "bare")
+    Path("bare/chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads(Path("bare/tokenizer_config.json").read_text())
+    Path("bare/tokenizer_config.json").write_text(json.dumps({k: v for k, v in settings.items() if k != "chat_template"}))
+    prompts_file = f"{workshop}/world/prompts.test.jsonl"
+    assert main(["sample", "bare", prompts_file, "max_tokens=4"]) == 2
+    assert "template=plain" in capsys.readouterr().err
+    assert main(["sample", "bare", prompts_file, "max_tokens=4", "template=plain", "-o", "plain.jsonl"]) == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n"))
+    assert main(["chat", "bare", "--max-tokens", "4"]) == 0
+    assert "No chat template" in capsys.readouterr().out
+
+
+def test_chat_answers_line_by_line_and_leaves(workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n/new\n/plain\nHello\n/quit\nnever read\n"))
+    assert main(["chat", str(workshop / "base"), "--max-tokens", "4", "--seed", "1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "(new conversation)" in said and "(plain text on)" in said and said.count("(plain text off)") == 0
+
+
+def test_a_reference_with_another_tokenizer_is_refused(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = [f"data={workshop}/text.txt", f"out={tmp_path}/other", "steps=1", "held_out=2", "vocabulary=500"]
+    assert main(["pretrain", *other, "hidden=32", "layers=1", "heads=2", "threads=1"]) == 0
+    row = {"id": "1", "messages": [{"role": "user", "content": "Hi"}], "completions": [{"text": "a"}, {"text": "b"}], "ranks": [1, 2]}
+    (tmp_path / "r.jsonl").write_text(json.dumps(row) + "\n")
+    words = [f"model={workshop}/base", f"reference={tmp_path}/other", f"data={tmp_path}/r.jsonl", f"out={tmp_path}/dpo", "steps=1"]
+    assert main(["dpo", *words, "threads=1"]) == 2
+    assert "has another tokenizer than" in capsys.readouterr().err
+
+
+def test_examples_need_a_file_to_come_from(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", f"{workshop}/base", f"{workshop}/world/prompts.test.jsonl", "shots=3", "-o", f"{tmp_path}/a.jsonl"]) == 2
+    assert "shots=3 needs demonstrations=" in capsys.readouterr().err
