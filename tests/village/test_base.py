@@ -1,6 +1,6 @@
 """The shipped base model is what ``recipes/village-base.yaml`` makes from the seed.
 
-Making it takes forty minutes, so here the first steps are made again and their losses held against those of the shipped run;
+Making it takes more than an hour, so here the first steps are made again and their losses held against those of the shipped run;
 ``python bench/proof.py base`` makes all of it.
 """
 
