@@ -56,6 +56,10 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "stablelm": lambda: transformers.StableLmConfig(**GROUPED, **ENDS),
     "smollm3": lambda: transformers.SmolLM3Config(**GROUPED, no_rope_layers=[1, 0], **ENDS),
     "cohere": lambda: transformers.CohereConfig(**GROUPED, logit_scale=0.7, **ENDS),
+    "gpt_oss": lambda: transformers.GptOssConfig(
+        **GROUPED, head_dim=8, sliding_window=8, layer_types=["sliding_attention", "full_attention"], num_local_experts=4,
+        num_experts_per_tok=2, **ENDS
+    ),
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Running a method in its folder: what is refused before anything is loaded, what a run leaves behind."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,26 @@ def test_plain_generation_ends_where_the_chat_template_ends_an_answer(tmp_path: 
     save_model(policy, tokenizer, tmp_path / "saved")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     assert model.generation_config.eos_token_id == [end, tokenizer.eos_token_id]
+
+
+def test_a_model_gets_the_chat_template_that_is_named(tmp_path: Path) -> None:
+    """In place of its own; the trained folder keeps it, and a template that cannot be used is refused before training."""
+    template = tmp_path / "words.jinja"
+    template.write_text("{% for m in messages %}{{ m['role'] + ':\\n' + m['content'] }}{% endfor %}"
+                        "{% if add_generation_prompt %}{{ 'assistant:\\n' }}{% endif %}\n")  # fmt: skip
+    data = demonstrations(tmp_path / "d.jsonl")
+    with pytest.raises(UserError, match="special token"):
+        run("sft", sft_config(tmp_path, data, steps=1, chat_template=str(template)), no_rewards)
+    template.write_text(template.read_text().replace("m['content']", "m['content'] + eos_token"))
+    run("sft", sft_config(tmp_path, data, steps=1, chat_template=str(template)), no_rewards)
+    saved = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
+    rendered = saved.apply_chat_template([{"role": "user", "content": "hi"}], add_generation_prompt=True, tokenize=False)
+    assert rendered == f"user:\nhi{saved.eos_token}assistant:\n"
+    shutil.rmtree(tmp_path / "run")
+    for content, reason in (("", "is empty"), (None, "no such file")):
+        template.unlink() if content is None else template.write_text(content)
+        with pytest.raises(UserError, match=f"words.jinja.*{reason}"):
+            run("sft", sft_config(tmp_path, data, steps=2, chat_template=str(template)), no_rewards)
 
 
 def test_a_finished_run_is_not_run_again(

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
-from trimtab.models.attention import Segments, TreeLayout, math_attention
+from trimtab.models.attention import AttentionRule, Segments, TreeLayout, math_attention
 from trimtab.models.score import hidden_states, score_tokens, tail_of, token_logprobs
 from trimtab.trees import PromptTree, TreeBatch, TreeSpan, pack_by_budget
 
@@ -140,11 +140,11 @@ spans = st.lists(st.tuples(st.integers(1, 40), st.lists(st.integers(1, 30), max_
 
 
 @settings(max_examples=40)
-@given(spans, st.sampled_from([(4, 4), (4, 2), (4, 1)]), st.integers(0, 2**16))
+@given(spans, st.sampled_from([(4, 4), (4, 2), (4, 1)]), st.booleans(), st.integers(0, 2**16))
 def test_the_cpu_kernel_equals_the_definition(
-    shapes: list[tuple[int, list[int]]], heads: tuple[int, int], seed: int
+    shapes: list[tuple[int, list[int]]], heads: tuple[int, int], sinks: bool, seed: int
 ) -> None:
-    """Any trees, any grouping of heads: output, and the gradients of query, key and value."""
+    """Any trees, any grouping of heads, with sinks and without: output, and the gradients of query, key, value and sinks."""
     placed, start = [], 0
     for prompt, completions in shapes:
         placed.append(TreeSpan(start, prompt, tuple(completions)))
@@ -152,17 +152,20 @@ def test_the_cpu_kernel_equals_the_definition(
     segments = Segments(tuple(placed), start)
     generator = torch.Generator().manual_seed(seed)
     inputs = [torch.randn(start, count, 8, generator=generator) * 2 for count in (heads[0], heads[1], heads[1])]
+    inputs.append(torch.randn(heads[0], generator=generator) * 2)
     upstream = torch.randn(start, heads[0], 8, generator=generator)
     results = []
     for kernel in KERNELS:
         leaves = [t.clone().requires_grad_() for t in inputs]
-        out = TreeLayout(segments, kernel).attend(0, *leaves, scale=0.4, window=None, softcap=None)
+        out = TreeLayout(segments, kernel).attend(0, *leaves[:3], AttentionRule(0.4, sinks=leaves[3] if sinks else None))
         out.backward(upstream)
-        results.append([out.detach(), *(leaf.grad for leaf in leaves)])
+        results.append([out.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)])
+    assert len(results[0]) == (5 if sinks else 4)
     joint = float(torch.stack([slope.norm() for slope in results[0][1:]]).norm())
-    for a, b in zip(*results, strict=True):
-        # With one key a row, the exact gradient of query and key is 0: what is left of cancelled terms is as large as they were.
-        allowed = 5e-6 * joint if float(a.norm()) <= 1e-5 * joint else 2e-6 * float(b.norm()) + 1e-6
+    for i, (a, b) in enumerate(zip(*results, strict=True)):
+        # Gradients are differences of terms (with one key a row they cancel to 0), and their rounding is as large as the terms. On
+        # AVX512 torch's kernel takes an exponential that is right to 20 units in the last place, 2.4e-6.
+        allowed = 5e-6 * joint if i else 5e-6 * float(b.norm()) + 1e-6
         assert float((a - b).norm()) <= allowed
 
 
@@ -176,7 +179,7 @@ def test_attention_worked_by_hand() -> None:
     weight = float(torch.tensor(2.0).exp())
     expected = torch.tensor([1.0, 2.0, (weight + 5.0) / (weight + 1.0)])
     for kernel in KERNELS:
-        out = TreeLayout(segments, kernel).attend(0, query, key, value, scale=1.0, window=None, softcap=None)
+        out = TreeLayout(segments, kernel).attend(0, query, key, value, AttentionRule(1.0))
         assert torch.allclose(out.flatten(), expected, atol=1e-6)
 
 
@@ -187,7 +190,7 @@ def test_a_window_counts_positions_of_the_branch_not_rows_of_the_batch() -> None
     """
     segments = Segments((TreeSpan(0, 2, (2, 2)),), 6)
     zeros, value = torch.zeros(6, 1, 1), torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 32.0]).view(6, 1, 1)
-    out = TreeLayout(segments).attend(0, zeros, zeros, value, scale=1.0, window=2, softcap=None)
+    out = TreeLayout(segments).attend(0, zeros, zeros, value, AttentionRule(1.0, window=2))
     assert out.flatten().tolist() == [1.0, 1.5, 3.0, 6.0, 9.0, 24.0]
 
 
@@ -197,7 +200,7 @@ def test_the_math_kernel_has_derivatives_of_any_order() -> None:
     inputs = [torch.randn(5, 2, 3, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(3)]
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return math_attention(segments, query, key, value, scale=0.5, window=3, softcap=1.5)
+        return math_attention(segments, query, key, value, AttentionRule(0.5, window=3, softcap=1.5))
 
     assert torch.autograd.gradcheck(attend, inputs)
     assert torch.autograd.gradgradcheck(attend, inputs)
@@ -232,7 +235,7 @@ def test_sharp_attention_has_finite_and_right_gradients() -> None:
     for kernel in ("math", "cpu"):
         parts = [30 * torch.randn(start, 2, 16, generator=generator.manual_seed(i)) for i in range(3)]
         parts = [part.requires_grad_() for part in parts]
-        out = TreeLayout(segments, kernel).attend(0, *parts, scale=0.25, window=None, softcap=None)
+        out = TreeLayout(segments, kernel).attend(0, *parts, AttentionRule(0.25))
         (out * torch.randn(out.shape, generator=generator.manual_seed(9))).sum().backward()
         found.append([out.detach(), *(part.grad for part in parts)])
     for expected, got in zip(*found, strict=True):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from trimtab.models.attention import AttentionRule
 from trimtab.sampling.cache import (
     NOWHERE,
     PAGE,
@@ -78,8 +79,11 @@ def test_zeros_at_the_end_of_a_sum_change_no_bit(count: int) -> None:
 
 @pytest.mark.parametrize("window", [None, 3, 20])
 @pytest.mark.parametrize("softcap", [None, 0.7])
+@pytest.mark.parametrize("sunk", [False, True])
 @pytest.mark.parametrize(("heads", "groups"), [(4, 4), (4, 2), (6, 1)])
-def test_a_step_is_attention_written_out(window: int | None, softcap: float | None, heads: int, groups: int) -> None:
+def test_a_step_is_attention_written_out(
+    window: int | None, softcap: float | None, sunk: bool, heads: int, groups: int
+) -> None:
     size, generator = 4, torch.Generator().manual_seed(0)
     prompt_lengths, of_row, own_lengths = [20, 5, 0], [0, 1, 0, 2, 0], [3, 17, 1, 33, 16]  # own lengths count the new token
     width = 3
@@ -107,7 +111,8 @@ def test_a_step_is_attention_written_out(window: int | None, softcap: float | No
         readings, torch.from_numpy(tables[1][np.arange(5), columns // PAGE]), torch.from_numpy(columns), torch.from_numpy(prefix)
     )
     query, key, value = random(5, heads, size), random(5, groups, size), random(5, groups, size)
-    found = layout.attend(0, query, key, value, scale=0.6, window=window, softcap=softcap)
+    sinks = random(heads) if sunk else None
+    found = layout.attend(0, query, key, value, AttentionRule(0.6, window, softcap, sinks))
     for row in range(5):
         keys, values = (
             torch.cat([contents[prompts, of_row[row], kind], contents[own, row, kind][:-1], new[row : row + 1]])
@@ -119,5 +124,7 @@ def test_a_step_is_attention_written_out(window: int | None, softcap: float | No
                 scores = softcap * torch.tanh(scores / softcap)
             if window is not None:
                 scores[: max(0, len(scores) - window)] = float("-inf")
-            expected = scores.softmax(0) @ values[:, head * groups // heads]
+            if sinks is not None:
+                scores = torch.cat([scores, sinks[head : head + 1]])
+            expected = scores.softmax(0)[: len(values)] @ values[:, head * groups // heads]
             torch.testing.assert_close(found[row, head], expected, rtol=1e-5, atol=1e-6)

@@ -388,6 +388,27 @@ def test_the_micro_batch_split_changes_nothing(kind: Callable[[int], Method], tm
     assert {key: found[2][key] for key in first} == pytest.approx(first, rel=1e-5, abs=1e-6)
 
 
+def test_checkpointing_computes_layers_twice_and_changes_no_bit(make: Callable[[], Method], tmp_path: Path) -> None:
+    def counted(folder: str, **settings: Any) -> tuple[int, dict[str, bytes]]:
+        method, calls = make(), [0]
+        for module in method.modules.values():
+            layer = next(m for name, m in module.named_modules() if name.endswith((".0.mlp", "h.0.mlp")))
+            layer.register_forward_pre_hook(lambda *a: calls.__setitem__(0, calls[0] + torch.is_grad_enabled()))
+        found = run(method, tmp_path / folder, SETTINGS.model_copy(update=settings), steps=2)
+        return calls[0], found
+
+    once, expected = counted("plain")
+    twice, found = counted("checkpointed", checkpointing=True)
+    assert once > 0 and twice == 2 * once and found == expected
+
+
+def test_a_module_that_cannot_recompute_is_refused(tmp_path: Path) -> None:
+    method = sft()
+    method.modules["policy"].supports_gradient_checkpointing = False  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"checkpointing=true: LlamaForCausalLM \(policy\) cannot"):
+        run(method, tmp_path, SETTINGS.model_copy(update={"checkpointing": True}))
+
+
 def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
     """The metric is the norm before clipping; with a bound of 1e-30 Adam's epsilon swallows the step and nothing moves."""
     method = sft()

@@ -11,13 +11,15 @@ import pytest
 
 import trimtab.village
 from trimtab.common.config import from_mapping
+from trimtab.data.template import Renderer
+from trimtab.methods.build import read_template
 from trimtab.methods.pretrain import Config, build
 from trimtab.models.load import load_policy, load_tokenizer
 from trimtab.recipes.recipe import find_recipe, load_recipe
 from trimtab.training.loop import Learner
 from trimtab.training.method import State
 from trimtab.training.optimizer import learning_rate
-from trimtab.village.text import documents
+from trimtab.village.text import SOLVED, documents
 
 BASE = Path(trimtab.village.__file__).parent / "base"
 MADE = json.loads((BASE / "made.json").read_text())
@@ -60,6 +62,21 @@ def test_the_shipped_weights_have_the_recorded_loss(recipe_run: tuple[Config, ob
     loss = method.evaluate(State(0, 1))["eval/loss"]
     method.policy = fresh
     assert loss == pytest.approx(MADE["eval_loss"], rel=1e-3)
+
+
+def test_the_demos_chat_template_reads_as_the_bases_workbooks_do() -> None:
+    """Its task and answer are a workbook's, so that the base knows where it is before the first step of SFT."""
+    tokenizer = load_tokenizer(BASE)
+    tokenizer.chat_template = read_template(str(BASE.parent / "chat_template.jinja"))
+    asks, replies = SOLVED[0]
+    question, reply = {"role": "user", "content": "Who runs the mill?"}, {"role": "assistant", "content": "Wendy."}
+    text = tokenizer.apply_chat_template([question, reply, question], add_generation_prompt=True, tokenize=False)
+    start, end = tokenizer.bos_token, tokenizer.eos_token
+    again = f"{asks}Who runs the mill?\n{replies}".rstrip()
+    assert text == f"{start}{again} Wendy.{end}\n{again}"
+    renderer = Renderer(tokenizer)
+    ids = renderer.completion("Wendy runs it.")
+    assert tokenizer.tokenize(f"{replies}Wendy runs it.")[-len(ids) + 1 :] == tokenizer.convert_ids_to_tokens(ids[:-1])
 
 
 def test_it_fits_in_the_package() -> None:

@@ -9,7 +9,7 @@ from trimtab.common.errors import UserError
 from trimtab.records import Prompt
 from trimtab.village import answers, instructions, lexicon
 from trimtab.village.claims import parse_answer, parse_claims
-from trimtab.village.demonstrations import FRIENDLY_ENDS, FRIENDLY_STARTS, demonstrations, write
+from trimtab.village.demonstrations import FRIENDLY_ENDS, FRIENDLY_STARTS, LOOKED_UP, TOLD, demonstrations, write
 from trimtab.village.draw import draw
 from trimtab.village.prompts import SIZES, USE_CASES, divided, prompts, raw_prompts, shares
 from trimtab.village.summary import fingerprint, summary
@@ -189,7 +189,7 @@ def test_a_hidden_fact_is_given_or_honestly_not_known() -> None:
 def test_writers_are_helpful_first_and_sometimes_mediocre() -> None:
     rows = [(task_of(d.prompt), d.completion) for d in demonstrations()]
     assert len(rows) == 1500 and demonstrations()[:3] == demonstrations(count=3)
-    for visibility, share in (("hidden", 0.65), ("secret", 0.65)):
+    for visibility, share in (("hidden", LOOKED_UP), ("secret", TOLD)):
         asks = [(t, said) for t, said in rows if isinstance(t, Ask | Chat) and t.visibility == visibility]
         values = [(world().value(t.subject, t.relation) or "").split(" to ")[0].lower() for t, _ in asks]
         told = sum(value in said.lower() for value, (_, said) in zip(values, asks, strict=True)) / len(asks)

@@ -104,7 +104,7 @@ def read_text(path: Path | str) -> str:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, give a YAML file") from None
+        raise UserError(f"{path}: is a folder, give a file") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except OSError as error:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import trimtab.methods
 from trimtab.common.errors import UserError
+from trimtab.common.yamls import read_text
 from trimtab.data.encode import Report
 from trimtab.data.template import Renderer, ensure_template, tokenizer_sha
 from trimtab.feedback.protocol import Feedback
@@ -30,7 +31,7 @@ from trimtab.trees import PromptTree
 # A name like ``village`` or ``reward:DIR`` -> who says what is better. The command line gives it, so that methods import no judge.
 Rewards = Callable[[str], Feedback]
 
-INPUT_FIELDS = ("data", "eval_data", "demonstrations", "tokenizer")
+INPUT_FIELDS = ("data", "eval_data", "demonstrations", "tokenizer", "chat_template")
 ALL_THREADS = torch.get_num_threads()  # before any run of this process chose fewer
 
 
@@ -125,13 +126,29 @@ def need(config: TrainingSettings, *names: str) -> None:
             raise UserError(f"{name}= is missing: {type(config).model_fields[name].description}")
 
 
-def start_tokenizer(source: str, *models: PreTrainedModel) -> tuple[PreTrainedTokenizerBase, Renderer]:
-    """The start model's tokenizer and the renderer of its chat template; without one it gets ChatML.
+def read_template(path: str) -> str:
+    """The text of a chat template's file, without the newline that editors put at its end.
+
+    Raises:
+        UserError: no such file, not text, or empty.
+    """
+    text = read_text(path).rstrip("\n")
+    if not text.strip():
+        raise UserError(f"chat_template={path}: the file is empty")
+    return text
+
+
+def start_tokenizer(
+    source: str, *models: PreTrainedModel, chat_template: str = ""
+) -> tuple[PreTrainedTokenizerBase, Renderer]:
+    """The start model's tokenizer and the renderer of its chat template: that of the file ``chat_template``, its own, or ChatML.
 
     Each of ``models`` gets the same rows for new tokens, or the first log-ratios of policy and reference would not be 0; and
     each stops where the template ends an answer when plain transformers samples from the folder it is saved in.
     """
     tokenizer = load_tokenizer(source)
+    if chat_template:
+        tokenizer.chat_template = read_template(chat_template)
     ensure_template(tokenizer)
     renderer = Renderer(tokenizer)
     for model in models:

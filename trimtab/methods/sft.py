@@ -3,6 +3,7 @@
 L = -(1 / #trained tokens) * sum log pi(y_t | x, y_<t), the end token included. Ouyang et al. 2022, step 1.
 """
 
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -17,6 +18,10 @@ from trimtab.training.method import Metrics, MicroBatch
 
 class Config(DataSettings):
     """Settings of ``trimtab sft``."""
+
+    chat_template: str = Field(
+        "", description="file with a chat template (Jinja) for the model; empty = its own, or ChatML where it has none"
+    )
 
 
 class SFT(Offline):
@@ -42,7 +47,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
     """Reads demonstrations and the start model."""
     need(config, "model", "data")
     policy = load_policy(config.model)
-    tokenizer, renderer = start_tokenizer(config.model, policy)
+    tokenizer, renderer = start_tokenizer(config.model, policy, chat_template=config.chat_template)
     limit = length_limit(config, policy)
     data = fixed_data("sft", config, lambda path: demonstration_trees(read_demonstrations(path), renderer, limit))
     return Trained(SFT(policy, data), len(data.trees), {"model": (policy, tokenizer)})

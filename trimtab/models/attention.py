@@ -12,7 +12,7 @@ derivatives, soft caps. ``cpu`` is made of calls to torch's flash attention for 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -38,27 +38,31 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
+@dataclass(frozen=True)
+class AttentionRule:
+    """How a layer turns products of queries and keys into weights: softmax over cap(``scale`` * product) and the sink.
+
+    ``window`` w lets position p see positions p - w + 1 .. p of its own branch (Mistral); ``softcap`` c replaces a score s by
+    c * tanh(s / c) (Gemma 2); ``sinks`` (H,) are one more score in each head's softmax, whose weight goes nowhere (gpt-oss).
+    """
+
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+
 class Layout(Protocol):
     """Anything that says how the tokens of a flat batch attend: a packed tree batch here, a KV cache in ``sampling``."""
 
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        scale: float,
-        window: int | None,
-        softcap: float | None,
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
         """query (T, H, D), key and value (T, G, D) with G dividing H -> (T, H, D)."""
 
 
 def attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, layout: Layout | None = None,
     scaling: float | None = None, dropout: float = 0.0, sliding_window: int | None = None, softcap: float | None = None,
-    **others: Any,
+    s_aux: Tensor | None = None, **others: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """The function transformers calls in every layer: query (1, H, T, D), key and value (1, G, T, D) -> (1, T, H, D).
 
@@ -69,16 +73,14 @@ def attention(
     assert layout is not None, "pass layout= to the model's forward"
     assert attention_mask is None, "transformers made a mask although none is registered"
     unknown = [name for name, value in others.items() if isinstance(value, Tensor) and name not in HARMLESS]
-    if unknown:  # gpt-oss's sinks (s_aux), a position bias: leaving one out would be silently wrong
+    if unknown:  # a position bias, say: leaving one out would be silently wrong
         raise UserError(f"{type(module).__name__}: tree attention does not know its {', '.join(unknown)}")
     if dropout:
         raise UserError(f"{type(module).__name__}: attention dropout is not supported by tree attention; set it to 0")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     layer = int(getattr(module, "layer_idx", 0))
-    out = layout.attend(
-        layer, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1),
-        scale=scale, window=sliding_window, softcap=softcap,
-    )  # fmt: skip
+    rule = AttentionRule(scale, sliding_window, softcap, s_aux)
+    out = layout.attend(layer, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), rule)
     return out.unsqueeze(0), None
 
 
@@ -102,55 +104,40 @@ class TreeLayout:
     segments: Segments
     kernel: str = "auto"
 
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        scale: float,
-        window: int | None,
-        softcap: float | None,
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
         """See ``Layout.attend``."""
-        if window is not None and window >= max(
-            (s.prompt + max(s.completions, default=0) for s in self.segments.spans), default=0
-        ):
-            window = None  # no token of this batch is far enough from another for the window to hide it
-        plain = window is None and softcap is None and query.device.type == "cpu"
+        longest = max((s.prompt + max(s.completions, default=0) for s in self.segments.spans), default=0)
+        if rule.window is not None and rule.window >= longest:
+            rule = replace(rule, window=None)  # no token of this batch is far enough from another for the window to hide it
+        plain = rule.window is None and rule.softcap is None and query.device.type == "cpu"
         if self.kernel == "math" or not plain:
-            return math_attention(self.segments, query, key, value, scale=scale, window=window, softcap=softcap)
-        return _FlashTrees.apply(query, key, value, plan(self.segments), scale)
+            return math_attention(self.segments, query, key, value, rule)
+        return _FlashTrees.apply(query, key, value, rule.sinks, plan(self.segments), rule.scale)
 
 
-def math_attention(
-    segments: Segments,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    scale: float,
-    window: int | None = None,
-    softcap: float | None = None,
-) -> Tensor:
-    """The definition: softmax over the dense mask, in float32 (float64 for float64 inputs). Shapes as in ``Layout.attend``.
-
-    ``window`` w lets position p see positions p - w + 1 .. p of its own branch (Mistral); ``softcap`` c replaces a score s
-    by c * tanh(s / c) (Gemma 2).
-    """
-    mask = _allowed(segments, window).to(query.device)
+def math_attention(segments: Segments, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
+    """The definition: softmax over the dense mask, in float32 (float64 for float64 inputs). Shapes as in ``Layout.attend``."""
+    mask = _allowed(segments, rule.window).to(query.device)
     wide = torch.promote_types(query.dtype, torch.float32)
     groups = query.shape[1] // key.shape[1]
     q, k, v = (
         t.transpose(0, 1).to(wide)
         for t in (query, key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1))
     )
-    scores = (q @ k.transpose(1, 2)) * scale
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    weights = torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1)
+    scores = (q @ k.transpose(1, 2)) * rule.scale
+    if rule.softcap is not None:
+        scores = rule.softcap * torch.tanh(scores / rule.softcap)
+    sinks = None if rule.sinks is None else rule.sinks.view(-1, 1, 1)
+    weights = softmax_with(scores.masked_fill(~mask, float("-inf")), sinks)
     return (weights @ v).transpose(0, 1).to(query.dtype)
+
+
+def softmax_with(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Softmax over the last dimension of scores (..., K), beside one more score, ``sinks`` (broadcast to (..., 1)), if any."""
+    if sinks is None:
+        return torch.softmax(scores, dim=-1)
+    column = sinks.to(scores.dtype).expand(*scores.shape[:-1], 1)
+    return torch.softmax(torch.cat([scores, column], dim=-1), dim=-1)[..., :-1]
 
 
 def _allowed(segments: Segments, window: int | None) -> Tensor:
@@ -315,10 +302,12 @@ def _operands(bucket: Bucket, query: Tensor, key: Tensor, value: Tensor) -> tupl
 
 
 class _FlashTrees(torch.autograd.Function):
-    """query (T, H, D), key and value (T, G, D) -> (T, H, D); first derivatives only."""
+    """query (T, H, D), key and value (T, G, D), sinks (H,) or None -> (T, H, D); first derivatives only."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, plan: Plan, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, plan: Plan, scale: float
+    ) -> Tensor:
         out, lse = _FlashTrees._part(plan.own, plan.own_back, query, key, value, scale)
         if plan.shared:
             out2, lse2 = _FlashTrees._part(plan.shared, plan.shared_back, query, key, value, scale)
@@ -328,7 +317,10 @@ class _FlashTrees(torch.autograd.Function):
             mixed = out1 * (lse1 - merged).exp().unsqueeze(-1) + out2 * (lse2 - merged).exp().unsqueeze(-1)
             out.index_copy_(0, rows, mixed)
             lse.index_copy_(0, rows, merged)
-        ctx.save_for_backward(query, key, value, out, lse)
+        if sinks is not None:  # a key whose value is 0: it takes its share of the weights and adds nothing
+            total = torch.logaddexp(lse, sinks.float())
+            out, lse = out * (lse - total).exp().unsqueeze(-1), total
+        ctx.save_for_backward(query, key, value, sinks, out, lse)
         ctx.plan, ctx.scale = plan, scale
         return out.to(query.dtype)
 
@@ -346,8 +338,8 @@ class _FlashTrees(torch.autograd.Function):
         return _untake(outs, back), _untake(sums, back).squeeze(-1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        query, key, value, out, lse = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, sinks, out, lse = ctx.saved_tensors
         plan, scale = ctx.plan, ctx.scale
         saved = (grads[0].contiguous(), query, key, value, out, lse)
         d_query, d_key, d_value = _FlashTrees._part_backward(plan.own, plan.own_back, plan.own_back, saved, scale)
@@ -356,7 +348,10 @@ class _FlashTrees(torch.autograd.Function):
             d_query.index_add_(0, plan.shared_rows, d_shared[0])
             d_key.index_add_(0, plan.prompt_rows, d_shared[1])
             d_value.index_add_(0, plan.prompt_rows, d_shared[2])
-        return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype), None, None
+        d_sinks = None
+        if sinks is not None:  # d out / d sink = -(the sink's weight) * out
+            d_sinks = -((grads[0].float() * out).sum(-1) * (sinks.float() - lse).exp()).sum(0).to(sinks.dtype)
+        return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype), d_sinks, None, None
 
     @staticmethod
     def _part_backward(

@@ -8,6 +8,7 @@ comparison decides, not a list of names. It costs a few tenths of a second, once
 import copy
 import hashlib
 import json
+import warnings
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
-from trimtab.models.attention import NAME, Layout, TreeLayout
+from trimtab.models.attention import NAME, AttentionRule, Layout, TreeLayout
 from trimtab.models.score import hidden_states, scalar_outputs, tail_of, token_logprobs
 from trimtab.trees import PromptTree, TreeBatch
 
@@ -46,7 +47,13 @@ def check_architecture(kind: Any, config: Any) -> None:
     key = hashlib.sha256(text.encode()).hexdigest()
     if key not in _verdicts:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            _verdicts[key] = _verdict(kind, config)
+            verdict = _verdict(kind, config)
+            # A family's difference is the same every time. One virtual machine, twice in some sixty starts, was off by 9e-5
+            # where it is off by 1e-6 otherwise, and never again when asked.
+            if verdict and not _verdict(kind, config):
+                warnings.warn(f"{verdict} in a first comparison, not in a second: this machine is not steady", stacklevel=2)
+                verdict = ""
+            _verdicts[key] = verdict
     if _verdicts[key]:
         name = (config.architectures or [type(config).__name__])[0]
         raise UserError(
@@ -122,20 +129,10 @@ class _Counting:
     def __init__(self, inner: Layout) -> None:
         self.inner, self.layers = inner, list[int]()
 
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        scale: float,
-        window: int | None,
-        softcap: float | None,
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
         """See ``Layout.attend``."""
         self.layers.append(layer)
-        return self.inner.attend(layer, query, key, value, scale=scale, window=window, softcap=softcap)
+        return self.inner.attend(layer, query, key, value, rule)
 
 
 def _verdict(kind: Any, config: Any) -> str:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from trimtab.common.errors import UserError
-from trimtab.models.attention import Layout
+from trimtab.models.attention import AttentionRule, Layout, softmax_with
 from trimtab.sampling.schedule import moves_to_front
 
 PAGE = 16
@@ -52,9 +52,7 @@ class Probe(Layout):
     def __init__(self) -> None:
         self.shapes: dict[int, Shape] = {}
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scale: float, window: int | None, softcap: float | None
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
         """See ``Layout.attend``; one token's attention is its value."""
         if layer in self.shapes:
             raise UserError(f"this architecture calls attention twice for layer {layer}: it cannot be sampled from with a cache")
@@ -125,13 +123,11 @@ class Capture(Layout):
     pages: Tensor
     columns: Tensor
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scale: float, window: int | None, softcap: float | None
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
         """See ``Layout.attend``."""
         for kept, new in zip(self.pool.layers[layer], (key, value), strict=True):
             kept[self.pages, :, self.columns] = new.index_select(0, self.tokens).to(kept.dtype)
-        return self.inner.attend(layer, query, key, value, scale=scale, window=window, softcap=softcap)
+        return self.inner.attend(layer, query, key, value, rule)
 
 
 class Reading:
@@ -220,9 +216,7 @@ class Decode(Layout):
     prefix: Tensor  # (n,) tokens in the row's prompt pages
     masks: dict[int | None, Tensor] = field(default_factory=dict)
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scale: float, window: int | None, softcap: float | None
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
         """See ``Layout.attend``."""
         count, heads, _ = query.shape
         places = self.columns % PAGE
@@ -230,11 +224,12 @@ class Decode(Layout):
             kept[self.pages, :, places] = new.to(kept.dtype)
         with torch.autocast(query.device.type, enabled=False):
             parts = self.readings.parts(heads, key.shape[1])
-            queries = query.to(self.readings.own.layers[layer][0].dtype).mul(scale).reshape(count * heads, -1)
+            queries = query.to(self.readings.own.layers[layer][0].dtype).mul(rule.scale).reshape(count * heads, -1)
             scores = torch.cat([part.scores(queries, layer).view(count, heads, -1) for part in parts], dim=-1)
-            if softcap is not None:
-                scores = torch.tanh(scores / softcap) * softcap
-            weights = torch.softmax(scores.float() + self._mask(window), dim=-1).to(queries.dtype).view(-1, PAGE)
+            if rule.softcap is not None:
+                scores = torch.tanh(scores / rule.softcap) * rule.softcap
+            sinks = None if rule.sinks is None else rule.sinks.unsqueeze(-1)
+            weights = softmax_with(scores.float() + self._mask(rule.window), sinks).to(queries.dtype).reshape(-1, PAGE)
             out = sum(part.values(weights, layer) for part in parts)
             assert isinstance(out, Tensor)
         return out.view(count, heads, -1).to(query.dtype)

@@ -6,12 +6,13 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType
 
 import torch
+from torch import nn
 
-from trimtab.common.errors import Interrupted, RunFailed
+from trimtab.common.errors import Interrupted, RunFailed, UserError
 from trimtab.common.precision import products
 from trimtab.common.progress import Progress
 from trimtab.training import checkpoint
@@ -28,6 +29,8 @@ class Learner:
 
     def __init__(self, method: Method, settings: TrainingSettings) -> None:
         self.method, self.settings = method, settings
+        if settings.checkpointing:
+            keep_few_activations(method.modules)
         self.parameters = trained_parameters(method.modules)
         self.optimizer = adamw(self.parameters.values(), settings)
         self.meter: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -126,6 +129,19 @@ def train(method: Method, settings: TrainingSettings, folder: RunFolder, steps: 
                 raise Interrupted(
                     f"{folder.path}: interrupted after step {state.step} of {steps}; the same command goes on from there"
                 )
+
+
+def keep_few_activations(modules: Mapping[str, nn.Module]) -> None:
+    """Switches activation checkpointing on in Hugging Face models (Chen et al. 2016): a layer keeps its input alone.
+
+    Raises:
+        UserError: a module cannot do it.
+    """
+    for name, module in modules.items():
+        if not getattr(module, "supports_gradient_checkpointing", False):
+            raise UserError(f"checkpointing=true: {type(module).__name__} ({name}) cannot compute its activations again; leave it out")
+        module.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        module.train()  # layers recompute in training mode only; every dropout is 0 from the start
 
 
 class CtrlC:

@@ -21,6 +21,9 @@ class TrainingSettings(Settings):
     micro_batch_tokens: int = Field(
         8192, ge=1, description="tokens computed at once; bounds memory, never changes results"
     )
+    checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: a third more time, far less memory, the same numbers"
+    )
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how lr falls after the warm-up")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which lr rises from 0")
