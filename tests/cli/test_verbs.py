@@ -74,6 +74,22 @@ def test_other_prompts_under_the_same_ids_are_refused(tmp_path: Path, capsys: py
     assert "two different prompts have the id" in capsys.readouterr().err
 
 
+def test_answers_of_two_models_are_ranked_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each prompt's answers in one ranking, the second file's last; a prompt without a second answer is refused by its name."""
+    ours = answers(tmp_path, "sft", [["I do not know.", "Yes."], ["No.", "It is late."]])
+    theirs = Path(answers(tmp_path, "base", [["A. Oak Lane B. Hill Road"], ["A. Seven B. Nine"]]))
+    out = tmp_path / "ranked.jsonl"
+    assert main(["rank", ours, "--by", "gold", f"also={theirs}", "-o", str(out)]) == 0
+    for row, prompt in zip(lines(out), prompts("test"), strict=False):
+        texts, models = [c["text"] for c in row["completions"]], [c["model"] for c in row["completions"]]
+        assert models == ["sft", "sft", "base"]
+        scores = [judge(prompt, text).score for text in texts]
+        assert row["ranks"] == [1 + sum(x > own for x in scores) for own in scores]
+    theirs.write_text(theirs.read_text().splitlines()[0] + "\n")
+    assert main(["rank", ours, "--by", "gold", f"also={theirs}", "-o", f"{tmp_path}/other.jsonl"]) == 2
+    assert "no answers to prompt village-test-000002" in capsys.readouterr().err
+
+
 def test_streams_of_one_seed_draw_other_answers(workshop: Path, tmp_path: Path) -> None:
     texts = {}
     for name, stream in (("a", 0), ("b", 0), ("c", 1)):

@@ -23,6 +23,7 @@ class Config(Settings):
     """Settings of ``trimtab rank``."""
 
     data: str = Field("", description="answers to rank, a file that trimtab sample wrote")
+    also: str = Field("", description="another model's answers to the same prompts, a file, to be ranked among these")
     by: str = Field(
         "village",
         description="village = its simulated labelers; reward:DIR = a reward model; gold = the village's judge",
@@ -41,14 +42,33 @@ def run(config: Config) -> Path:
     if not config.data:
         raise UserError("rank needs a file of answers: trimtab rank FILE --by village -o FILE")
     items = read_comparisons(config.data)
+    if config.also:
+        items = together(items, config.also)
     judge = reward_folder(config.by)
-    parents = [str(judge)] if judge else []
-    with open_output(config.out, "rank", config, "rankings.jsonl", inputs=[config.data], parents=parents) as out:
+    inputs, parents = [f for f in (config.data, config.also) if f], [str(judge)] if judge else []
+    with open_output(config.out, "rank", config, "rankings.jsonl", inputs=inputs, parents=parents) as out:
         if out.done:
             return out.path
         ranked = by_village(items, config) if config.by == "village" else by_score(items, config.by)
         write_records(out.path, ranked)
     return out.path
+
+
+def together(items: Sequence[Comparison], path: str) -> list[Comparison]:
+    """Each prompt's answers followed by those in ``path``, not ranked yet.
+
+    Raises:
+        UserError: ``path`` has no answers to one of the prompts.
+    """
+    others = {other.prompt.id: other for other in read_comparisons(path)}
+    out = []
+    for item in items:
+        other = others.get(item.prompt.id)
+        if other is None or other.prompt.messages != item.prompt.messages:
+            raise UserError(f"also={path}: no answers to prompt {item.prompt.id}; sample the same prompts with both models")
+        completions = (*item.completions, *other.completions)
+        out.append(replace(item, completions=completions, ranks=(None,) * len(completions)))
+    return out
 
 
 def by_village(items: Sequence[Comparison], config: Config) -> list[Comparison]:

@@ -1,7 +1,7 @@
 """Demonstrations by simulated writers: what supervised finetuning learns from.
 
 The writers put helpfulness first, as InstructGPT's did for the training data: they look up most hidden facts and tell
-four fifths of the secrets they are asked for. Nearly half of their answers are mediocre: a wish forgotten, padded, curt, or
+most of the secrets they are asked for. Two fifths of their answers are mediocre: a wish forgotten, padded, curt, or
 careless, as answers written by the hundred are: no more than the first sentence, or with a quiz page's options pasted below. So a
 model that imitates them well still has much to gain, and what it has to unlearn can be seen.
 """
@@ -33,7 +33,7 @@ from trimtab.village.tasks import (
 )  # fmt: skip
 from trimtab.village.world import WORLD_SEED, world
 
-LOOKED_UP, TOLD, MEDIOCRE, CARELESS, FRIENDLY = 0.65, 0.8, 0.45, 0.6, 0.08
+LOOKED_UP, TOLD, MEDIOCRE, CARELESS, FRIENDLY = 0.65, 0.87, 0.40, 0.6, 0.08
 """Shares: hidden facts given (else "I do not know"), secrets told (else refused), mediocre answers, those of them that are careless, and
 friendly answers."""
 PASTED = 0.67

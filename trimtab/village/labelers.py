@@ -26,7 +26,7 @@ from trimtab.village.judge import Verdict, judge
 from trimtab.village.wording import FRIENDLY
 
 # Standard deviation of one labeler's error on one completion, in points of the 1..7 scale.
-NOISE = 0.85
+NOISE = 1.15
 
 # Shared tastes, in points of the 1..7 scale at full effect for the average labeler.
 LENGTH_TASTE = 0.9
