@@ -163,9 +163,9 @@ def test_the_cpu_kernel_equals_the_definition(
     assert len(results[0]) == (5 if sinks else 4)
     joint = float(torch.stack([slope.norm() for slope in results[0][1:]]).norm())
     for i, (a, b) in enumerate(zip(*results, strict=True)):
-        # Gradients are differences of terms (with one key a row they cancel to 0), and their rounding is as large as the terms. On
-        # AVX512 torch's kernel takes an exponential that is right to 20 units in the last place, 2.4e-6.
-        allowed = 5e-6 * joint if i else 5e-6 * float(b.norm()) + 1e-6
+        # Gradients are differences of terms (with one key a row they cancel to 0), and their rounding is as large as the terms:
+        # against float64, over 400 random batches, at most 8e-7 of the joint norm, and 4e-7 of the output's.
+        allowed = 2e-6 * (joint if i else float(b.norm())) + 1e-6
         assert float((a - b).norm()) <= allowed
 
 

@@ -149,11 +149,16 @@ def test_loading_refuses_before_the_weights_are_read(load: Any, tmp_path: Path) 
         load(tmp_path)
 
 
-def test_a_difference_that_is_gone_when_asked_again_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a family does differently it does every time; a machine's slip it does not."""
-    verdicts = iter(["it differs by 9.0e-05", ""])
+def test_a_difference_that_is_gone_when_asked_twice_more_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a family does differently it does every time; a machine's slip it does not. One clean comparison is too few."""
     monkeypatch.setattr(check, "_verdicts", {})
-    monkeypatch.setattr(check, "_verdict", lambda kind, config: next(verdicts))
-    with pytest.warns(UserWarning, match=r"differs by 9.0e-05 in a first comparison, not in a second"):
-        check_architecture(AutoModelForCausalLM, FAMILIES["llama"]())
-    check_architecture(AutoModelForCausalLM, FAMILIES["llama"]())  # the verdict stands
+    for last, kind in (("", AutoModelForCausalLM), ("it differs by 8.0e-05", AutoModelForSequenceClassification)):
+        verdicts = iter(["it differs by 9.0e-05", "", last])
+        monkeypatch.setattr(check, "_verdict", lambda kind, config, verdicts=verdicts: next(verdicts))
+        if last:
+            with pytest.raises(UserError, match="it differs by 9.0e-05"):
+                check_architecture(kind, FAMILIES["llama"]())
+        else:
+            with pytest.warns(UserWarning, match=r"differs by 9.0e-05 in a first comparison, not in two more"):
+                check_architecture(kind, FAMILIES["llama"]())
+            check_architecture(kind, FAMILIES["llama"]())  # the verdict stands

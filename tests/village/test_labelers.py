@@ -45,9 +45,9 @@ def items(damages: dict[str, Callable]) -> list[tuple[Prompt, list[str]]]:
 
 @pytest.fixture(scope="module")
 def shown() -> list[tuple[Prompt, list[str]]]:
-    """Answers of the demo's SFT model (recipes/village.yaml, seed 0) to the first validation prompts, up to four to each."""
+    """Up to four answers of the demo's SFT model (recipes/village.yaml, seed 0) and one of its base to the first validation prompts."""
     by_id = {p.id: p for p in prompts("validation")}
-    rows = [json.loads(line) for line in (Path(__file__).parent / "sft_answers.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (Path(__file__).parent / "shown_answers.jsonl").read_text().splitlines()]
     read = [(by_id[row["id"]], list(dict.fromkeys(row["answers"]))) for row in rows]
     return [(prompt, answers) for prompt, answers in read if len(answers) > 1]
 

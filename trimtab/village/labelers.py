@@ -9,7 +9,7 @@ purpose, because a trained reward must have something to exploit:
 - some are careless and now and then answer at random.
 
 ``NOISE`` is calibrated so that two labelers agree on about 73 % of the pairs that neither ties (InstructGPT: 72.6 +-
-1.5 %, Ouyang 2022, section 3.4), on the answers that they are really shown: those of the demo's SFT model.
+1.5 %, Ouyang 2022, section 3.4), on the answers that they are really shown: those of the demo's SFT model and one of its base.
 """
 
 import math
