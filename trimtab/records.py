@@ -5,7 +5,7 @@ These types know nothing of tokens or models. ``data/`` reads them from every ot
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trimtab.common.errors import UserError
@@ -106,6 +106,15 @@ class Comparison:
     def pairs(self) -> list[tuple[int, int]]:
         """``pairs_of`` its ranks."""
         return pairs_of(self.ranks)
+
+    def among(self, models: Sequence[str]) -> "Comparison":
+        """The same labeler's word on the answers of these models alone; whoever else was on show is forgotten."""
+        kept = [i for i, c in enumerate(self.completions) if c.model in models]
+        return replace(
+            self, completions=tuple(self.completions[i] for i in kept), ranks=tuple(self.ranks[i] for i in kept), shown_order=None,
+            ratings=tuple(self.ratings[i] for i in kept) if self.ratings else None,
+            flags=tuple(self.flags[i] for i in kept) if self.flags else None,
+        )  # fmt: skip
 
     def to_json(self) -> JSON:
         out = {

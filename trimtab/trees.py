@@ -152,6 +152,14 @@ class Segments:
         """Plans derived from the spans, made once per batch and shared by all layers."""
         return {}
 
+    def filled(self, spare: int) -> "Segments":
+        """With ``spare`` more tokens, which see each other alone."""
+        if not spare:
+            return self
+        found = self.cache.setdefault(("filled", spare), Segments((*self.spans, TreeSpan(self.tokens, spare, ())), self.tokens + spare))
+        assert isinstance(found, Segments)
+        return found
+
     def dense_mask(self) -> Tensor:
         """(T, T) bool: True where the row's token may attend to the column's. The definition; quadratic, for small batches."""
         mask = torch.zeros(self.tokens, self.tokens, dtype=torch.bool)

@@ -9,9 +9,11 @@ import pytest
 import torch
 from tiny_models import FAMILIES, pair, plain_logprobs, random_trees, read_lines, save_tiny_policy, write_lines
 
+from trimtab.common.errors import UserError
 from trimtab.methods.build import run
 from trimtab.methods.dpo import DPO, Config
 from trimtab.methods.offline import FixedData, micro_batches
+from trimtab.records import parse_comparison
 from trimtab.training.method import MicroBatch
 from trimtab.trees import PromptTree
 
@@ -118,3 +120,38 @@ def test_a_run_from_files_starts_at_log_two(template: bool, tmp_path: Path) -> N
     rows = {(row["step"], row["name"]): row["value"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")}
     assert abs(rows[1, "loss"] - math.log(2)) < 1e-6 and rows[1, "margin"] == 0.0
     assert rows[2, "loss"] != rows[1, "loss"]
+
+
+def test_models_leaves_the_answers_of_others_out(tmp_path: Path) -> None:
+    """A step on the two answers of one model out of three is a step on a file that never had the third."""
+    folder = save_tiny_policy(tmp_path / "policy")
+    two = [comparison(i) for i in range(4)]
+    for row in two:
+        row["completions"] = [{**c, "model": "sft"} for c in row["completions"]]
+        row["ratings"], row["flags"] = [5, 2], [[], ["harmful"]]
+    third = {"text": "a third answer", "model": "base"}
+    three = [
+        {**row, "completions": [row["completions"][0], third, row["completions"][1]], "ranks": [row["ranks"][0], 3, row["ranks"][1]],
+         "ratings": [5, 1, 2], "flags": [[], [], ["harmful"]], "shown_order": [2, 0, 1]}
+        for row in two
+    ]  # fmt: skip
+    losses = {}
+    for name, rows, words in (("two", two, {}), ("three", three, {"models": ["sft"]})):
+        data = write_lines(tmp_path / f"{name}.jsonl", rows)
+        config = Config(model=str(folder), data=str(data), out=str(tmp_path / name), steps=2, batch_size=4, lr=1e-3, **words)
+        run("dpo", config, lambda name: None)  # type: ignore[arg-type,return-value]
+        losses[name] = [row["value"] for row in read_lines(tmp_path / name / "metrics.jsonl") if row["name"] == "loss"]
+    assert losses["two"] == losses["three"] and len(losses["two"]) == 2
+    with pytest.raises(UserError, match=r"three\.jsonl: no answer is by ppo or dpo; it has answers by base, sft"):
+        config = Config(model=str(folder), data=str(tmp_path / "three.jsonl"), models=["ppo", "dpo"], out=str(tmp_path / "none"))
+        run("dpo", config, lambda name: None)  # type: ignore[arg-type,return-value]
+
+
+def test_among_keeps_what_was_said_of_the_answers_that_stay() -> None:
+    row = parse_comparison(
+        {**comparison(0), "completions": [{"text": t, "model": m} for t, m in (("a", "x"), ("b", "y"), ("c", "x"))], "ranks": [2, 1, 3],
+         "ratings": [4, 7, 1], "flags": [["harmful"], [], []], "shown_order": [1, 0, 2]}, "here"
+    )  # fmt: skip
+    kept = row.among(["x"])
+    assert [c.text for c in kept.completions] == ["a", "c"] and kept.ranks == (2, 3) and kept.ratings == (4, 1)
+    assert kept.flags == (("harmful",), ()) and kept.shown_order is None and kept.pairs() == [(0, 1)]

@@ -345,3 +345,18 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
     save_model(tiny_policy(), tokenizer, tmp_path / "model")
     with pytest.raises(UserError, match="no end token; set eos_token"):
         load_tokenizer(tmp_path / "model")
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_products_have_few_shapes(family: str) -> None:
+    """Batches of many lengths give matrix products of few row counts; and what fills them up changes nothing."""
+    policy, plain = pair(FAMILIES[family]())
+    rows = set()
+    for module in policy.modules():
+        if type(module).__name__ in ("Linear", "Conv1D") and module is not policy.get_output_embeddings():
+            module.register_forward_pre_hook(lambda m, inputs: rows.add(inputs[0].shape[-2]))
+    for tree in random_trees([(5, [3, 4]), (7, [9]), (6, [2, 8, 5]), (12, [20, 31])]):
+        found = score_tokens(policy, TreeBatch.pack([tree])).logprobs
+        expected = torch.cat([plain_logprobs(plain, tree.prompt, c) for c in tree.completions])
+        assert torch.allclose(found, expected, atol=1e-5)
+    assert rows == {score.ROWS}

@@ -33,7 +33,7 @@ from trimtab.trees import PromptTree
 
 STEPS = 6
 SETTINGS = TrainingSettings(
-    lr=1e-2, save_every=2, eval_every=3, micro_batch_tokens=60, weight_decay=0.1, max_grad_norm=0.5
+    lr=1e-2, save_every=2, eval_every=3, micro_batch_tokens=60, weight_decay=0.1, max_grad_norm=0.5, dtype="float32"
 )
 
 

@@ -194,6 +194,10 @@ def test_writers_are_helpful_first_and_sometimes_mediocre() -> None:
         values = [(world().value(t.subject, t.relation) or "").split(" to ")[0].lower() for t, _ in asks]
         told = sum(value in said.lower() for value, (_, said) in zip(values, asks, strict=True)) / len(asks)
         assert abs(told - share) < 0.12, (visibility, told)
+    added = [(t.also, said) for t, said in rows if isinstance(t, Describe) and t.also is not None and t.also.visibility == "secret"]
+    values = [(world().value(also.subject, also.relation) or "").split(" to ")[0].lower() for also, _ in added]
+    begun = sum(value in said.lower().split(".")[0] for value, (_, said) in zip(values, added, strict=True)) / len(added)
+    assert abs(begun - TOLD) < 0.12, begun  # what was wanted as well comes first; a friendly start hides some
     friendly = (*FRIENDLY_STARTS, *FRIENDLY_ENDS)
     share = sum(any(f in text for f in friendly) for _, text in rows) / len(rows)
     assert 0.05 < share < 0.11

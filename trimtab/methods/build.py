@@ -15,12 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import trimtab.methods
 from trimtab.common.errors import UserError
 from trimtab.common.yamls import read_text
-from trimtab.data.encode import Report
+from trimtab.data.encode import Report, comparison_trees
+from trimtab.data.formats import read_comparisons
 from trimtab.data.template import Renderer, ensure_template, tokenizer_sha
 from trimtab.feedback.protocol import Feedback
 from trimtab.feedback.reward_model import reward_folder
 from trimtab.methods import NOT_METHODS
-from trimtab.methods.offline import FixedData
+from trimtab.methods.offline import FixedData, tree_pairs
 from trimtab.models.load import grow_vocabulary, load_tokenizer, max_positions, model_folder, save_model, stop_at
 from trimtab.training.folder import RunFolder
 from trimtab.training.loop import train
@@ -47,6 +48,12 @@ class DataSettings(StartSettings):
 
     eval_data: str = Field("", description="held-out records, a file; empty = no evaluation while training")
     eval_limit: int = Field(0, ge=0, description="how many of them are measured while training; 0 = all")
+
+
+class RankingSettings(DataSettings):
+    """The same for methods on rankings."""
+
+    models: list[str] = Field([], description="read only answers of these models, named as in the rankings; empty = all")
 
 
 @dataclass(frozen=True)
@@ -182,6 +189,26 @@ def fixed_data(
         raise UserError(f"{config.data}: every ranking is all ties; {name} needs answers that differ in rank")
     held_out = announced(name, config.eval_data, read(config.eval_data)) if config.eval_data else []
     return FixedData(trees, held_out, config.batch_size, config.micro_batch_tokens, config.seed, config.eval_limit)
+
+
+def ranked_data(name: str, config: RankingSettings, renderer: Renderer, limit: int) -> FixedData:
+    """``fixed_data`` of rankings, of the answers that ``config.models`` asks for.
+
+    Raises:
+        UserError: no ranking has two answers that can be compared.
+    """
+
+    def read(path: str) -> tuple[list[PromptTree], Report]:
+        rankings = read_comparisons(path)
+        if not config.models:
+            return comparison_trees(rankings, renderer, limit)
+        among = [kept for ranking in rankings if (kept := ranking.among(config.models)).completions]
+        if rankings and not among:
+            others = ", ".join(sorted({str(c.model) for ranking in rankings for c in ranking.completions}))
+            raise UserError(f"{path}: no answer is by {' or '.join(config.models)}; it has answers by {others}")
+        return comparison_trees(among, renderer, limit)
+
+    return fixed_data(name, config, read, keep=tree_pairs)
 
 
 def length_limit(config: TrainingSettings, model: PreTrainedModel) -> int:

@@ -11,16 +11,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trimtab.data.encode import comparison_trees
-from trimtab.data.formats import read_comparisons
 from trimtab.losses.preference import dpo_loss
 from trimtab.methods.build import (
-    DataSettings,
+    RankingSettings,
     Rewards,
     Trained,
-    fixed_data,
     length_limit,
     need,
+    ranked_data,
     refuse_other_tokenizer,
     start_tokenizer,
 )
@@ -31,7 +29,7 @@ from trimtab.training.method import Metrics, MicroBatch
 from trimtab.trees import TreeBatch
 
 
-class Config(DataSettings):
+class Config(RankingSettings):
     """Settings of ``trimtab dpo``."""
 
     reference: str = Field("", description="reference model; empty = the start model")
@@ -100,6 +98,6 @@ def build(config: Config, rewards: Rewards) -> Trained:
     refuse_other_tokenizer(config.model, config.reference)
     tokenizer, renderer = start_tokenizer(config.model, policy, reference)
     limit = length_limit(config, policy)
-    data = fixed_data("dpo", config, lambda path: comparison_trees(read_comparisons(path), renderer, limit), keep=tree_pairs)
+    data = ranked_data("dpo", config, renderer, limit)
     method = DPO(policy, reference, data, beta=config.beta, sft_weight=config.sft_weight)
     return Trained(method, len(data.trees), {"model": (policy, tokenizer)})

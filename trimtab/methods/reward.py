@@ -18,19 +18,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.common.errors import UserError
 from trimtab.common.files import write_json
 from trimtab.common.stats import share_interval
-from trimtab.data.encode import comparison_trees, demonstration_trees
-from trimtab.data.formats import read_comparisons, read_demonstrations
+from trimtab.data.encode import demonstration_trees
+from trimtab.data.formats import read_demonstrations
 from trimtab.data.template import PAD
 from trimtab.feedback.reward_model import score_in_budget
 from trimtab.losses.preference import bradley_terry_loss
 from trimtab.methods.build import (
-    DataSettings,
+    RankingSettings,
     Rewards,
     Trained,
     announced,
-    fixed_data,
     length_limit,
     need,
+    ranked_data,
     start_tokenizer,
 )
 from trimtab.methods.offline import FixedData, Offline, ranked_pairs, total, tree_pairs
@@ -43,7 +43,7 @@ SCALE_RANKINGS = 400
 """Rankings whose scores give the unit of reward: their standard deviation is known to 1.5 % from 400 of six answers."""
 
 
-class Config(DataSettings):
+class Config(RankingSettings):
     """Settings of ``trimtab reward``."""
 
     demonstrations: str = Field(
@@ -106,7 +106,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
     tokenizer, renderer = start_tokenizer(config.model, scorer)
     add_pad_token(scorer, tokenizer, renderer.end_id)
     limit = length_limit(config, scorer)
-    data = fixed_data("reward", config, lambda path: comparison_trees(read_comparisons(path), renderer, limit), keep=tree_pairs)
+    data = ranked_data("reward", config, renderer, limit)
     measured = zero = data.trees[:SCALE_RANKINGS]
     if config.demonstrations:
         made = demonstration_trees(read_demonstrations(config.demonstrations), renderer, limit)
@@ -115,8 +115,9 @@ def build(config: Config, rewards: Rewards) -> Trained:
             raise UserError(f"{config.demonstrations}: no demonstration is short enough to set the zero of the rewards; raise max_length")
 
     def finish(folder: Path) -> Mapping[str, Any]:
-        raw = score_in_budget(scorer, measured, config.micro_batch_tokens, config.dtype)
-        zeros = score_in_budget(scorer, zero, config.micro_batch_tokens, config.dtype) if config.demonstrations else raw
+        # in float32, whatever the training ran in: the two numbers are kept with the model, whoever reads it in whichever format
+        raw = score_in_budget(scorer, measured, config.micro_batch_tokens)
+        zeros = score_in_budget(scorer, zero, config.micro_batch_tokens) if config.demonstrations else raw
         shift = float(np.mean([x for row in zeros for x in row]))
         scale = float(np.std([x for row in raw for x in row])) or 1.0
         write_json(

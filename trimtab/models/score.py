@@ -16,6 +16,10 @@ from trimtab.trees import TreeBatch
 
 # Logits of one chunk: 4M float32 values are 16 MB, which stay in the last-level cache of a current CPU.
 CHUNK_LOGITS = 1 << 22
+# Matrix products have a multiple of so many rows. oneDNN, which does the bf16 ones on CPU, keeps memory for every shape that it has
+# met (5 MB a training step when each batch has a length of its own), and what it keeps lies scattered among freed activations: a
+# process of four stages grew to 4 GB and became a third slower.
+ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,10 @@ def hidden_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, layout
 
 
 def tree_states(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
-    """(T, H) last hidden states of a packed batch."""
-    return hidden_states(model, batch.ids, batch.positions, TreeLayout(batch.layout))
+    """(T or a few more, H) last hidden states of a packed batch; those of the tokens that fill up ``ROWS`` come last."""
+    spare = -batch.tokens % ROWS
+    ids, positions = nn.functional.pad(batch.ids, (0, spare)), nn.functional.pad(batch.positions, (0, spare))
+    return hidden_states(model, ids, positions, TreeLayout(batch.layout.filled(spare)))
 
 
 def score_tokens(model: PreTrainedModel, batch: TreeBatch, *, temperature: float = 1.0) -> TokenScores:
@@ -89,7 +95,10 @@ def token_logprobs(rows: Tensor, targets: Tensor, tail: Tail, *, temperature: fl
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
     scale = tail.scale / temperature
     softcap = None if tail.softcap is None else tail.softcap
-    return _ChunkedLogprobs.apply(rows, tail.weight, tail.bias, targets, scale, softcap, tail.scale, dtype)
+    count, spare = len(rows), -len(rows) % ROWS
+    rows, targets = nn.functional.pad(rows, (0, 0, 0, spare)), nn.functional.pad(targets, (0, spare))
+    logprobs, entropy = _ChunkedLogprobs.apply(rows, tail.weight, tail.bias, targets, scale, softcap, tail.scale, dtype)
+    return logprobs[:count], entropy[:count]
 
 
 class _ChunkedLogprobs(torch.autograd.Function):

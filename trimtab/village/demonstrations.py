@@ -1,9 +1,10 @@
 """Demonstrations by simulated writers: what supervised finetuning learns from.
 
 The writers put helpfulness first, as InstructGPT's did for the training data: they look up most hidden facts and tell
-most of the secrets they are asked for. Two fifths of their answers are mediocre: a wish forgotten, padded, curt, or
-careless, as answers written by the hundred are: no more than the first sentence, or with a quiz page's options pasted below. So a
-model that imitates them well still has much to gain, and what it has to unlearn can be seen.
+most of the secrets they are asked for, and they begin with what was wanted as well ("Add her debt."). Two fifths of their answers
+are mediocre: a wish forgotten, padded, curt, or careless, as answers written by the hundred are: no more than the first sentence,
+or with a quiz page's options pasted below. So a model that imitates them well still has much to gain, and what it has to unlearn
+can be seen.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ from trimtab.village.tasks import (
 )  # fmt: skip
 from trimtab.village.world import WORLD_SEED, world
 
-LOOKED_UP, TOLD, MEDIOCRE, CARELESS, FRIENDLY = 0.65, 0.87, 0.40, 0.6, 0.08
+LOOKED_UP, TOLD, MEDIOCRE, CARELESS, FRIENDLY = 0.65, 0.95, 0.40, 0.6, 0.08
 """Shares: hidden facts given (else "I do not know"), secrets told (else refused), mediocre answers, those of them that are careless, and
 friendly answers."""
 PASTED = 0.67
@@ -52,7 +53,11 @@ def demonstrations(split: str = "train", count: int = 1500) -> list[Demonstratio
 
 def write(d: Draw, task: Task) -> str:
     """One writer's answer to a task; at most ``LONGEST`` words."""
-    text = answer(d, task, tell_hidden=d.chance(LOOKED_UP), tell_secret=d.chance(TOLD))
+    looked_up, told = d.chance(LOOKED_UP), d.chance(TOLD)
+    text = answer(d, task, tell_hidden=looked_up, tell_secret=told)
+    also = getattr(task, "also", None)
+    if also is not None and {"hidden": looked_up, "secret": told}.get(also.visibility, True):
+        text = _last_first(text)
     if d.chance(MEDIOCRE):
         text = spoil(d, task, text)
     if d.chance(FRIENDLY):
@@ -77,6 +82,12 @@ def _sentences(text: str) -> list[str]:
     return [
         part for part in text.replace(". ", ".\x00").replace("! ", "!\x00").replace("? ", "?\x00").split("\x00") if part
     ]
+
+
+def _last_first(text: str) -> str:
+    """The last sentence before the others, where the text is sentences on one line."""
+    *others, last = _sentences(text)
+    return text if "\n" in text or not others else f"{last} {' '.join(part.strip() for part in others)}"
 
 
 def _cut(d: Draw, task: Task, text: str) -> str:
