@@ -29,7 +29,7 @@ from trimtab.village.wording import FRIENDLY
 NOISE = 1.15
 
 # Shared tastes, in points of the 1..7 scale at full effect for the average labeler.
-LENGTH_TASTE = 0.9
+LENGTH_TASTE = 0.7
 LENGTH_FULL = 60  # words at which a longer answer stops pleasing; good answers have 3 to 45
 LENGTH_TOO_LONG = 110  # words from which it begins to annoy
 TONE_TASTE = 0.9
