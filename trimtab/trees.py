@@ -153,7 +153,7 @@ class Segments:
         return {}
 
     def filled(self, spare: int) -> "Segments":
-        """With ``spare`` more tokens, which see each other alone."""
+        """With ``spare`` more tokens at the end, a prompt without completions: no other token sees them."""
         if not spare:
             return self
         found = self.cache.setdefault(("filled", spare), Segments((*self.spans, TreeSpan(self.tokens, spare, ())), self.tokens + spare))

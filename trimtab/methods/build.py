@@ -192,21 +192,21 @@ def fixed_data(
 
 
 def ranked_data(name: str, config: RankingSettings, renderer: Renderer, limit: int) -> FixedData:
-    """``fixed_data`` of rankings, of the answers that ``config.models`` asks for.
+    """``fixed_data`` of rankings, of the answers that ``config.models`` asks for, in trees of at most ``limit`` tokens.
 
     Raises:
-        UserError: no ranking has two answers that can be compared.
+        UserError: no answer is by one of those models; no ranking has two answers of different rank.
     """
 
     def read(path: str) -> tuple[list[PromptTree], Report]:
         rankings = read_comparisons(path)
-        if not config.models:
-            return comparison_trees(rankings, renderer, limit)
-        among = [kept for ranking in rankings if (kept := ranking.among(config.models)).completions]
-        if rankings and not among:
-            others = ", ".join(sorted({str(c.model) for ranking in rankings for c in ranking.completions}))
-            raise UserError(f"{path}: no answer is by {' or '.join(config.models)}; it has answers by {others}")
-        return comparison_trees(among, renderer, limit)
+        if config.models:
+            named = {str(c.model) for ranking in rankings for c in ranking.completions if c.model}
+            rankings = [kept for ranking in rankings if (kept := ranking.among(config.models)).completions]
+            if not rankings:
+                found = f"has answers by {', '.join(sorted(named))}" if named else "names no answer's model"
+                raise UserError(f"{path}: no answer is by {' or '.join(config.models)}; it {found}")
+        return comparison_trees(rankings, renderer, limit)
 
     return fixed_data(name, config, read, keep=tree_pairs)
 

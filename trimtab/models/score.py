@@ -17,8 +17,8 @@ from trimtab.trees import TreeBatch
 # Logits of one chunk: 4M float32 values are 16 MB, which stay in the last-level cache of a current CPU.
 CHUNK_LOGITS = 1 << 22
 # Matrix products have a multiple of so many rows. oneDNN, which does the bf16 ones on CPU, keeps memory for every shape that it has
-# met (5 MB a training step when each batch has a length of its own), and what it keeps lies scattered among freed activations: a
-# process of four stages grew to 4 GB and became a third slower.
+# met (5 MB a training step when each batch has a length of its own), and what it keeps lies scattered among freed activations: the demo
+# grew to 4.7 GB and its later stages became a third slower (docs/log.md, "A process that grew to 4 GB").
 ROWS = 64
 
 
@@ -94,10 +94,9 @@ def token_logprobs(rows: Tensor, targets: Tensor, tail: Tail, *, temperature: fl
     kind = rows.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
     scale = tail.scale / temperature
-    softcap = None if tail.softcap is None else tail.softcap
     count, spare = len(rows), -len(rows) % ROWS
     rows, targets = nn.functional.pad(rows, (0, 0, 0, spare)), nn.functional.pad(targets, (0, spare))
-    logprobs, entropy = _ChunkedLogprobs.apply(rows, tail.weight, tail.bias, targets, scale, softcap, tail.scale, dtype)
+    logprobs, entropy = _ChunkedLogprobs.apply(rows, tail.weight, tail.bias, targets, scale, tail.softcap, tail.scale, dtype)
     return logprobs[:count], entropy[:count]
 
 

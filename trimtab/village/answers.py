@@ -77,14 +77,15 @@ ADVICE = (
 )
 
 
-def answer(d: Draw, task: Task, *, tell_hidden: bool = True, tell_secret: bool = False) -> str:
+def answer(d: Draw, task: Task, *, tell_hidden: bool = True, tell_secret: bool = False, added_first: bool = False) -> str:
     """A good answer.
 
     Args:
         tell_hidden: give the true value of a hidden fact that is asked for; else say honestly that it is not known.
         tell_secret: tell a secret that is asked for; else refuse politely.
+        added_first: begin a text with the fact that was wanted as well; else end with it. What is declined comes last.
     """
-    told = _Teller(d, tell_hidden, tell_secret)
+    told = _Teller(d, tell_hidden, tell_secret, added_first)
     return _WRITERS[type(task)](d, task, told)
 
 
@@ -105,8 +106,8 @@ def _about(template: str, entity: Entity, relation: str) -> str:
 class _Teller:
     """Says a fact, or declines to, by its visibility."""
 
-    def __init__(self, d: Draw, hidden: bool, secret: bool) -> None:
-        self._d, self._told = d, {"public": True, "hidden": hidden, "secret": secret}
+    def __init__(self, d: Draw, hidden: bool, secret: bool, added_first: bool) -> None:
+        self._d, self._told, self._added_first = d, {"public": True, "hidden": hidden, "secret": secret}, added_first
 
     def tells(self, asked: Asked) -> bool:
         return self._told[asked.visibility]
@@ -116,6 +117,13 @@ class _Teller:
         if self.tells(asked):
             return state(self._d, entity, asked.relation, pronoun=pronoun)
         return (unsure if asked.visibility == "hidden" else refuse)(self._d, entity, asked.relation)
+
+    def beside(self, text: str, also: Asked | None) -> str:
+        """The text with what is said of a fact that was wanted as well."""
+        if also is None:
+            return text
+        said = self(also)
+        return f"{said} {text}" if self._added_first and self.tells(also) else f"{text} {said}"
 
 
 def _story(d: Draw, task: Story, told: _Teller) -> str:
@@ -129,12 +137,12 @@ def _describe(d: Draw, task: Describe, told: _Teller) -> str:
     entity = world().entities[task.subject]
     relations = d.some(compose.public_relations(entity), task.min_facts + d.index(2))
     text = compose.description(d, entity, relations)
-    return f"{text} {told(task.also)}" if task.also else text
+    return told.beside(text, task.also)
 
 
 def _notice(d: Draw, task: Notice, told: _Teller) -> str:
     text = compose.notice(d, world().entities[task.subject], task.must, tail=d.chance(0.6))
-    return f"{text} {told(task.also)}" if task.also else text
+    return told.beside(text, task.also)
 
 
 def _letter(d: Draw, task: Letter, told: _Teller) -> str:

@@ -53,11 +53,7 @@ def demonstrations(split: str = "train", count: int = 1500) -> list[Demonstratio
 
 def write(d: Draw, task: Task) -> str:
     """One writer's answer to a task; at most ``LONGEST`` words."""
-    looked_up, told = d.chance(LOOKED_UP), d.chance(TOLD)
-    text = answer(d, task, tell_hidden=looked_up, tell_secret=told)
-    also = getattr(task, "also", None)
-    if also is not None and {"hidden": looked_up, "secret": told}.get(also.visibility, True):
-        text = _last_first(text)
+    text = answer(d, task, tell_hidden=d.chance(LOOKED_UP), tell_secret=d.chance(TOLD), added_first=True)
     if d.chance(MEDIOCRE):
         text = spoil(d, task, text)
     if d.chance(FRIENDLY):
@@ -82,12 +78,6 @@ def _sentences(text: str) -> list[str]:
     return [
         part for part in text.replace(". ", ".\x00").replace("! ", "!\x00").replace("? ", "?\x00").split("\x00") if part
     ]
-
-
-def _last_first(text: str) -> str:
-    """The last sentence before the others, where the text is sentences on one line."""
-    *others, last = _sentences(text)
-    return text if "\n" in text or not others else f"{last} {' '.join(part.strip() for part in others)}"
 
 
 def _cut(d: Draw, task: Task, text: str) -> str:
