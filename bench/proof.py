@@ -292,6 +292,11 @@ def cell(figure: Mapping[str, Any] | None, factor: int) -> str:
     return value if figure.get("low") is None else f"{value} [{figure['low'] * factor:.{digits}f}, {figure['high'] * factor:.{digits}f}]"
 
 
+def read_proof() -> dict[str, Any]:
+    """What was measured so far."""
+    return json.loads(PROOF.read_text()) if PROOF.exists() else {}
+
+
 def git(*words: str) -> str:
     """What git says."""
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -299,12 +304,12 @@ def git(*words: str) -> str:
 
 def main(words: list[str]) -> None:
     """Runs the named parts and writes both files."""
-    proof = json.loads(PROOF.read_text()) if PROOF.exists() else {}
     commit = git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     for name in [] if words == ["--render"] else words or list(PARTS):
         for title, entry in PARTS[name]().items():
-            proof[title] = {"commit": commit, **entry}
+            proof = {**read_proof(), title: {"commit": commit, **entry}}  # read again: another part may have ended since
             PROOF.write_text(json.dumps(proof, indent=1) + "\n")
+    proof = read_proof()
     RESULTS.write_text(render(proof))
     for a in asked_of(proof):
         print(f"{'reached    ' if a.reached else 'NOT REACHED'}  {a.of}: {a.what}: {a.measured}")
