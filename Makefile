@@ -2,6 +2,7 @@
 # make test   install, lint, types, all tests
 # make check  lint and types only, under a minute
 # make proof  every acceptance measurement (about an hour and a half); writes docs/proof.json and docs/results.md
+# make bench  trimtab and its peers (TRL, transformers, in .venv-peers) on the same work; writes docs/performance.md
 # Everything lives in .venv and runs/; each target may be called again and only does what is missing.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -14,7 +15,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
 
-.PHONY: demo test check proof clean
+PEERS := .venv-peers
+PEERS_PIP := $(PEERS)/bin/python -m pip --disable-pip-version-check
+BENCH ?=
+
+.PHONY: demo test check proof bench clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -31,8 +36,19 @@ check: $(INSTALLED_DEV)
 proof: $(INSTALLED_DEV)
 	$(BIN)/python bench/proof.py
 
+bench: $(INSTALLED) $(PEERS)/.installed
+	$(BIN)/python bench/speed.py $(BENCH)
+
+# TRL 1.9 was the last with PPO: its package alone, beside 1.16, for that one measurement.
+$(PEERS)/.installed: constraints.txt
+	@test -x $(PEERS)/bin/pip || $(PYTHON) -m venv $(PEERS)
+	$(PEERS_PIP) install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(PEERS_PIP) install --quiet --constraint constraints.txt trl==1.16.0 transformers datasets tokenizers
+	$(PEERS_PIP) install --quiet --upgrade --no-deps --target $(PEERS)/trl-1.9 trl==1.9.2
+	@touch $@
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; install one or set PYTHON=/path/to/python"; exit 2; }

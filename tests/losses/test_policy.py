@@ -14,6 +14,7 @@ from trimtab.losses.policy import (
     explained_variance,
     gae,
     kl_estimate,
+    leave_one_out,
     shaped_rewards,
     whiten,
 )
@@ -183,3 +184,19 @@ def test_gradients_by_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda v: clipped_value_loss(v, old, returns, clip=0.3), [values])
     for name in KL_ESTIMATORS:
         assert torch.autograd.gradcheck(lambda x, name=name: kl_estimate(x, name), [logprobs])
+
+
+def test_leave_one_out_worked_by_hand() -> None:
+    """Prompt 0: returns 1, 4, 7: against means of the others 5.5, 4, 2.5. Prompt 1: 2 and 0. Prompt 2: alone."""
+    found = leave_one_out(vector(1, 2, 4, 0, 7, 9), torch.tensor([0, 1, 0, 1, 0, 2]))
+    assert found.tolist() == [-4.5, 2.0, 0.0, -2.0, 4.5, 0.0]
+
+
+@given(st.lists(st.lists(numbers, min_size=2, max_size=5), min_size=1, max_size=4), numbers)
+def test_leave_one_out_sums_to_zero_and_ignores_what_all_answers_share(rows: list[list[float]], shift: float) -> None:
+    returns = vector(*(x for row in rows for x in row))
+    group = torch.tensor([n for n, row in enumerate(rows) for _ in row])
+    found = leave_one_out(returns, group)
+    sums = torch.zeros(len(rows), dtype=found.dtype).index_add(0, group, found)
+    assert torch.allclose(sums, torch.zeros_like(sums), atol=1e-9)
+    assert torch.allclose(leave_one_out(returns + shift, group), found, atol=1e-9)

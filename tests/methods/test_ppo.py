@@ -12,7 +12,8 @@ from trimtab.common.files import write_json
 from trimtab.data.template import Renderer
 from trimtab.feedback.protocol import Rule
 from trimtab.feedback.reward_model import RewardModel
-from trimtab.methods.ppo import PPO, Config, KLControl, start_value, tree_lengths
+from trimtab.methods.online import Parts, tree_lengths
+from trimtab.methods.ppo import PPO, Config, KLControl, start_value
 from trimtab.methods.reward import add_pad_token
 from trimtab.models.load import load_policy, load_scorer, load_tokenizer, save_model
 from trimtab.models.score import score_rewards
@@ -51,10 +52,8 @@ def make(start: Path, *, other_reference: bool = False, **options: Any) -> PPO:
         randomise(reference, seed=9)
     renderer = Renderer(load_tokenizer(start))
     trees = [PromptTree(tuple(renderer.prompt(p)), (), key=p.id) for p in PROMPTS]
-    return PPO(
-        config, policy=policy, value=value, reference=reference, engine=NativeEngine(policy, renderer.end_id),
-        reward=Rule(answer_score), gold=Rule(answer_score, "gold"), prompts=PROMPTS, trees=trees, renderer=renderer,
-    )  # fmt: skip
+    engine, gold = NativeEngine(policy, renderer.end_id), Rule(answer_score, "gold")
+    return PPO(config, Parts(policy, reference, engine, Rule(answer_score), gold, PROMPTS, trees, renderer), value)
 
 
 def first_epoch(method: PPO) -> list[list[MicroBatch]]:
@@ -87,9 +86,9 @@ def test_shaped_rewards_sum_to_the_score_minus_beta_times_the_log_ratio(start: P
         firsts = lengths.cumsum(0) - lengths
         ratios = (said.logprobs - said.reference_logprobs).split(lengths.tolist())
         for completion, first, ratio in zip(rollout.tree.completions, firsts.tolist(), ratios, strict=True):
-            cut = completion[-1] != method.renderer.end_id
+            cut = completion[-1] != method.parts.renderer.end_id
             cuts += cut
-            score = answer_score(PROMPTS[i], method.renderer.decode(completion))
+            score = answer_score(PROMPTS[i], method.parts.renderer.decode(completion))
             assert abs(float(ratio.sum())) > 0.1
             assert float(rollout.returns[first]) == pytest.approx(
                 score - 2.5 * cut - 0.3 * float(ratio.sum()), abs=1e-3

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from trimtab.common.errors import UserError
 from trimtab.data.template import Renderer
 from trimtab.feedback.protocol import Rule
-from trimtab.methods import ppo
+from trimtab.methods import ppo, rloo
 from trimtab.methods.dpo import DPO
 from trimtab.methods.offline import FixedData, Offline
+from trimtab.methods.online import Parts
 from trimtab.methods.reward import Reward
 from trimtab.methods.sft import SFT
 from trimtab.models.load import load_policy, load_scorer, load_tokenizer
@@ -74,7 +75,7 @@ def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_policy(tmp_path_factory.mktemp("start") / "policy")
 
 
-def make_ppo(folder: Path) -> Method:
+def online(name: str, folder: Path) -> Method:
     config = ppo.Config(
         batch_size=3, num_completions=2, max_tokens=6, minibatch_size=2, epochs_per_batch=2, micro_batch_tokens=60, stop_kl=1e9,
         kl=ppo.KLControl(target=0.5, horizon=60), seed=5,
@@ -85,19 +86,21 @@ def make_ppo(folder: Path) -> Method:
         Prompt(f"p{i}", (Message("user", text),))
         for i, text in enumerate(["the cat", "a dog", "near", "the old mill", "saw"])
     ]
-    return ppo.PPO(
-        config, policy=policy, value=load_scorer(folder), reference=load_policy(folder), engine=NativeEngine(policy, renderer.end_id),
-        reward=Rule(lambda prompt, text: float(text.count("a")) - 0.1 * len(text)), gold=None, prompts=prompts,
-        trees=[PromptTree(tuple(renderer.prompt(p)), (), key=p.id) for p in prompts], renderer=renderer,
-    )  # fmt: skip
+    trees = [PromptTree(tuple(renderer.prompt(p)), (), key=p.id) for p in prompts]
+    reward = Rule(lambda prompt, text: float(text.count("a")) - 0.1 * len(text))
+    parts = Parts(policy, load_policy(folder), NativeEngine(policy, renderer.end_id), reward, None, prompts, trees, renderer)
+    if name == "rloo":
+        shared = config.model_dump(include=set(rloo.Config.model_fields) & set(config.model_fields_set))
+        return rloo.RLOO(rloo.Config(**shared), parts)
+    return ppo.PPO(config, parts, load_scorer(folder))
 
 
-@pytest.fixture(params=["sft", "reward", "dpo", "ppo"])
+@pytest.fixture(params=["sft", "reward", "dpo", "ppo", "rloo"])
 def make(request: pytest.FixtureRequest) -> Callable[[], Method]:
     """A fresh method with its start weights, as a new process would build it."""
-    if request.param == "ppo":
+    if request.param in ("ppo", "rloo"):
         folder = request.getfixturevalue("policy_folder")
-        return lambda: make_ppo(folder)
+        return lambda: online(request.param, folder)
     return {"sft": sft, "reward": reward, "dpo": dpo}[request.param]
 
 

@@ -60,6 +60,18 @@ def gae(rewards: Tensor, values: Tensor, lengths: Tensor, *, gamma: float, gae_l
     return advantages, advantages + values
 
 
+def leave_one_out(returns: Tensor, group: Tensor) -> Tensor:
+    """Each return minus the mean of the others in its group: R_i - (sum_j R_j - R_i) / (K - 1).
+
+    Kool et al. 2019; Ahmadian et al. 2024 (RLOO), equation 7. Shapes: returns (C,), group (C,) int64 from 0 -> (C,). Alone in its group
+    a return has nobody to be measured against, and its advantage is 0.
+    """
+    groups = int(group.max()) + 1 if len(group) else 0
+    sums = returns.new_zeros(groups).index_add(0, group, returns)[group]
+    others = torch.bincount(group, minlength=groups)[group] - 1
+    return torch.where(others > 0, returns - (sums - returns) / others.clamp_min(1), torch.zeros_like(returns))
+
+
 def whiten(values: Tensor) -> Tensor:
     """(n,) -> zero mean and unit variance over all n (Huang et al. 2024, detail 10). One value is returned as 0."""
     centred = values - values.mean()

@@ -1,0 +1,166 @@
+"""trimtab's side of the benchmark: ``python bench/ours.py WORK STEPS [SIZE]`` prints one line of what it measured.
+
+Texts become trees and steps by the same functions that the command line uses; only the order of the data is fixed.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import work
+from transformers import PreTrainedModel
+from work import ADAM_BETA2, BATCH, BETA, KL_BETA, LR, NEW_TOKENS, WORKS, Measured
+
+from trimtab.common.memory import keep_freed_memory
+from trimtab.common.precision import in_bf16
+from trimtab.data.encode import comparison_trees, demonstration_trees, prompt_trees
+from trimtab.data.formats import read_comparisons, read_demonstrations
+from trimtab.data.template import Renderer
+from trimtab.feedback.reward_model import RewardModel
+from trimtab.methods import ppo, rloo
+from trimtab.methods.dpo import DPO
+from trimtab.methods.offline import FixedData, Offline, micro_batches
+from trimtab.methods.online import Online, Parts
+from trimtab.methods.reward import Reward
+from trimtab.methods.sft import SFT
+from trimtab.models.load import load_policy, load_scorer, load_tokenizer
+from trimtab.sampling.engine import NativeEngine
+from trimtab.sampling.protocol import SamplingOptions
+from trimtab.training.loop import Learner
+from trimtab.training.method import OptimizerStep, State
+from trimtab.training.settings import TrainingSettings
+from trimtab.trees import PromptTree
+
+SETTINGS = TrainingSettings(lr=LR, adam_beta2=ADAM_BETA2, schedule="constant", warmup=0.0)
+# Forward-equivalents of a step, of language models and of scorers: a forward is 1, a backward 2. RLOO: sampling 1, update 3, reference 1;
+# reward 1. PPO: sampling 1, old logprobs 1, reference 1, update 3; reward 1, old values 1, update 3.
+PASSES = {"sft": (3, 0), "reward": (0, 3), "rankings": (0, 3), "dpo": (4, 0), "rloo": (5, 1), "ppo": (6, 5)}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One kind of work, ready to be timed: ``step(i)`` does step i and returns its loss, useful tokens and operations."""
+
+    step: Callable[[int], tuple[float, int, float]]
+    parameters: int
+
+
+def offline(name: str, folder: Path) -> Side:
+    """SFT, reward model or DPO on the workload's files, in their order."""
+    renderer = Renderer(load_tokenizer(folder / "model"))
+    data = FixedData((), batch_size=BATCH, budget=SETTINGS.micro_batch_tokens)
+    method: Offline
+    if name == "sft":
+        trees, _ = demonstration_trees(read_demonstrations(str(folder / "demonstrations.jsonl")), renderer, 1024)
+        method = SFT(load_policy(folder / "model"), data)
+    else:
+        file = "rankings.jsonl" if name == "rankings" else "pairs.jsonl"
+        trees, _ = comparison_trees(read_comparisons(str(folder / file)), renderer, 1024)
+        if name == "dpo":
+            method = DPO(load_policy(folder / "model"), load_policy(folder / "model"), data, beta=BETA)
+        else:
+            method = Reward(load_scorer(folder / "scorer"), data)
+    learner = Learner(method, SETTINGS)
+    model = next(iter(method.modules.values()))
+
+    def step(i: int) -> tuple[float, int, float]:
+        chosen = trees[i * BATCH : (i + 1) * BATCH]
+        learner.descend([micro_batches(chosen, data.budget, method.size)], f"step {i}")
+        loss = learner.read_meter()["loss"]
+        tokens = sum(t.tokens for t in chosen)
+        return loss, tokens, sum(PASSES[name]) * forward_operations(model, chosen)
+
+    return Side(step, count(model))
+
+
+def online(name: str, folder: Path) -> Side:
+    """PPO or RLOO: sample, score, update."""
+    what, renderer = WORKS[name], Renderer(load_tokenizer(folder / "model"))
+    prompts = [c.prompt for c in read_comparisons(str(folder / "pairs.jsonl"))][: work.PROMPTS]
+    trees, _ = prompt_trees(prompts, renderer, 1024)
+    shared = {**SETTINGS.model_dump(exclude={"batch_size"}), "batch_size": what.prompts, "num_completions": what.answers}
+    shared |= {"max_tokens": NEW_TOKENS, "beta": KL_BETA}
+    policy, reward = load_policy(folder / "model"), RewardModel(folder / "scorer", dtype=SETTINGS.dtype)
+    engine = NativeEngine(policy, NEVER, autocast=in_bf16(SETTINGS.dtype))
+    parts = Parts(policy, load_policy(folder / "model"), engine, reward, None, prompts, trees, renderer)
+    method: Online
+    if name == "rloo":
+        method = rloo.RLOO(rloo.Config(**shared), parts)
+    else:
+        config = ppo.Config(**shared, minibatch_size=what.prompts, epochs_per_batch=1, value_coef=0.1, stop_kl=1e9)
+        method = ppo.PPO(config, parts, load_scorer(folder / "scorer"))
+    learner = Learner(method, method.settings)
+
+    def step(i: int) -> tuple[float, int, float]:
+        made: list[PromptTree] = []
+        method.update(watched(method.batches(State(i, 1 << 30)), made), learner, f"step {i}")
+        policy_passes, others = PASSES[name]
+        work_done = policy_passes * forward_operations(policy, made) + others * forward_operations(reward.model, made)
+        return learner.read_meter()["policy_loss"], sum(t.tokens for t in made), work_done
+
+    return Side(step, sum(count(m) for m in method.modules.values()))
+
+
+def watched(steps: Iterable[OptimizerStep], made: list[PromptTree]) -> Iterator[OptimizerStep]:
+    """The same steps; their trees are noted in ``made``."""
+    for step in steps:
+        made += [tree for batch in step for tree in batch.trees.trees]
+        yield step
+
+
+NEVER = -1  # no token is the end token: every answer has its 64 tokens, on both sides
+
+
+def generate(name: str, folder: Path) -> Side:
+    """Sampling alone."""
+    what, renderer = WORKS[name], Renderer(load_tokenizer(folder / "model"))
+    prompts = [c.prompt for c in read_comparisons(str(folder / "pairs.jsonl"))]
+    trees, _ = prompt_trees(prompts, renderer, 1024)
+    policy = load_policy(folder / "model")
+    engine = NativeEngine(policy, NEVER, autocast=in_bf16("auto"))
+
+    def step(i: int) -> tuple[float, int, float]:
+        chosen = trees[i * what.prompts : (i + 1) * what.prompts]
+        samples = engine.sample([t.prompt for t in chosen], what.answers, SamplingOptions(NEW_TOKENS), [t.key for t in chosen])
+        made = [t.with_completions([s.token_ids for s in row]) for t, row in zip(chosen, samples, strict=True)]
+        return 0.0, sum(len(s.token_ids) for row in samples for s in row), forward_operations(policy, made)
+
+    return Side(step, count(policy))
+
+
+def forward_operations(model: torch.nn.Module, trees: list[PromptTree]) -> float:
+    """2 N operations a token for the trunk's N weights, 2 N a scored position for the head's; attention is not counted."""
+    assert isinstance(model, PreTrainedModel)
+    embeddings = model.get_input_embeddings().weight.numel()
+    head = embeddings if model.get_output_embeddings() is not None else 0
+    trunk = count(model) - embeddings
+    scored = sum(len(c) for t in trees for c in t.completions)
+    return 2.0 * trunk * sum(t.tokens for t in trees) + 2.0 * head * scored
+
+
+def count(model: torch.nn.Module) -> int:
+    """Weights, tied ones once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def main(name: str, steps: str, size: str = "134M") -> None:
+    keep_freed_memory()
+    folder = work.prepare(size)
+    make = online if name in ("ppo", "rloo") else offline if name in PASSES else generate
+    side = make(name, folder)
+    out = Measured("trimtab", name, [], [], [], [], 0.0, 0, side.parameters)
+    for i in range(int(steps) + 1):
+        seconds, (loss, tokens, operations) = work.timed(lambda i=i: side.step(i))
+        out.seconds.append(seconds)
+        out.losses.append(loss)
+        out.tokens.append(tokens)
+        out.flops.append(operations)
+        out.matrix_peak = max(out.matrix_peak, work.matrix_peak(work.fast_dtype()))
+    out.peak_bytes = work.peak_bytes()
+    out.print()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,198 @@
+"""`make bench`: trimtab and its peers on the same weights and data, in one run, interleaved; `bench/results.json`, `docs/performance.md`.
+
+    python bench/speed.py [--repetitions N] [--steps N] [WORK ...]     measure (the works named, else all), then write both
+    python bench/speed.py --render                                     only docs/performance.md, from bench/results.json
+
+Every measurement is a process of its own, so that memory and allocator belong to it. Peers run as their users run them, with glibc's
+allocator told what trimtab tells it, and so with activation checkpointing off as well.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from work import ROOT, WORKS, fast_dtype
+
+RESULTS, PAGE = ROOT / "bench" / "results.json", ROOT / "docs" / "performance.md"
+PEERS = ROOT / ".venv-peers"
+BEGIN, END = "<!-- measured: made from bench/results.json by bench/speed.py -->", "<!-- end of what is measured -->"
+TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_TOP_PAD_": str(64 << 20)}
+TRAINED = ("sft", "reward", "rankings", "dpo", "rloo", "ppo")
+# name of a side -> (environment, words for peer.py); trimtab's own is none of them
+SIDES: dict[str, tuple[Mapping[str, str], Sequence[str]]] = {
+    "as shipped": ({}, ()), "tuned allocator": (TUNED, ()), "tuned, no checkpointing": (TUNED, ("checkpointing=off",)),
+}  # fmt: skip
+SAMPLERS: dict[str, tuple[Mapping[str, str], Sequence[str]]] = {
+    "bf16": ({}, ()), "float32": ({}, ("float32",)), "bf16, tuned allocator": (TUNED, ()),
+    "float32, tuned allocator": (TUNED, ("float32",)),
+}  # fmt: skip
+# work -> side -> the ratio of speeds that is asked for
+ASKED: dict[str, dict[str, float]] = {
+    "sft": {"as shipped": 4, "tuned allocator": 3, "tuned, no checkpointing": 2.5},
+    "reward": {"as shipped": 4, "tuned allocator": 4, "tuned, no checkpointing": 3},
+    "rankings": {"as shipped": 12},
+    "dpo": {"as shipped": 8, "tuned allocator": 5, "tuned, no checkpointing": 5},
+    "rloo": {"as shipped": 10, "tuned allocator": 5, "tuned, no checkpointing": 5},
+    "ppo": {"as shipped": 10, "tuned allocator": 8, "tuned, no checkpointing": 8},
+    "generate": {"bf16": 4, "float32": 8, "bf16, tuned allocator": 3, "float32, tuned allocator": 6},
+    "generate32": {"bf16": 4, "float32": 8, "bf16, tuned allocator": 3, "float32, tuned allocator": 6},
+}
+
+
+def sides(work: str) -> dict[str, tuple[Mapping[str, str], Sequence[str]]]:
+    """The peer's settings for one work."""
+    if work in TRAINED:
+        return SIDES
+    return SAMPLERS if fast_dtype() == torch.bfloat16 else {k: v for k, v in SAMPLERS.items() if k.startswith("float32")}
+
+
+def measure(side: str, work: str, steps: int, size: str) -> dict[str, Any]:
+    """One process; what it printed.
+
+    Raises:
+        SystemExit: it failed; the last lines of what it said.
+    """
+    environment, words = ({}, ()) if side == "trimtab" else sides(work)[side]
+    python = sys.executable if side == "trimtab" else str(PEERS / "bin" / "python")
+    script = ROOT / "bench" / ("ours.py" if side == "trimtab" else "peer.py")
+    extra = {"PYTHONPATH": str(PEERS / "trl-1.9")} if work == "ppo" and side != "trimtab" else {}
+    command = [python, str(script), work, str(steps), size, *words]
+    done = subprocess.run(
+        command, env={**os.environ, "TRL_EXPERIMENTAL_SILENCE": "1", **environment, **extra}, capture_output=True, text=True
+    )
+    found = re.findall(r"^MEASURED (.*)$", done.stdout, re.MULTILINE)
+    if done.returncode or not found:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(found[-1])
+
+
+def run(works: Sequence[str], repetitions: int, steps: int, size: str) -> None:
+    """All sides of each work in turn, repetition after repetition; everything measured so far is on disk at any time."""
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for work in works:
+        kept.pop(work, None)
+    for repetition in range(repetitions):
+        for work in works:
+            for side in ("trimtab", *sides(work)):
+                print(f"repetition {repetition + 1} of {repetitions}: {work}, {side}", flush=True)
+                made = measure(side, work, 3 * steps if side == "trimtab" else steps, size)
+                kept.setdefault(work, {}).setdefault(side, []).append(made)
+                kept["machine"] = machine()
+                RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
+    return {
+        "processor": cpu.group(1) if cpu else platform.processor(), "threads": str(torch.get_num_threads()), "torch": torch.__version__,
+        "products": str(fast_dtype()).removeprefix("torch."),
+    }  # fmt: skip
+
+
+def seconds(runs: Sequence[Mapping[str, Any]]) -> float:
+    """The median step over all repetitions, each one's first left out."""
+    return statistics.median(s for run in runs for s in run["seconds"][1:])
+
+
+def gigabytes(runs: Sequence[Mapping[str, Any]]) -> float:
+    return max(run["peak_bytes"] for run in runs) / 1e9
+
+
+def activations(runs: Sequence[Mapping[str, Any]], work: str) -> float:
+    """Peak memory without what any training needs: 16 bytes a trained parameter, 4 for each one of a frozen model."""
+    parameters = max(run["parameters"] for run in runs)
+    frozen = {"dpo": 1, "rloo": 2, "ppo": 1}.get(work, 0)  # PPO's parameters are those of two trained models, beside two frozen ones
+    return gigabytes(runs) - (16 + 4 * frozen) * parameters / 1e9
+
+
+def render(kept: Mapping[str, Any]) -> str:
+    """The tables."""
+    where = kept["machine"]
+    lines = [
+        BEGIN, "",
+        f"Measured by `make bench` on {where['processor']}, {where['threads']} threads, torch {where['torch']}, products in "
+        f"{where['products']}. Medians of steps, the first of each process left out; ratios are of two sides in one run.",
+        "", "| work | trimtab | peer | peer's setting | ratio | asked | peak memory | of the peer's |", "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for work, what in WORKS.items():
+        if work not in kept:
+            continue
+        ours = kept[work]["trimtab"]
+        for side in sides(work):
+            if side not in kept[work]:
+                continue
+            peer = kept[work][side]
+            mine, theirs = seconds(ours), seconds(peer)
+            ratio, asked = theirs / mine, ASKED[work].get(side)
+            mark = "-" if asked is None else f"{asked:g} {'reached' if ratio >= asked else '**missed**'}"
+            share = f"{gigabytes(ours):.1f} of {gigabytes(peer):.1f} GB"
+            if work in TRAINED:
+                cells = f"{mine:.2f} s | {theirs:.2f} s"
+                over = f"{100 * activations(ours, work) / activations(peer, work):.0f} %"
+            else:
+                tokens = statistics.median(t for run in ours for t in run["tokens"])
+                cells, over = f"{tokens / mine:.0f} tokens/s | {tokens / theirs:.0f} tokens/s", "-"
+            lines.append(f"| {what.what} | {cells} | {side} | {ratio:.1f} | {mark} | {share} | {over} |")
+    lines += ["", *shares(kept), *losses(kept), END]
+    return "\n".join(lines)
+
+
+def shares(kept: Mapping[str, Any]) -> list[str]:
+    """Useful operations over what the machine's best product does, step by step, in the same process."""
+    lines = [
+        "Share of the matrix peak, useful operations only (no padding, no recomputation, no attention):", "",
+        "| work | useful tokens a step | tokens/s | best product, GFLOP/s | share |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for work in WORKS:
+        if work in kept:
+            runs = kept[work]["trimtab"]
+            rate = statistics.median(f / s for run in runs for f, s in zip(run["flops"][1:], run["seconds"][1:], strict=True))
+            speed = statistics.median(t / s for run in runs for t, s in zip(run["tokens"][1:], run["seconds"][1:], strict=True))
+            tokens = statistics.median(t for run in runs for t in run["tokens"][1:])
+            peak = max(run["matrix_peak"] for run in runs)
+            lines.append(f"| {work} | {tokens:.0f} | {speed:.0f} | {peak / 1e9:.0f} | {100 * rate / peak:.0f} % |")
+    return [*lines, ""]
+
+
+def losses(kept: Mapping[str, Any]) -> list[str]:
+    """The two sides' losses of the first steps, side by side: it is the same work."""
+    lines = ["Losses of the first steps:", "", "| work | trimtab | peer |", "|---|---|---|"]
+    for work in ("sft", "reward", "rankings", "dpo"):
+        if work in kept and "as shipped" in kept[work]:
+            both = [kept[work][side][0]["losses"][:3] for side in ("trimtab", "as shipped")]
+            lines.append(f"| {work} | " + " | ".join(", ".join(f"{x:.4f}" for x in row) for row in both) + " |")
+    return [*lines, ""]
+
+
+def write_page(kept: Mapping[str, Any]) -> None:
+    """Puts the tables between the marks of docs/performance.md."""
+    page = PAGE.read_text(encoding="utf-8")
+    before, after = page.index(BEGIN), page.index(END) + len(END)
+    PAGE.write_text(page[:before] + render(kept) + page[after:], encoding="utf-8")
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("works", nargs="*", choices=[[], *WORKS], metavar="WORK")
+    words.add_argument("--repetitions", type=int, default=2)
+    words.add_argument("--steps", type=int, default=3)
+    words.add_argument("--size", default="134M")
+    words.add_argument("--render", action="store_true")
+    given = words.parse_args()
+    if not given.render:
+        run(given.works or list(WORKS), given.repetitions, given.steps, given.size)
+    write_page(json.loads(RESULTS.read_text()))
+
+
+if __name__ == "__main__":
+    main()
