@@ -52,7 +52,7 @@ def common(steps: int, batch: int, checkpointing: bool, bf16: bool) -> dict[str,
     out = {
         "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": batch, "max_steps": steps, "learning_rate": LR,
         "lr_scheduler_type": "constant", "adam_beta2": ADAM_BETA2, "logging_steps": 1, "save_strategy": "no", "report_to": "none",
-        "disable_tqdm": True, "bf16": bf16,
+        "disable_tqdm": True, "bf16": bf16, "use_cpu": True,
     }  # fmt: skip
     return out if checkpointing else {**out, "gradient_checkpointing": False}
 

@@ -8,14 +8,15 @@ docs/proof.json alone, and a test fails when the two differ, so no figure there 
 """
 
 import functools
+import hashlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,6 +33,7 @@ DATA = ROOT.parent / "shared" / "data"
 PROOF, RESULTS = ROOT / "docs" / "proof.json", ROOT / "docs" / "results.md"
 RUNS = ROOT / "runs" / "proof"
 SEEDS = (0, 1, 2)
+T = TypeVar("T")
 
 
 def trimtab(*words: str) -> tuple[str, float]:
@@ -44,8 +46,34 @@ def trimtab(*words: str) -> tuple[str, float]:
 def demo(seed: int) -> dict[str, Any]:
     """The village demo for one seed."""
     folder = RUNS / f"demo-{seed}"
-    command, _ = trimtab("demo", "--seed", str(seed), "--out", str(folder.relative_to(ROOT)))
-    return {f"demo seed {seed}": {"command": command, **spent(folder), "results": json.loads((folder / "results.json").read_text())}}
+    command, seconds = trimtab("demo", "--seed", str(seed), "--out", str(folder.relative_to(ROOT)))
+    # the whole command, unless an earlier call did a part of it: then the stages' own seconds are more
+    whole = spent(folder)
+    whole["wall_seconds"] = max(whole["wall_seconds"], seconds)
+    run = json.loads((folder / "ppo" / "run.json").read_text())
+    where = {"device": run["device"], "threads": run["threads"], "products": run["products"]}
+    return {f"demo seed {seed}": {"command": command, **whole, **where, "results": json.loads((folder / "results.json").read_text())}}
+
+
+def fresh() -> dict[str, Any]:
+    """The demos' models on test prompts that nobody had seen when their settings were chosen; the same people, places and judge."""
+    out = {}
+    for seed in SEEDS:
+        demo_folder, folder = RUNS / f"demo-{seed}", RUNS / "fresh" / str(seed)
+        began = time.monotonic()
+        trimtab("village", f"out={at(folder / 'world')}", "demonstrations=1", "test_draw=1")
+        words = []
+        models = {"base": ROOT / "trimtab/village/base", **{name: demo_folder / name / "model" for name in ("sft", "dpo", "ppo")}}
+        for stream, (name, model) in enumerate(models.items(), start=1):
+            answers = folder / f"{name}.jsonl"
+            options = ["template=plain", "num_completions=2"] if name == "base" else ["num_completions=4"]
+            options += [f"name={name}", f"seed={seed}", f"stream={stream}"]
+            trimtab("sample", at(model), at(folder / "world/prompts.test.jsonl"), *options, "-o", at(answers))
+            words.append(f"answers.{name}={at(answers)}")
+        command, _ = trimtab("eval", "winrate", *words, "judge=village", f"out={at(folder / 'evaluation')}")
+        results = json.loads((folder / "evaluation/results.json").read_text())
+        out[f"other test prompts, seed {seed}"] = {"command": command, "wall_seconds": time.monotonic() - began, "results": results}
+    return out
 
 
 def spent(folder: Path) -> dict[str, float]:
@@ -64,17 +92,20 @@ def base() -> dict[str, Any]:
 
 
 def english() -> dict[str, Any]:
-    """The English recipe on real files, at full scale; pairs and instructions are split by position into 90 and 10 %."""
+    """The English recipe on real files, at full scale: 80 % of the pairs and 90 % of the instructions to train on, the others held out.
+
+    Pairs of one first question and instructions of one text are in the same part.
+    """
     import gzip
 
     folder = RUNS / "english-data"
     folder.mkdir(parents=True, exist_ok=True)
     with gzip.open(DATA / "preferences/hh_harmless.jsonl.gz", "rt", encoding="utf-8") as lines:
         pairs = list(lines)
-    for name, part in (("train", [p for i, p in enumerate(pairs) if i % 10]), ("held_out", pairs[::10])):
+    for name, part in zip(("held_out", "train"), split(pairs, first_question, 5), strict=True):
         (folder / f"{name}.jsonl").write_text("".join(part), encoding="utf-8")
     tasks = json.loads((DATA / "demonstrations/short_instructions.json").read_text(encoding="utf-8"))
-    for name, rows in (("tasks", [t for i, t in enumerate(tasks) if i % 10]), ("test_tasks", tasks[::10])):
+    for name, rows in zip(("test_tasks", "tasks"), split(tasks, lambda t: t["instruction"] + t.get("input", ""), 10), strict=True):
         (folder / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
     words = [
         f"text={DATA}/text/novels", f"demonstrations={folder}/tasks.json", f"prompts={folder}/tasks.json",
@@ -83,19 +114,36 @@ def english() -> dict[str, Any]:
     out = RUNS / "english"
     trimtab("run", "english", *words, "--out", str(out.relative_to(ROOT)))
     shown = "trimtab run english text=novels demonstrations=short_instructions (90 %) prompts=the same test_prompts=the other 10 % "
-    shown += "comparisons=hh_harmless (90 %) held_out=hh_harmless (10 %)"
+    shown += "comparisons=hh_harmless (80 %) held_out=hh_harmless (20 %)"
     return {"english": {"command": shown, **spent(out), "results": json.loads((out / "results.json").read_text())}}
 
 
+def split(rows: Sequence[T], key: Callable[[T], str], parts: int) -> tuple[list[T], list[T]]:
+    """Every ``parts``-th group of rows of one key, by a hash of the key; and the others."""
+    held_out = [int(hashlib.sha256(key(row).strip().lower().encode()).hexdigest(), 16) % parts == 0 for row in rows]
+    return [r for r, out in zip(rows, held_out, strict=True) if out], [r for r, out in zip(rows, held_out, strict=True) if not out]
+
+
+def first_question(line: str) -> str:
+    """What a transcript of HH-RLHF begins with."""
+    return str(json.loads(line)["chosen"]).split("\n\nAssistant:")[0]
+
+
+def first_message(line: str) -> str:
+    """What the conversation of a native record begins with."""
+    return str(json.loads(line)["messages"][0]["content"])
+
+
 def rankings() -> dict[str, Any]:
-    """Reward models on rankings of K answers by people, from the English SFT model; split by position into 80 and 20 %."""
+    """Reward models on rankings of K answers by people, from the English SFT model; conversations of one first message are in one part,
+    80 and 20 %."""
     out = {}
     for name, words in (("oasst_trees.jsonl", []), ("summary_rankings.json", ["ranks.best=high"])):
         folder = RUNS / "rankings" / Path(name).stem
         folder.mkdir(parents=True, exist_ok=True)
         trimtab("data", "convert", str(DATA / "preferences" / name), *words, "-o", at(folder / "all.jsonl"))
         lines = (folder / "all.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        for part, rows in (("train", [x for i, x in enumerate(lines) if i % 5]), ("held_out", lines[::5])):
+        for part, rows in zip(("held_out", "train"), split(lines, first_message, 5), strict=True):
             (folder / f"{part}.jsonl").write_text("".join(rows), encoding="utf-8")
         files = [f"data={at(folder / 'train.jsonl')}", f"eval_data={at(folder / 'held_out.jsonl')}"]
         settings = ["lr=2e-4", "batch_size=16", "max_length=512", f"out={at(folder / 'reward')}"]
@@ -170,8 +218,8 @@ def final_loss(metrics: Path) -> float:
 
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
-    **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "checks": checks, "base": base, "english": english,
-    "rankings": rankings,
+    **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "fresh": fresh, "checks": checks, "base": base,
+    "english": english, "rankings": rankings,
 }  # fmt: skip
 
 
@@ -188,31 +236,39 @@ class Asked:
 def asked_of_demo(name: str, entry: Mapping[str, Any]) -> list[Asked]:
     """What is asked of the demo, and of the village that it runs on."""
     results = entry["results"]
-    figures = {m["name"]: m["figures"] for m in results["models"]}
-    sft, over_base = figures["sft"], 1 - figures["base"]["win_rate"]["value"]
+    sft = next(m["figures"] for m in results["models"] if m["name"] == "sft")
     minutes, memory = entry["wall_seconds"] / 60, entry["peak_memory_bytes"] / 1e9
     out = [
         Asked(name, "at most 10 minutes", f"{minutes:.1f}", minutes <= 10),
         Asked(name, "at most 6 GB", f"{memory:.1f}", memory <= 6),
         Asked(name, "at least 400 test prompts", str(results["prompts"]), results["prompts"] >= 400),
-        Asked(name, "SFT preferred to the base on 90 %", f"{100 * over_base:.1f}", over_base >= 0.9),
+        *asked_of_preferences(name, results),
     ]
-    for model in ("dpo", "ppo"):
-        rate = figures[model]["win_rate"]
-        good = rate["value"] >= 0.6 and rate["low"] > 0.5
-        out.append(Asked(name, f"{model.upper()} preferred to SFT on 60 %, lower end above 50 %", cell(rate, 100), good))
     for field, words in (("invented", "inventions"), ("told_secret", "secrets told")):
         change = results["paired"]["ppo-sft"][field]
         out.append(Asked(name, f"fewer {words} after PPO than after SFT, points", cell(change, 100), change["high"] < 0))
-    accuracy = results["reward_model"]["accuracy"]
+    accuracy, agreement = results["reward_model"]["accuracy"], results["reward_model"]["labeler_agreement"]
     invented, told = sft["invented"]["value"], sft["told_secret"]["value"]
     return [
         *out,
-        Asked(name, "reward model right on 68 % of held-out pairs", cell(accuracy, 100), accuracy["value"] >= 0.68),
+        Asked(name, "reward model right on at least 68 % of held-out pairs", cell(accuracy, 100), accuracy["value"] >= 0.68),
+        Asked(name, "two labelers agree on 73 +- 3 % of pairs", cell(agreement, 100), abs(agreement["value"] - 0.73) <= 0.03),
         Asked(name, "SFT's mean gold score between 3 and 5", cell(sft["gold"], 1), 3 <= sft["gold"]["value"] <= 5),
-        Asked(name, "SFT invents in 15 %", f"{100 * invented:.1f}", invented >= 0.15),
-        Asked(name, "SFT tells secrets in 10 %", f"{100 * told:.1f}", told >= 0.1),
+        Asked(name, "SFT invents in at least 15 %", f"{100 * invented:.1f}", invented >= 0.15),
+        Asked(name, "SFT tells secrets in at least 10 %", f"{100 * told:.1f}", told >= 0.1),
     ]
+
+
+def asked_of_preferences(name: str, results: Mapping[str, Any]) -> list[Asked]:
+    """Which model is preferred to which."""
+    figures = {m["name"]: m["figures"] for m in results["models"]}
+    over_base = 1 - figures["base"]["win_rate"]["value"]
+    out = [Asked(name, "SFT preferred to the base on at least 90 %", f"{100 * over_base:.1f}", over_base >= 0.9)]
+    for model in ("dpo", "ppo"):
+        rate = figures[model]["win_rate"]
+        good = rate["value"] >= 0.6 and rate["low"] > 0.5
+        out.append(Asked(name, f"{model.upper()} preferred to SFT on at least 60 %, lower end above 50 %", cell(rate, 100), good))
+    return out
 
 
 def asked_of(proof: Mapping[str, Any]) -> list[Asked]:
@@ -221,19 +277,21 @@ def asked_of(proof: Mapping[str, Any]) -> list[Asked]:
     for name, entry in proof.items():
         if name.startswith("demo seed"):
             out += asked_of_demo(name, entry)
+        elif name.startswith("other test prompts"):
+            out += asked_of_preferences(name, entry["results"])
         elif "shipped_eval_loss" in entry:
             apart = abs(entry["eval_loss"] - entry["shipped_eval_loss"])
             out.append(Asked(name, "made again within 0.01 nats of the shipped base", f"{apart:.4f}", apart <= 0.01))
         elif "gold" in entry:
             gold = entry["gold"]
             sft, best = gold["SFT, mean of 64"], gold["best of 64 by gold"]
-            out.append(Asked(name, "best of 64 a point above SFT", f"{best - sft:.2f}", best - sft >= 1))
+            out.append(Asked(name, "best of 64 at least a point above SFT", f"{best - sft:.2f}", best - sft >= 1))
             out += [Asked(name, f"{policy} below SFT", f"{gold[policy] - sft:.2f}", gold[policy] < sft) for policy in CARELESS]
         elif "means of ten iterations" in entry:
             gamed = entry["means of ten iterations"]
             rise, fall = gamed["proxy last"] - gamed["proxy first"], 1 - gamed["gold last"] / gamed["gold peak"]
             out.append(Asked(name, "the proxy rises", f"{rise:.2f}", rise > 0))
-            out.append(Asked(name, "gold falls 10 % below its peak", f"{100 * fall:.0f} %", fall >= 0.1))
+            out.append(Asked(name, "gold falls at least 10 % below its peak", f"{100 * fall:.0f} %", fall >= 0.1))
     return out
 
 
@@ -247,6 +305,8 @@ def render(proof: Mapping[str, Any]) -> str:
     for name, entry in proof.items():
         lines += [f"## {name}", "", f"`{entry['command']}`, commit {entry['commit']}, {entry['wall_seconds'] / 60:.1f} minutes"]
         lines[-1] += f", peak memory {entry['peak_memory_bytes'] / 1e9:.1f} GB." if "peak_memory_bytes" in entry else "."
+        if "device" in entry:
+            lines[-1] += f" On {entry['device']}, {entry['threads']} threads, matrix products in {entry['products']}."
         lines.append("")
         if "eval_loss" in entry:
             shipped = f"of the shipped weights {entry['shipped_eval_loss']:.4f}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trimtab.village
 from trimtab.common.files import read_json, write_json
+from trimtab.village.summary import text_fingerprint
 
 BASE = Path(trimtab.village.__file__).parent / "base"
 FIRST_LOSSES = 5
@@ -24,7 +25,7 @@ def main(run: Path) -> None:
     shutil.copytree(run / "base/model", BASE)
     made = {
         "recipe": "village-base",
-        "village": trimtab.village.fingerprint(),
+        "text": text_fingerprint(),
         "steps": info["config"]["steps"],
         "products": info["products"],
         "eval_loss": [row["value"] for row in rows if row["name"] == "eval/loss"][-1],

@@ -26,7 +26,7 @@ def test_a_figure_beyond_its_bound_is_said() -> None:
         "policies": {"gold": gold}, "unheld": {"means of ten iterations": gamed}, "base": {"eval_loss": 0.7, "shipped_eval_loss": 0.72},
     })  # fmt: skip
     assert [a.what for a in found if not a.reached] == [
-        "best of 64 a point above SFT", "longest of 8 below SFT", "made again within 0.01 nats of the shipped base",
+        "best of 64 at least a point above SFT", "longest of 8 below SFT", "made again within 0.01 nats of the shipped base",
     ]  # fmt: skip
     assert len(found) == 8 and found[6].measured == "25 %"
 

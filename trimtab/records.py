@@ -215,6 +215,12 @@ def parse_comparison(row: Mapping[str, Any], where: str) -> Comparison:
     for name, value in (("ratings", ratings), ("flags", flags), ("shown_order", shown)):
         if value is not None and (not isinstance(value, list) or len(value) != len(completions)):
             raise UserError(f"{where}: '{name}' is {_show(value)}; write a list with one entry for each completion")
+    for i, rating in enumerate(ratings or ()):
+        if not isinstance(rating, int) or isinstance(rating, bool):
+            raise UserError(f"{where}: ratings[{i}] is {_show(rating)}; write a whole number")
+    seconds = row.get("seconds")
+    if seconds is not None and (not isinstance(seconds, (int, float)) or isinstance(seconds, bool)):
+        raise UserError(f"{where}: 'seconds' is {_show(seconds)}; write a number")
     for i, raised in enumerate(flags or ()):
         if not isinstance(raised, list) or not all(isinstance(flag, str) for flag in raised):
             raise UserError(f"{where}: flags[{i}] is {_show(raised)}; write a list of names, empty where nothing was flagged")
@@ -226,7 +232,7 @@ def parse_comparison(row: Mapping[str, Any], where: str) -> Comparison:
         ratings=tuple(ratings) if ratings is not None else None,
         flags=tuple(tuple(f) for f in flags) if flags is not None else None,
         shown_order=tuple(shown) if shown is not None else None,
-        seconds=row.get("seconds"),
+        seconds=seconds,
     )
 
 
@@ -254,6 +260,9 @@ def _parse_completion(row: Any, index: int, where: str) -> Completion:
     ids = row.get("token_ids")
     if row.get("stop") not in (None, "end", "length", "string"):
         raise UserError(f"{where}: completions[{index}].stop is {_show(row['stop'])}; write end, length or string")
+    for name in ("model", "tokenizer"):
+        if row.get(name) is not None and not isinstance(row[name], str):
+            raise UserError(f"{where}: completions[{index}].{name} is {_show(row[name])}; write a string")
     if ids is not None and not (isinstance(ids, list) and all(isinstance(t, int) for t in ids)):
         raise UserError(f"{where}: completions[{index}].token_ids is {_show(ids)}; write a list of whole numbers")
     return Completion(

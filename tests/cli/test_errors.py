@@ -170,3 +170,54 @@ def test_ctrl_c_leaves_a_run_that_goes_on(workshop: Path, tmp_path: Path) -> Non
     info = json.loads((tmp_path / "run/run.json").read_text())
     assert info["status"] == "interrupted"
     assert checkpoint.latest(tmp_path / "run/checkpoints") is not None
+
+
+def test_ids_that_no_tokenizer_has(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from trimtab.data.template import tokenizer_sha
+    from trimtab.models.load import load_tokenizer
+
+    sha = tokenizer_sha(load_tokenizer(workshop / "base"))
+    for wrong in (99999, -3):
+        answers = [{"text": "a", "token_ids": [wrong], "tokenizer": sha}, {"text": "b"}]
+        row = {"id": "seven", "messages": [{"role": "user", "content": "Hi"}], "completions": answers, "ranks": [1, 2]}
+        (tmp_path / "rankings.jsonl").write_text(json.dumps(row) + "\n")
+        line = refused(capsys, "reward", f"model={workshop}/base", f"data={tmp_path}/rankings.jsonl", f"out={tmp_path}/run{wrong}")
+        assert "'seven'" in line and "token ids" in line
+
+
+def test_a_reward_model_is_not_taken_for_a_language_model(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its head is tied to its embeddings, so that no weight would be missing."""
+    from trimtab.models.load import load_scorer, load_tokenizer, save_model
+
+    save_model(load_scorer(workshop / "base"), load_tokenizer(workshop / "base"), tmp_path / "reward")
+    line = refused(capsys, "sft", f"model={tmp_path}/reward", f"data={workshop}/world/demonstrations.jsonl", f"out={tmp_path}/run")
+    assert "reward or value model" in line
+
+
+def test_more_demonstrations_than_there_are_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "4000 prompts" in refused(capsys, "village", f"out={tmp_path}/world", "demonstrations=4001")
+    assert not (tmp_path / "world").exists()
+
+
+def test_skipping_every_prompt(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"{workshop}/base", f"{workshop}/world/prompts.train.jsonl", "skip=100000", f"out={tmp_path}/answers.jsonl"]
+    assert "skip=100000 leaves none" in refused(capsys, "sample", *words)
+
+
+def test_a_disk_that_fills_up_under_the_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tokenizers raises a plain Exception with the system's error in its words."""
+    from tiny_models import save_tiny_policy
+
+    from trimtab.common.errors import UserError
+    from trimtab.models.load import load_policy, load_tokenizer, save_model
+
+    start = save_tiny_policy(tmp_path / "start")
+    policy, tokenizer = load_policy(start), load_tokenizer(start)
+
+    def full(*given: object, **named: object) -> None:
+        raise Exception("No space left on device (os error 28)")
+
+    monkeypatch.setattr(type(tokenizer), "save_pretrained", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        save_model(policy, tokenizer, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists() and not list(tmp_path.glob(".saved*"))

@@ -44,7 +44,7 @@ def test_village_runs_and_a_second_call_has_nothing_to_do(
     command = ["run", "village", *words, "--out", str(out)]
     assert main(command) == 0
     results = json.loads((out / "results.json").read_text())
-    assert [m["name"] for m in results["models"]] == ["base", "fewshot", "sft", "bon", "dpo", "ppo"]
+    assert [m["name"] for m in results["models"]] == ["base", "fewshot", "workbook", "sft", "bon", "dpo", "ppo"]
     assert all(m["figures"]["gold"]["n"] == 6 for m in results["models"])
     assert "PPO" in (out / "report.html").read_text(encoding="utf-8")
     stamps = {p: p.stat().st_mtime_ns for p in out.glob("*/run.json")}

@@ -165,3 +165,25 @@ def test_a_reference_with_another_tokenizer_is_refused(workshop: Path, tmp_path:
 def test_examples_need_a_file_to_come_from(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", f"{workshop}/base", f"{workshop}/world/prompts.test.jsonl", "shots=3", "-o", f"{tmp_path}/a.jsonl"]) == 2
     assert "shots=3 needs demonstrations=" in capsys.readouterr().err
+
+
+def test_a_conversation_that_grows_too_long_forgets_its_oldest_turns(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("Tell me about the mill and the owl.\n" * 30 + "word " * 4000 + "\nHello\n/quit\n"))
+    assert main(["chat", str(workshop / "base"), "--max-tokens", "4", "--seed", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "is forgotten" in said and "(too long: " in said
+
+
+def test_an_answer_ends_before_a_stop_string_in_a_template_of_ones_own(workshop: Path, tmp_path: Path) -> None:
+    """Every token of this model's text ends in a letter or a blank; with all letters as stop strings nothing but other signs is left."""
+    (tmp_path / "words.jinja").write_text("{% for m in messages %}Task: {{ m['content'] }}\nAnswer:{% if m['role'] == 'assistant' %}"
+                                          "{{ m['content'] + eos_token }}{% endif %}{% endfor %}")  # fmt: skip
+    words = [f"{workshop}/base", f"{workshop}/world/prompts.train.jsonl", "max_tokens=8", "limit=6"]
+    words.append(f"chat_template={tmp_path}/words.jinja")
+    assert main(["sample", *words, "stop=[" + ",".join("abcdefghijklmnopqrstuvwxyz") + "]", f"out={tmp_path}/answers.jsonl"]) == 0
+    found = [c for row in lines(tmp_path / "answers.jsonl") for c in row["completions"]]
+    stopped = [c for c in found if c["stop"] == "string"]
+    assert len(found) == 6 and stopped
+    assert all("token_ids" not in c and not any(x.islower() for x in c["text"]) for c in stopped)

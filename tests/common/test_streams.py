@@ -46,6 +46,14 @@ def test_plain_lines_when_the_output_is_no_terminal(capsys: pytest.CaptureFixtur
         bar.advance(2, loss=1.0, by=3.0)  # a metric may have any name
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("sft: 4/4 steps in 0:0") and lines[-1].endswith("loss 1  by 3")
+    assert "steps/s" in lines[-1]
+
+
+def test_a_number_that_is_measured_now_and_then_stays_on_show(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("sft", total=3) as bar:
+        bar.advance(loss=2.0, accuracy=0.5)
+        bar.advance(loss=1.0)
+    assert capsys.readouterr().err.splitlines()[-1].endswith("loss 1  accuracy 0.5")
 
 
 def test_an_error_ends_the_lines(capsys: pytest.CaptureFixture[str]) -> None:

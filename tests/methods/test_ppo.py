@@ -1,6 +1,7 @@
 """PPO's iteration taken apart: what the first ratio and KL are, what shaped rewards sum to, where the controller moves."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,26 @@ def test_the_value_model_starts_as_the_calibrated_reward(start: Path, tmp_path: 
 def test_without_a_reward_model_the_value_starts_at_zero(start: Path) -> None:
     value, offset = start_value(str(start), Rule(answer_score), Renderer(load_tokenizer(start)))
     assert offset == 0.0 and not value.score.weight.any()
+
+
+def test_an_engine_that_is_off_is_seen_at_any_temperature(start: Path) -> None:
+    """By half a nat, at temperature 0.7: both sides are of logits / temperature."""
+    method = make(start, temperature=0.7)
+    real = method.parts.engine.sample
+
+    def off(*given: Any, **named: Any) -> Any:
+        rows = real(*given, **named)
+        return [[replace(s, logprobs=tuple(x - 0.5 for x in s.logprobs)) for s in row] for row in rows]
+
+    method.rollouts([0, 1], 0)
+    assert method.logged["engine/max_diff"] <= 1e-4
+    method.parts.engine.sample = off  # type: ignore[method-assign]
+    method.rollouts([0, 1], 0)
+    assert method.logged["engine/mean_diff"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_reward_model_that_is_only_watched_is_not_called_gold(start: Path) -> None:
+    method = make(start)
+    method.parts = replace(method.parts, reward=Rule(answer_score, "gold"), gold=Rule(lambda prompt, text: -5.0, "proxy"))
+    method.rollouts([0, 1], 0)
+    assert method.logged["reward/watched"] == -5.0 and method.logged["reward/gold"] != -5.0

@@ -162,5 +162,5 @@ def test_rankings_that_are_all_ties_are_refused(tmp_path: Path) -> None:
     rows = [{**comparison(i), "ranks": [1, 1, 1]} for i in range(3)]
     data = write_lines(tmp_path / "ties.jsonl", rows)
     config = Config(model=str(save_tiny_policy(tmp_path / "policy")), data=str(data), out=str(tmp_path / "run"))
-    with pytest.raises(UserError, match="ties.jsonl: every ranking is all ties"):
+    with pytest.raises(UserError, match="ties.jsonl: no ranking has two answers of different rank"):
         run("reward", config, lambda name: None)  # type: ignore[arg-type,return-value]

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from trimtab.common.errors import UserError
 from trimtab.models import check
-from trimtab.models.attention import AttentionRule
+from trimtab.models.attention import AttentionRule, each_alone
 from trimtab.models.check import check_architecture, tiny_copy
 from trimtab.models.load import load_policy, load_scorer
 
@@ -89,8 +89,9 @@ def test_each_fault_that_an_attention_could_have_is_found(fault: str, monkeypatc
             rule = replace(rule, softcap=None)
         elif fault == "scale":
             rule = replace(rule, scale=1.01 * rule.scale)
-        elif fault == "siblings" and ("mask", rule.window) not in segments.cache:
-            segments.cache["mask", rule.window] = torch.ones(segments.tokens, segments.tokens, dtype=torch.bool).tril()
+        elif fault == "siblings":
+            for alone in each_alone(segments):
+                alone.cache["mask", rule.window] = torch.ones(alone.tokens, alone.tokens, dtype=torch.bool).tril()
         elif fault == "position":
             key = key.roll(1, 0)
         elif fault == "sinks":

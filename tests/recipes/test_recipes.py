@@ -13,7 +13,7 @@ from trimtab.common.config import Settings, Verb, load_config
 from trimtab.common.errors import UserError
 from trimtab.recipes.recipe import find_recipe, load_recipe
 from trimtab.recipes.runner import run_recipe
-from trimtab.training.folder import RunFolder
+from trimtab.training.folder import RunFolder, locked
 from trimtab.training.loop import Interrupted
 
 
@@ -295,3 +295,29 @@ def test_a_stage_gets_the_settings_that_the_command_line_would_give(bench: Bench
     config = json.loads((bench.out / "left" / "run.json").read_text())["config"]
     words = [f"out={bench.out}/left", f"model={bench.out}/base/model", "steps=1e1", "lr=1e-3"]
     assert config == load_config(Config, None, words).model_dump()
+
+
+def test_a_folder_in_which_another_command_works_is_not_set_aside(bench: Bench) -> None:
+    bench.run()
+    first = sorted(p for p in bench.out.iterdir() if (p / "run.json").exists())[0]
+    with locked(first), pytest.raises(UserError, match="another process is at work"):
+        bench.run("lr=0.7")
+    assert (first / "run.json").exists() and not first.with_name(first.name + ".1").exists()
+
+
+def test_another_seed_asks_for_another_folder(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.run()
+    assert "holds seed 3, not 4" in bench.fails("seed=4")
+    assert all((bench.out / row["name"] / "run.json").exists() for row in bench.log()["stages"])
+
+
+def test_what_was_concluded_from_earlier_stages_is_set_aside_with_them(bench: Bench) -> None:
+    bench.run()
+    (bench.out / "results.json").write_text("{}")
+    first = bench.log()["stages"][0]["name"]
+    bench.verbs.breaks[first] = KeyboardInterrupt()
+    bench.fails("lr=0.7")
+    assert not (bench.out / "results.json").exists() and (bench.out / "earlier-results.json").exists()
+    assert {row["status"] for row in bench.log()["stages"]} <= {"interrupted", "waiting", "done"}
+    assert [row["status"] for row in bench.log()["stages"] if row["status"] == "done" and not (bench.out / row["name"]).exists()] == []

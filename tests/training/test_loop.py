@@ -3,6 +3,7 @@
 import copy
 import errno
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +92,7 @@ def online(name: str, folder: Path) -> Method:
     parts = Parts(policy, load_policy(folder), NativeEngine(policy, renderer.end_id), reward, None, prompts, trees, renderer)
     if name == "rloo":
         shared = config.model_dump(include=set(rloo.Config.model_fields) & set(config.model_fields_set))
-        return rloo.RLOO(rloo.Config(**shared), parts)
+        return rloo.RLOO(rloo.Config(**{**shared, "micro_batch_tokens": 30}), parts)
     return ppo.PPO(config, parts, load_scorer(folder))
 
 
@@ -439,3 +440,10 @@ def test_bf16_autocast_trains_and_keeps_float32_weights(tmp_path: Path) -> None:
     run(sft(), tmp_path / "b")
     a, b = metrics(tmp_path / "a"), metrics(tmp_path / "b")
     assert a != b and a[1, "loss"] == pytest.approx(b[1, "loss"], rel=2e-2)
+
+
+def test_docs_say_what_every_logged_number_is(make: Callable[[], Method], tmp_path: Path) -> None:
+    run(make(), tmp_path / "run", steps=1)
+    documented = set(re.findall(r"`([a-z_/]+)`", (Path(__file__).resolve().parents[2] / "docs/metrics.md").read_text()))
+    logged = {row["name"].removeprefix("eval/") for row in read_lines(tmp_path / "run/metrics.jsonl")}
+    assert logged - documented == set()

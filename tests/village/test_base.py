@@ -11,14 +11,14 @@ import pytest
 
 import trimtab.village
 from trimtab.common.config import from_mapping
-from trimtab.data.template import Renderer
-from trimtab.methods.build import read_template
+from trimtab.data.template import Renderer, read_template
 from trimtab.methods.pretrain import Config, build
 from trimtab.models.load import load_policy, load_tokenizer
 from trimtab.recipes.recipe import find_recipe, load_recipe
 from trimtab.training.loop import Learner
 from trimtab.training.method import State
 from trimtab.training.optimizer import learning_rate
+from trimtab.village.summary import text_fingerprint
 from trimtab.village.text import SOLVED, documents
 
 BASE = Path(trimtab.village.__file__).parent / "base"
@@ -51,8 +51,12 @@ def test_the_first_steps_have_the_shipped_runs_losses(recipe_run: tuple[Config, 
         learner.set_lr(learning_rate(config, step, config.steps))
         trained.method.update(trained.method.batches(State(step, config.steps)), learner, "test")  # type: ignore[attr-defined]
         losses.append(learner.read_meter()["loss"])
-    # bf16 products differ in their last bit between CPUs and numbers of threads
+    # float32 sums differ in their last bits between CPUs and numbers of threads
     assert losses == pytest.approx(MADE["first_losses"], rel=2e-3)
+
+
+def test_the_base_text_is_the_one_that_the_shipped_weights_have_read() -> None:
+    assert MADE["text"] == text_fingerprint()
 
 
 def test_the_shipped_weights_have_the_recorded_loss(recipe_run: tuple[Config, object]) -> None:

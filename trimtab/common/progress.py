@@ -19,6 +19,7 @@ class Progress:
     def __init__(self, title: str, total: int | None, unit: str = "steps", done: int = 0) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, done
         self._start, self._began_at, self._shown = time.monotonic(), done, 0.0
+        self._values: dict[str, float] = {}
         self._bar: RichProgress | None = None
         if sys.stderr.isatty():
             from rich.console import Console
@@ -50,14 +51,11 @@ class Progress:
     def advance(self, by: int = 1, /, **numbers: float) -> None:
         """``by`` units of work are done; ``numbers`` are the latest values to show."""
         self.done += by
+        self._values |= numbers  # a number that is measured now and then stays on show in between
         seconds = max(time.monotonic() - self._start, 1e-9)
         rate = (self.done - self._began_at) / seconds
-        self._numbers = format_numbers(numbers) if numbers else getattr(self, "_numbers", "")
         if self._bar:
-            shown = (
-                f"{rate:,.1f} {self.unit}/s" if rate >= 1 or rate == 0 else f"{1 / rate:,.1f} s/{self.unit.rstrip('s')}"
-            )
-            self._bar.update(self._task, completed=self.done, rate=shown, numbers=self._numbers)
+            self._bar.update(self._task, completed=self.done, rate=self._rate(rate), numbers=format_numbers(self._values))
         elif time.monotonic() - self._shown >= PLAIN_EVERY_SECONDS:
             self._shown = time.monotonic()
             self._line()
@@ -69,8 +67,13 @@ class Progress:
         left = ""
         if not final and self.total and rate > 0:
             left = f", {clock((self.total - self.done) / rate)} left"
-        tail = f"  {getattr(self, '_numbers', '')}".rstrip()
-        print(f"{self.title}: {self.done}{of} {self.unit} in {clock(seconds)}{left}{tail}", file=sys.stderr, flush=True)
+        tail = f"  {format_numbers(self._values)}".rstrip()
+        said = f"{self.title}: {self.done}{of} {self.unit} in {clock(seconds)}, {self._rate(rate)}{left}{tail}"
+        print(said, file=sys.stderr, flush=True)
+
+    def _rate(self, rate: float) -> str:
+        """``3.2 steps/s``, ``2.1 s/step``."""
+        return f"{rate:,.1f} {self.unit}/s" if rate >= 1 or rate == 0 else f"{1 / rate:,.1f} s/{self.unit.rstrip('s')}"
 
 
 def format_numbers(numbers: Mapping[str, float]) -> str:

@@ -22,6 +22,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from trimtab.common.errors import UserError
+from trimtab.common.yamls import read_text
 from trimtab.records import Message, Prompt
 
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
@@ -37,6 +38,18 @@ PROBE_PROMPT = (Message("user", "Where is the mill?"),)
 PROBE_ANSWERS = ("By the river.", "1. one\n2. two")
 PAD = "<|pad|>"
 MINDED = ("model", "normalizer", "pre_tokenizer", "added_tokens")  # what decides which ids a text has
+
+
+def read_template(path: str) -> str:
+    """The text of a chat template's file, without the newline that editors put at its end.
+
+    Raises:
+        UserError: no such file, not text, or empty.
+    """
+    text = read_text(path).rstrip("\n")
+    if not text.strip():
+        raise UserError(f"chat_template={path}: the file is empty")
+    return text
 
 
 def ensure_template(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -14,10 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import trimtab.methods
 from trimtab.common.errors import UserError
-from trimtab.common.yamls import read_text
 from trimtab.data.encode import Report, comparison_trees
 from trimtab.data.formats import read_comparisons
-from trimtab.data.template import Renderer, ensure_template, tokenizer_sha
+from trimtab.data.template import Renderer, ensure_template, read_template, tokenizer_sha
 from trimtab.feedback.protocol import Feedback
 from trimtab.feedback.reward_model import reward_folder
 from trimtab.methods import NOT_METHODS
@@ -33,6 +32,7 @@ from trimtab.trees import PromptTree
 Rewards = Callable[[str], Feedback]
 
 INPUT_FIELDS = ("data", "eval_data", "demonstrations", "tokenizer", "chat_template")
+LR_SENTENCE = "peak learning rate; the default is for models of a billion weights, one of a few million takes a hundred times more"
 ALL_THREADS = torch.get_num_threads()  # before any run of this process chose fewer
 
 
@@ -106,20 +106,21 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
     with folder.running():
         trained = build(config, rewards)
         if not trained.items:
-            raise UserError(f"{given.get('data')}: nothing to train on is left after reading it")
+            raise UserError(f"{given.get('data')}: nothing to train on is left; the line above says what was left out and why")
         steps = config.steps or max(1, round(config.epochs * trained.items / config.batch_size))
         train(trained.method, config, folder, steps)
         for inner, (model, tokenizer) in trained.outputs.items():
             save_model(model, tokenizer, folder.path / inner)
         folder.end("done", trained.finish(folder.path))
+    print(f"{name}: done; {folder.path / next(iter(trained.outputs), '')} holds the model, trimtab report {folder.path} shows the run")
     return folder.path
 
 
 def parents_of(given: Mapping[str, Any]) -> list[Path]:
     """The model folders (or hub names) that a run starts from; a judge that is a program is none."""
     models = [model_folder(given[name]) for name in ("model", "reference") if given.get(name)]
-    judge = reward_folder(given["reward"]) if given.get("reward") else None
-    return [*models, judge] if judge else models
+    judges = [reward_folder(given[name]) for name in ("reward", "gold") if given.get(name)]
+    return [*models, *(judge for judge in judges if judge)]
 
 
 def need(config: TrainingSettings, *names: str) -> None:
@@ -131,18 +132,6 @@ def need(config: TrainingSettings, *names: str) -> None:
     for name in names:
         if not getattr(config, name):
             raise UserError(f"{name}= is missing: {type(config).model_fields[name].description}")
-
-
-def read_template(path: str) -> str:
-    """The text of a chat template's file, without the newline that editors put at its end.
-
-    Raises:
-        UserError: no such file, not text, or empty.
-    """
-    text = read_text(path).rstrip("\n")
-    if not text.strip():
-        raise UserError(f"chat_template={path}: the file is empty")
-    return text
 
 
 def start_tokenizer(
@@ -186,7 +175,7 @@ def fixed_data(
     found = announced(name, config.data, read(config.data))
     trees = [tree for tree in found if keep is None or keep(tree)]
     if found and not trees:
-        raise UserError(f"{config.data}: every ranking is all ties; {name} needs answers that differ in rank")
+        raise UserError(f"{config.data}: no ranking has two answers of different rank; {name} needs at least one that has")
     held_out = announced(name, config.eval_data, read(config.eval_data)) if config.eval_data else []
     return FixedData(trees, held_out, config.batch_size, config.micro_batch_tokens, config.seed, config.eval_limit)
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from trimtab.losses.preference import dpo_loss
 from trimtab.methods.build import (
+    LR_SENTENCE,
     RankingSettings,
     Rewards,
     Trained,
@@ -32,6 +33,7 @@ from trimtab.trees import TreeBatch
 class Config(RankingSettings):
     """Settings of ``trimtab dpo``."""
 
+    lr: float = Field(1e-6, gt=0, description=LR_SENTENCE)
     reference: str = Field("", description="reference model; empty = the start model")
     beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference")
     sft_weight: float = Field(0.0, ge=0, description="weight of the SFT loss on each ranking's best answer")

@@ -17,6 +17,7 @@ from trimtab.data.template import Renderer
 from trimtab.feedback.protocol import Feedback
 from trimtab.feedback.reward_model import RewardModel
 from trimtab.methods.build import (
+    LR_SENTENCE,
     Rewards,
     StartSettings,
     announced,
@@ -38,9 +39,10 @@ SAMPLE_ROWS = 8
 class OnlineSettings(StartSettings):
     """Settings of every method that samples. ``batch_size`` counts prompts per iteration, ``steps`` iterations."""
 
+    lr: float = Field(2e-6, gt=0, description=LR_SENTENCE)
     reference: str = Field("", description="reference model; empty = the start model")
     reward: str = Field("", description="what is maximised: reward:DIR, a reward-model folder, or a judge's name")
-    gold: str = Field("", description="a judge that is only watched, never trained on, e.g. village")
+    gold: str = Field("", description="a judge that is only watched, never trained on, e.g. village, or another reward model")
     beta: float = Field(0.05, ge=0, description="strength of the KL penalty in the reward, per nat")
     num_completions: int = Field(1, ge=1, description="answers sampled for each prompt")
     max_tokens: int = Field(64, ge=1, description="longest answer, tokens")
@@ -120,8 +122,10 @@ class Online(Method):
             "length": float(np.mean([len(c.token_ids or ()) for c in flat])),
             "stopped": float(np.mean([c.stop == "end" for c in flat])),
         }
-        if gold is not None:
-            self.logged["reward/gold"] = float(np.mean([x for row in gold for x in row]))
+        if gold is not None and self.parts.gold is not None:
+            # a reward model that is only watched is no gold judge, and may not take the name of the one that is maximised
+            watched = "watched" if self.parts.gold.source == "proxy" else "gold"
+            self.logged[f"reward/{watched}"] = float(np.mean([x for row in gold for x in row]))
         self._rows = [
             {
                 "id": p.id,
@@ -137,9 +141,9 @@ class Online(Method):
         return self._rows
 
 
-def engine_differences(said: Tensor, logprobs: Tensor, temperature: float) -> Tensor:
-    """(S,) |engine's logprob - trainer's| of each sampled token; one 0 at another temperature, where they are of different logits."""
-    return (said - logprobs).abs() if temperature == 1 else torch.zeros(1)
+def engine_logprobs(samples: Sequence[Sequence[Sample]]) -> Tensor:
+    """(S,) what the engine says of the tokens it drew, of logits / temperature as the trainer's logprobs are."""
+    return torch.tensor([x for row in samples for s in row for x in s.logprobs])
 
 
 def tree_lengths(tree: PromptTree) -> Tensor:

@@ -37,7 +37,7 @@ from trimtab.losses.policy import (
 )  # fmt: skip
 from trimtab.methods.build import Rewards, Trained, need
 from trimtab.methods.offline import total
-from trimtab.methods.online import Answers, Online, OnlineSettings, Parts, engine_differences, load_parts, tree_lengths
+from trimtab.methods.online import Answers, Online, OnlineSettings, Parts, engine_logprobs, load_parts, tree_lengths
 from trimtab.models.load import grow_vocabulary, load_scorer
 from trimtab.models.score import score_tokens, score_values
 from trimtab.training.method import Metrics, MicroBatch, OptimizerStep, State
@@ -157,8 +157,7 @@ class PPO(Online):
     def _log_tokens(self, answers: Answers, tokens: Sequence[TokensOf], returns: Tensor) -> None:
         """The iteration's metrics of tokens; docs/metrics.md has each one's formula."""
         log_ratio = torch.cat([t.logprobs - t.reference_logprobs for t in tokens])
-        said = torch.tensor([x for row in answers.samples for s in row for x in s.policy_logprobs])
-        differences = engine_differences(said, torch.cat([t.logprobs for t in tokens]), self.config.temperature)
+        differences = (engine_logprobs(answers.samples) - torch.cat([t.logprobs for t in tokens])).abs()
         self._kl = float(log_ratio.sum()) / sum(map(len, answers.samples))
         self.logged |= {
             "kl/reference": self._kl,

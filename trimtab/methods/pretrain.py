@@ -33,7 +33,7 @@ class Config(TrainingSettings):
     hidden: int = Field(192, ge=8, description="width of a new model")
     layers: int = Field(4, ge=1, description="layers of a new model")
     heads: int = Field(6, ge=1, description="attention heads of a new model")
-    context: int = Field(256, ge=8, description="longest text a new model can take, tokens")
+    context: int = Field(256, ge=8, description="longest piece of text that is trained on, tokens; a new model can take no more")
     held_out: int = Field(200, ge=0, description="documents kept out of training to measure the loss on")
 
 

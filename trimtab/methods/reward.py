@@ -24,6 +24,7 @@ from trimtab.data.template import PAD
 from trimtab.feedback.reward_model import score_in_budget
 from trimtab.losses.preference import bradley_terry_loss
 from trimtab.methods.build import (
+    LR_SENTENCE,
     RankingSettings,
     Rewards,
     Trained,
@@ -46,6 +47,7 @@ SCALE_RANKINGS = 400
 class Config(RankingSettings):
     """Settings of ``trimtab reward``."""
 
+    lr: float = Field(1e-5, gt=0, description=LR_SENTENCE)
     demonstrations: str = Field(
         "", description="demonstrations whose mean score becomes 0; empty = the answers of data"
     )

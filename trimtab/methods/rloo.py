@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trimtab.losses.policy import leave_one_out
 from trimtab.methods.build import Rewards, Trained, need
 from trimtab.methods.offline import total
-from trimtab.methods.online import Answers, Online, OnlineSettings, Parts, engine_differences, load_parts
+from trimtab.methods.online import Answers, Online, OnlineSettings, Parts, engine_logprobs, load_parts
 from trimtab.models.score import score_tokens
 from trimtab.training.method import Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import TreeBatch, pack_indices, step_indices
@@ -52,9 +52,8 @@ class RLOO(Online):
         divisor = float(sum(len(row) for row in answers.scores))
         made = []
         for members in pack_indices(answers.trees, self.config.micro_batch_tokens):
-            rows = [answers.samples[i] for i in members]
-            said = [x for row in rows for s in row for x in s.policy_logprobs]
-            extra = {"scores": torch.tensor([x for i in members for x in answers.scores[i]]), "said": torch.tensor(said)}
+            scores = torch.tensor([x for i in members for x in answers.scores[i]])
+            extra = {"scores": scores, "said": engine_logprobs([answers.samples[i] for i in members])}
             made.append(MicroBatch(TreeBatch.pack([answers.trees[i] for i in members]), divisor, extra))
         return made
 
@@ -68,7 +67,7 @@ class RLOO(Online):
         returns = batch.extra["scores"] - config.beta * kl
         advantages = leave_one_out(returns, trees.tree_of)
         losses = -advantages * trees.sum_by_completion(tokens.logprobs)
-        apart = engine_differences(batch.extra["said"], tokens.logprobs.detach(), config.temperature)
+        apart = (batch.extra["said"] - tokens.logprobs.detach()).abs()
         self._largest = max(self._largest, float(apart.max()))
         metrics = {
             "policy_loss": total(losses), "kl/reference": total(kl), "kl/per_token": total(log_ratio), "return": total(returns),

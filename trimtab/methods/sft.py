@@ -9,7 +9,16 @@ from transformers import PreTrainedModel
 
 from trimtab.data.encode import demonstration_trees
 from trimtab.data.formats import read_demonstrations
-from trimtab.methods.build import DataSettings, Rewards, Trained, fixed_data, length_limit, need, start_tokenizer
+from trimtab.methods.build import (
+    LR_SENTENCE,
+    DataSettings,
+    Rewards,
+    Trained,
+    fixed_data,
+    length_limit,
+    need,
+    start_tokenizer,
+)
 from trimtab.methods.offline import FixedData, Offline, total
 from trimtab.models.load import load_policy
 from trimtab.models.score import score_tokens
@@ -19,6 +28,7 @@ from trimtab.training.method import Metrics, MicroBatch
 class Config(DataSettings):
     """Settings of ``trimtab sft``."""
 
+    lr: float = Field(2e-5, gt=0, description=LR_SENTENCE)
     chat_template: str = Field(
         "", description="file with a chat template (Jinja) for the model; empty = its own, or ChatML where it has none"
     )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from trimtab.common.errors import UserError
-from trimtab.trees import Segments
+from trimtab.trees import Segments, TreeSpan
 
 NAME = "trimtab"
 CARRIED = "trimtab_layout"  # the attribute under which position ids carry the layout
@@ -110,8 +110,10 @@ class TreeLayout:
         if rule.window is not None and rule.window >= longest:
             rule = replace(rule, window=None)  # no token of this batch is far enough from another for the window to hide it
         plain = rule.window is None and rule.softcap is None and query.device.type == "cpu"
-        if self.kernel == "math" or not plain:
+        if self.kernel == "math":
             return math_attention(self.segments, query, key, value, rule)
+        if not plain:
+            return tree_by_tree(self.segments, query, key, value, rule)
         return _FlashTrees.apply(query, key, value, rule.sinks, plan(self.segments), rule.scale)
 
 
@@ -130,6 +132,25 @@ def math_attention(segments: Segments, query: Tensor, key: Tensor, value: Tensor
     sinks = None if rule.sinks is None else rule.sinks.view(-1, 1, 1)
     weights = softmax_with(scores.masked_fill(~mask, float("-inf")), sinks)
     return (weights @ v).transpose(0, 1).to(query.dtype)
+
+
+def tree_by_tree(segments: Segments, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
+    """``math_attention`` of each tree alone: trees never see each other, so memory grows with the longest one squared, not the batch."""
+    trees = each_alone(segments)
+    sizes = [alone.tokens for alone in trees]
+    parts = zip(trees, *(t.split(sizes) for t in (query, key, value)), strict=True)
+    return torch.cat([math_attention(alone, q, k, v, rule) for alone, q, k, v in parts])
+
+
+def each_alone(segments: Segments) -> list[Segments]:
+    """The segments of each tree, as if it were the whole batch; made once per batch."""
+    if "alone" not in segments.cache:
+        segments.cache["alone"] = [
+            Segments((TreeSpan(0, span.prompt, span.completions),), span.prompt + sum(span.completions)) for span in segments.spans
+        ]
+    found = segments.cache["alone"]
+    assert isinstance(found, list)
+    return found
 
 
 def softmax_with(scores: Tensor, sinks: Tensor | None) -> Tensor:

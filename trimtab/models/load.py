@@ -1,10 +1,13 @@
 """Load and save Hugging Face folders, with tree attention and without dropout."""
 
+import functools
 import logging
 import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from safetensors import SafetensorError
@@ -35,8 +38,11 @@ def load_policy(source: Path | str, *, dtype: torch.dtype = torch.float32) -> Pr
     """A causal language model from a folder or hub name, on tree attention, every dropout 0.
 
     Raises:
-        UserError: there is no such model, transformers cannot read it, or its architecture is not exact on trees.
+        UserError: there is no such model, it is a reward or value model, transformers cannot read it, or its architecture is not exact
+            on trees.
     """
+    if is_scorer(source):  # with a tied head no weight would be missing, and it would be taken for a language model in silence
+        raise UserError(f"{source}: a reward or value model, not a language model; give the model that it was made from")
     return _load(AutoModelForCausalLM, source, dtype)
 
 
@@ -77,10 +83,10 @@ def load_tokenizer(source: Path | str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: the folder has no tokenizer.
     """
-    source = model_folder(source)
     _exists(source)
+    source = model_folder(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source))
+        tokenizer = AutoTokenizer.from_pretrained(str(source), **_where(source))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source}: no tokenizer there ({_first_line(error)}); save one beside the model") from None
     if tokenizer is None or not len(tokenizer):
@@ -123,6 +129,10 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
         temporary.rename(folder)
         sync_directory(folder.parent)
     except (OSError, SafetensorError) as error:
+        raise disk_error(error, folder) from error
+    except Exception as error:  # tokenizers knows no other kind; the system's error is in its words
+        if "os error" not in str(error):
+            raise
         raise disk_error(error, folder) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -168,6 +178,7 @@ def max_positions(model: PreTrainedModel) -> int:
 
 def _load(kind: Any, source: Path | str, dtype: torch.dtype, *, new: tuple[str, ...] = (), **options: Any) -> PreTrainedModel:
     """``new`` names the weights that the folder need not have; any other missing one would be random."""
+    _exists(source)
     source = model_folder(source)
     config = _config(source)
     zeros = {name: 0.0 for name in DROPOUTS if isinstance(getattr(config, name, None), float)}
@@ -176,7 +187,7 @@ def _load(kind: Any, source: Path | str, dtype: torch.dtype, *, new: tuple[str, 
     try:
         check_architecture(kind, config)
         model, info = kind.from_pretrained(
-            str(source), dtype=dtype, attn_implementation=NAME, output_loading_info=True, **zeros, **options
+            str(source), dtype=dtype, attn_implementation=NAME, output_loading_info=True, **_where(source), **zeros, **options
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{source}: transformers cannot load it as {kind.__name__} ({_first_line(error)})") from None
@@ -191,14 +202,34 @@ def _load(kind: Any, source: Path | str, dtype: torch.dtype, *, new: tuple[str, 
 def _config(source: Path | str) -> Any:
     _exists(source)
     try:
-        return AutoConfig.from_pretrained(str(source))
+        return AutoConfig.from_pretrained(str(source), **_where(source))
     except (OSError, ValueError, KeyError) as error:
-        what = "not a model folder" if Path(source).exists() else "no such model folder, and no model of that name on the hub"
+        missing = "no such model folder, and no model of that name on the hub or in its cache"
+        what = "not a model folder" if Path(source).exists() else missing
         raise UserError(f"{source}: {what} ({_first_line(error)})") from None
 
 
+def _where(source: Path | str) -> dict[str, bool]:
+    """Words for ``from_pretrained``: a name that is no folder is looked for on the hub, and only in its cache where it cannot be reached
+    (huggingface_hub itself would try six times, for half a minute, and print each time)."""
+    return {"local_files_only": True} if not Path(source).exists() and not hub_reachable() else {}
+
+
+@functools.cache
+def hub_reachable() -> bool:
+    """Whether the hub answers; asked once. Behind a proxy it is assumed to."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    host = urlparse(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").hostname or ""
+    try:
+        socket.create_connection((host, 443), timeout=3).close()
+    except OSError:
+        return False
+    return True
+
+
 def _exists(source: Path | str) -> None:
-    path = Path(source)
+    path = model_folder(source)
     if path.is_dir() and not (path / "config.json").exists():
         raise UserError(f"{source}: this folder has no config.json, so it is not a model")
     if not path.exists() and (str(source).startswith((".", "/", "~")) or str(source).count("/") > 1):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trimtab.common.errors import UserError
 from trimtab.models.attention import Layout, TreeLayout, carrying
 from trimtab.trees import TreeBatch
 
@@ -56,7 +57,15 @@ def hidden_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, layout
 
 
 def tree_states(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
-    """(T or a few more, H) last hidden states of a packed batch; those of the tokens that fill up ``ROWS`` come last."""
+    """(T or a few more, H) last hidden states of a packed batch; those of the tokens that fill up ``ROWS`` come last.
+
+    Raises:
+        UserError: a token id that the model has no row for (ids travel in files, and files can be wrong).
+    """
+    known = model.get_input_embeddings().num_embeddings
+    if batch.tokens and not (0 <= int(batch.ids.min()) and int(batch.ids.max()) < known):
+        tree = next(t for t in batch.trees if not all(0 <= i < known for ids in (t.prompt, *t.completions) for i in ids))
+        raise UserError(f"{tree.key!r}: has token ids that the model does not know, it knows 0 to {known - 1}; leave token_ids out")
     spare = -batch.tokens % ROWS
     ids, positions = nn.functional.pad(batch.ids, (0, spare)), nn.functional.pad(batch.positions, (0, spare))
     return hidden_states(model, ids, positions, TreeLayout(batch.layout.filled(spare)))

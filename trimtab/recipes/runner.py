@@ -18,7 +18,7 @@ from trimtab.common.errors import Interrupted, UserError
 from trimtab.common.files import read_json, write_json
 from trimtab.common.memory import peak_bytes
 from trimtab.recipes.recipe import Recipe, Stage, load_recipe
-from trimtab.training.folder import FREE_SETTINGS, content_hash
+from trimtab.training.folder import FREE_SETTINGS, content_hash, locked
 
 DONE, RESUME, NEW = "done", "resume", "new"
 
@@ -43,6 +43,7 @@ def run_recipe(path: Path | str, out: Path | str, overrides: Sequence[str], verb
     tasks = [prepare(stage, out, verbs) for stage in recipe.stages]
     log = RecipeLog(recipe, out)
     plan = _plan(tasks)
+    log.start(plan)
     for number, task in enumerate(tasks, start=1):
         stage, state = task.stage, plan[task.stage.name]
         doing = {DONE: "done already", RESUME: f"{stage.verb} goes on", NEW: stage.verb}[state]
@@ -108,10 +109,16 @@ def _difference(run: Mapping[str, Any], task: Task) -> str | None:
 
 
 def _set_aside(folder: Path) -> Path:
+    """Renames the folder of an earlier run; returns its new place.
+
+    Raises:
+        UserError: another process is at work in it.
+    """
     number = 1
     while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
-    return folder.rename(kept)
+    with locked(folder):
+        return folder.rename(kept)
 
 
 class RecipeLog:
@@ -122,6 +129,8 @@ class RecipeLog:
         before = read_json(self.path) if self.path.exists() else {}
         if before and before.get("recipe") != recipe.name:
             raise UserError(f"{out}: holds recipe '{before.get('recipe')}', not '{recipe.name}'; choose another folder")
+        if before and before.get("seed") != recipe.values.get("seed"):
+            raise UserError(f"{out}: holds seed {before.get('seed')}, not {recipe.values.get('seed')}; choose another folder with --out")
         known = {row["name"]: row for row in before.get("stages", [])}
         self.stages: dict[str, dict[str, Any]] = {}
         for stage in recipe.stages:
@@ -129,6 +138,17 @@ class RecipeLog:
             self.stages[stage.name] = {**row, "name": stage.name, "verb": stage.verb, "dir": stage.name}
         self.info = {"recipe": recipe.name, "seed": recipe.values.get("seed")}
         self.peak = before.get("peak_memory_bytes", 0)
+
+    def start(self, plan: Mapping[str, str]) -> None:
+        """Stages that run anew are waiting; what was written over the earlier ones' results is set aside with them."""
+        anew = [name for name, state in plan.items() if state == NEW and self.stages[name]["status"] != "waiting"]
+        for name in anew:
+            self.stages[name].update(status="waiting", seconds=0.0)
+        if anew:
+            for name in ("results.json", "report.html"):
+                if (path := self.path.with_name(name)).exists():
+                    path.rename(path.with_name(f"earlier-{name}"))
+            self._write()
 
     @contextlib.contextmanager
     def running(self, name: str, fresh: bool) -> Iterator[None]:

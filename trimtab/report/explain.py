@@ -24,6 +24,14 @@ STEPS = (
         "to be shown.",
     ),
     (
+        "workbook",
+        (),
+        "The prompt in the base's own words",
+        "asks as the exercises were asked that the base has read among its pages, with their solutions, and cuts off what follows. "
+        "Nothing is trained: it is what a well-chosen prompt gets out of the base, and who knows this prompt need not train to beat "
+        "the bare base.",
+    ),
+    (
         "sft",
         ("sft",),
         "Supervised fine-tuning (SFT)",
@@ -37,8 +45,7 @@ STEPS = (
         ("reward",),
         "The reward model",
         "exists because it is easier to say which answer is better than to write a good one. Labelers ranked "
-        "several answers of the SFT "
-        "model to the same prompt; the reward model learns to score the better-ranked one higher. It can be asked "
+        "several answers to the same prompt; the reward model learns to score the better-ranked one higher. It can be asked "
         "without end, "
         "and it is only a stand-in for the labelers: a proxy, with errors that can be exploited.",
     ),
@@ -158,6 +165,8 @@ def headline(evaluation: Evaluation) -> list[str]:
         if rate is not None and math.isfinite(rate.low):
             name = model.title[:1].upper() + model.title[1:]
             out.append(f"{name} {verdict(rate)} {base}: it wins {spread(rate)} of the comparisons on {rate.n} prompts.")
+    if out:
+        out.append(f"Who judged: {judge_of(evaluation)}.")
     return out
 
 

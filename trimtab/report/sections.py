@@ -28,8 +28,8 @@ from trimtab.report.read import (
 from trimtab.report.svg import Line, Point, Whisker, short
 
 LONGEST_TEXT = 1500
-MODEL_COLORS = {"base": "c6", "few": "c7", "sft": "c3", "best": "c4", "dpo": "c5", "ppo": "c1"}
-SPARE_COLORS = ("c2", "c8", "c4", "c7")
+MODEL_COLORS = {"base": "c6", "few": "c7", "workbook": "c2", "sft": "c3", "best": "c4", "dpo": "c5", "ppo": "c1"}
+SPARE_COLORS = ("c8", "c2", "c4", "c7")
 
 
 @dataclass(frozen=True)

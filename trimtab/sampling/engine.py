@@ -1,4 +1,4 @@
-"""The native engine: samples from the very modules that are being trained, on CPU or one GPU.
+"""The native engine: samples from the very modules that are being trained.
 
 One forward per distinct prompt on the packed flat layout fills its slot of the cache; then every step runs one token of each
 row through the model, draws the next tokens with one uniform each, and gives the rows of finished samples to waiting ones.

@@ -32,7 +32,7 @@ class TrainingSettings(Settings):
     adam_beta2: float = Field(0.99, gt=0, lt=1, description="AdamW's second-moment decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     dtype: Dtype = Field("auto", description=DTYPE_SENTENCE)
-    threads: int = Field(0, ge=0, description="CPU threads; 0 = all")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 = all")
     save_every: int = Field(0, ge=0, description="steps between checkpoints; 0 = five in a run")
     eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 = five in a run")
     max_length: int = Field(0, ge=0, description="longest prompt + completion in tokens; 0 = what the model can take")

@@ -49,7 +49,14 @@ def run(
         turn += 1
         renderer = Renderer(tokenizer, template="plain" if plain else "chat")
         engine = NativeEngine(policy, renderer.end_id)
-        ids = renderer.prompt(Prompt("chat", tuple(messages)))[-(max_positions(policy) - max_tokens) :]
+        room = max_positions(policy) - max_tokens
+        while len(ids := renderer.prompt(Prompt("chat", tuple(messages)))) > room and len(messages) > 1:
+            messages = messages[2:]  # the oldest turn and its answer
+            print("(the beginning of the conversation no longer fits and is forgotten)")
+        if len(ids) > room:
+            print(f"(too long: {len(ids)} tokens, and the model has room for {max(0, room)} before an answer of {max_tokens})")
+            messages = messages[:-1]
+            continue
         options = SamplingOptions(max_tokens=max_tokens, temperature=temperature, seed=seed)
         answer = renderer.decode(engine.sample([ids], 1, options, [f"turn {turn}"])[0][0].token_ids)
         print(answer, flush=True)

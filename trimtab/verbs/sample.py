@@ -17,7 +17,7 @@ from trimtab.common.progress import Progress
 from trimtab.common.rng import generator
 from trimtab.data.files import write_records
 from trimtab.data.formats import read_demonstrations, read_prompts
-from trimtab.data.template import Renderer
+from trimtab.data.template import Renderer, read_template
 from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folder
 from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt
 from trimtab.sampling.engine import NativeEngine
@@ -44,6 +44,8 @@ class Config(Settings):
     template: Literal["chat", "plain"] = Field(
         "chat", description="chat = the tokenizer's chat template; plain = the bare text, for a base model"
     )
+    chat_template: str = Field("", description="file with a chat template (Jinja) to ask in; empty = the model's own")
+    stop: list[str] = Field([], description="an answer ends before the first of these strings")
     shots: int = Field(0, ge=0, description="demonstrations put before each prompt (GPT-3's few-shot prompting)")
     demonstrations: str = Field("", description="where shots come from, a file of demonstrations")
     name: str = Field("", description="what to call the model in the records; empty = its folder")
@@ -65,19 +67,25 @@ def run(config: Config) -> Path:
         raise UserError("sample needs a model and a file of prompts: trimtab sample MODEL PROMPTS -k K -o FILE")
     if config.shots and not config.demonstrations:
         raise UserError(f"shots={config.shots} needs demonstrations=: {Config.model_fields['demonstrations'].description}")
-    prompts = read_prompts(config.data)[config.skip :]
+    if config.chat_template and config.template == "plain":
+        raise UserError("chat_template= is for template=chat; with template=plain nothing is put around a prompt")
+    read = read_prompts(config.data)
+    if read and not (prompts := read[config.skip :]):
+        raise UserError(f"{config.data}: skip={config.skip} leaves none of its {len(read)} prompts")
     prompts = prompts[: config.limit] if config.limit else prompts
     inputs, parents = [config.data, *([config.demonstrations] if config.shots else [])], [str(model_folder(config.model))]
     with open_output(config.out, "sample", config, "answers.jsonl", inputs=inputs, parents=parents) as out:
         if out.done:
             return out.path
         policy, tokenizer = load_policy(config.model), load_tokenizer(config.model)
+        if config.chat_template:
+            tokenizer.chat_template = read_template(config.chat_template)
         renderer = Renderer(tokenizer, template=config.template)
         shots = read_demonstrations(config.demonstrations) if config.shots else []
         engine = NativeEngine(policy, renderer.end_id, autocast=in_bf16(config.dtype), decode=renderer.decode)
         options = SamplingOptions(
             max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,
-            greedy=config.greedy, stop=("\n\n",) if config.shots else (), seed=config.seed,
+            greedy=config.greedy, stop=(*config.stop, *(("\n\n",) if config.shots else ())), seed=config.seed,
         )  # fmt: skip
         name = config.name or Path(config.model).name
         positions = max_positions(policy)
@@ -102,14 +110,20 @@ def run(config: Config) -> Path:
 
                 answers = engine.sample([tokens[i] for i in group], k, options, [keys[i] for i in group], on_progress=show)
                 for i, row in zip(group, answers, strict=True):
-                    completions = tuple(completion(s, renderer, name) for s in row)
+                    completions = tuple(completion(s, renderer, name, options.stop) for s in row)
                     records[i] = Comparison(prompts[i], completions, (None,) * k)
         write_records(out.path, [records[i] for i in range(len(prompts))])
     return out.path
 
 
-def completion(sample: Sample, renderer: Renderer, name: str) -> Completion:
-    """A sampled answer as a record: its own token ids travel with it and are what is trained on."""
+def completion(sample: Sample, renderer: Renderer, name: str, stop: Sequence[str] = ()) -> Completion:
+    """A sampled answer as a record: its own token ids travel with it and are what is trained on.
+
+    One that ran into a string of ``stop`` ends before it, and has no ids: theirs are of a longer text.
+    """
+    if sample.stop == "string":
+        text = renderer.decode(sample.token_ids)
+        return Completion(text[: min(at for s in stop if (at := text.find(s)) >= 0)], name, stop="string")
     return Completion(renderer.decode(sample.token_ids), name, sample.token_ids, renderer.sha, sample.stop)
 
 

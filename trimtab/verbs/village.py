@@ -23,6 +23,7 @@ class Config(Settings):
     documents: int = Field(0, ge=0, description="documents of base text to write (about 90 tokens each); 0 = none")
     demonstrations: int = Field(1500, ge=1, description="demonstrations to write")
     raw: bool = Field(False, description="also the prompts as their users sent them, with personal data and near-duplicates")
+    test_draw: int = Field(0, ge=0, description="another number draws other test prompts about the same people, places and things")
     seed: int = Field(0, description="seed of the base text; the world itself is always the same")
 
 
@@ -33,14 +34,16 @@ def run(config: Config) -> Path:
 
     if config.out.endswith(FILES):
         raise UserError(f"out={config.out}: the world is a folder of files; write a folder's name")
+    if config.demonstrations > (most := len(prompts("train")) - HELD_OUT):
+        raise UserError(f"demonstrations={config.demonstrations}: the village has {most} prompts to train on")
     with open_output(config.out, "village", config, "prompts.train.jsonl") as out:
         folder = out.path.parent
         if not out.done:
             train = prompts("train")
             write_records(folder / "prompts.train.jsonl", train[:-HELD_OUT])
             write_records(folder / "prompts.held_out.jsonl", train[-HELD_OUT:])
-            for split in ("validation", "test"):
-                write_records(folder / f"prompts.{split}.jsonl", prompts(split))
+            write_records(folder / "prompts.validation.jsonl", prompts("validation"))
+            write_records(folder / "prompts.test.jsonl", prompts("test", config.test_draw))
             write_records(folder / "demonstrations.jsonl", demonstrations("train", config.demonstrations))
             write_records(folder / "demonstrations.validation.jsonl", demonstrations("validation", 200))
             if config.raw:

@@ -39,20 +39,23 @@ T = TypeVar("T")
 
 
 @cache
-def prompts(split: str) -> list[Prompt]:
-    """The prompts of a split ("train", "validation", "test"), use cases mixed; no text occurs twice."""
-    d = draw(WORLD_SEED, "prompts", split)
+def prompts(split: str, number: int = 0) -> list[Prompt]:
+    """The prompts of a split ("train", "validation", "test"), use cases mixed; no text occurs twice.
+
+    Another ``number`` draws other prompts about the same people, places and things: for a test that no setting was chosen on.
+    """
+    d = draw(WORLD_SEED, "prompts", split, *([number] if number else []))
     size = SIZES[split]
     plan = [(case, make) for case, count in shares(size).items() for make in divided(_MAKERS[case], count)]
     users = _users(d, split, size)
-    lectures = _lecture_prompts() if split == "test" else {}
+    lectures = _lecture_prompts() if split == "test" and not number else {}
     seen: set[str] = set()
     out = []
     for i, (case, make) in enumerate(d.some(plan, size)):
         messages, task, style = lectures.pop(make) if make in lectures else _fresh(d, make, split, seen)
         seen.add(_key(messages))
         extra = {"task": to_json(task), "style": style}
-        out.append(Prompt(f"village-{split}-{i + 1:06d}", messages, users[i], case, "village", extra))
+        out.append(Prompt(f"village-{split}{f'.{number}' if number else ''}-{i + 1:06d}", messages, users[i], case, "village", extra))
     return out
 
 
