@@ -3,6 +3,9 @@
 Texts become trees and steps by the same functions that the command line uses; only the order of the data is fixed.
 """
 
+import json
+import random
+import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -130,6 +133,37 @@ def generate(name: str, folder: Path) -> Side:
     return Side(step, count(policy))
 
 
+SWEEP_PROMPTS, SWEEP_ANSWERS, SWEEP_TREES = (64, 256, 1024), (1, 2, 4, 8), (1, 2, 4)
+
+
+def sweep(folder: Path, repeats: int) -> list[dict[str, float]]:
+    """Training steps (scores, backward, update) of trees of random tokens, answers of 64: seconds over prompt lengths, answers to a prompt
+    and trees of a batch."""
+    policy = load_policy(folder / "model")
+    method = SFT(policy, FixedData((), budget=1 << 30))
+    learner = Learner(method, SETTINGS)
+    draw = random.Random(0)
+
+    def tree(prompt: int, answers: int) -> PromptTree:
+        ids = [draw.randrange(policy.config.vocab_size) for _ in range(prompt + answers * NEW_TOKENS)]
+        ends = range(prompt, len(ids), NEW_TOKENS)
+        return PromptTree(tuple(ids[:prompt]), tuple(tuple(ids[e : e + NEW_TOKENS]) for e in ends))
+
+    shapes = [(prompt, answers, 2) for prompt in SWEEP_PROMPTS for answers in SWEEP_ANSWERS]
+    shapes += [(256, 2, trees) for trees in SWEEP_TREES if trees != 2]
+    out = []
+    for prompt, answers, trees in shapes:
+        seconds = []
+        for _ in range(repeats + 1):
+            batch = [tree(prompt, answers) for _ in range(trees)]
+            step = micro_batches(batch, 1 << 30, method.size)
+            seconds.append(work.timed(lambda step=step: learner.descend([step], "sweep"))[0])
+        best = statistics.median(seconds[1:])
+        tokens = sum(t.tokens for t in batch)
+        out.append({"prompt": prompt, "answers": answers, "trees": trees, "tokens": tokens, "seconds": best})
+    return out
+
+
 def forward_operations(model: torch.nn.Module, trees: list[PromptTree]) -> float:
     """2 N operations a token for the trunk's N weights, 2 N a scored position for the head's; attention is not counted."""
     assert isinstance(model, PreTrainedModel)
@@ -148,6 +182,9 @@ def count(model: torch.nn.Module) -> int:
 def main(name: str, steps: str, size: str = "134M") -> None:
     keep_freed_memory()
     folder = work.prepare(size)
+    if name == "sweep":
+        print("SWEEP " + json.dumps(sweep(folder, int(steps))))
+        return
     make = online if name in ("ppo", "rloo") else offline if name in PASSES else generate
     side = make(name, folder)
     out = Measured("trimtab", name, [], [], [], [], 0.0, 0, side.parameters)

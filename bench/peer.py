@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import work
 from datasets import Dataset
-from torch.utils.data import SequentialSampler
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 from work import ADAM_BETA2, BATCH, BETA, KL_BETA, LR, NEW_TOKENS, WORKS, Measured
 
@@ -53,18 +52,9 @@ def common(steps: int, batch: int, checkpointing: bool, bf16: bool) -> dict[str,
         "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": batch, "max_steps": steps, "learning_rate": LR,
         "lr_scheduler_type": "constant", "adam_beta2": ADAM_BETA2, "logging_steps": 1, "save_strategy": "no", "report_to": "none",
         "disable_tqdm": True, "bf16": bf16, "use_cpu": True,
+        "train_sampling_strategy": "sequential",
     }  # fmt: skip
     return out if checkpointing else {**out, "gradient_checkpointing": False}
-
-
-def in_order(trainer: type) -> type:
-    """The trainer, with its data in the file's order."""
-
-    class InOrder(trainer):  # type: ignore[misc,valid-type]
-        def _get_train_sampler(self, dataset: Any = None) -> Any:
-            return SequentialSampler(dataset if dataset is not None else self.train_dataset)
-
-    return InOrder
 
 
 def as_pairs(folder: Path) -> Dataset:
@@ -90,16 +80,16 @@ def train(name: str, steps: int, folder: Path, out: Measured, checkpointing: boo
     trainer: Any
     if name == "sft":
         data = Dataset.from_list(work.rows(folder, "demonstrations"))
-        trainer = in_order(trl.SFTTrainer)(
+        trainer = trl.SFTTrainer(
             policy(folder), args=trl.SFTConfig(**options), train_dataset=data, processing_class=tokenizer, callbacks=[clock]
         )
     elif name in ("reward", "rankings"):
         data = pairs if name == "reward" else as_pairs(folder)
-        trainer = in_order(trl.RewardTrainer)(
+        trainer = trl.RewardTrainer(
             scorer(folder), args=trl.RewardConfig(**options), train_dataset=data, processing_class=tokenizer, callbacks=[clock]
         )
     elif name == "dpo":
-        trainer = in_order(trl.DPOTrainer)(
+        trainer = trl.DPOTrainer(
             policy(folder), policy(folder), args=trl.DPOConfig(beta=BETA, **options), train_dataset=pairs, processing_class=tokenizer,
             callbacks=[clock],
         )  # fmt: skip

@@ -90,6 +90,16 @@ def run(works: Sequence[str], repetitions: int, steps: int, size: str) -> None:
                 RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
 
 
+def measure_sweep(steps: int, size: str) -> list[dict[str, float]]:
+    """trimtab alone over prompt lengths and numbers of answers."""
+    command = [sys.executable, str(ROOT / "bench" / "ours.py"), "sweep", str(steps), size]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = re.findall(r"^SWEEP (.*)$", done.stdout, re.MULTILINE)
+    if done.returncode or not found:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(found[-1])
+
+
 def machine() -> dict[str, str]:
     """What the figures were measured on."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
@@ -143,7 +153,7 @@ def render(kept: Mapping[str, Any]) -> str:
                 tokens = statistics.median(t for run in ours for t in run["tokens"])
                 cells, over = f"{tokens / mine:.0f} tokens/s | {tokens / theirs:.0f} tokens/s", "-"
             lines.append(f"| {what.what} | {cells} | {side} | {ratio:.1f} | {mark} | {share} | {over} |")
-    lines += ["", *shares(kept), *losses(kept), END]
+    lines += ["", *shares(kept), *losses(kept), *swept(kept), END]
     return "\n".join(lines)
 
 
@@ -174,6 +184,20 @@ def losses(kept: Mapping[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+def swept(kept: Mapping[str, Any]) -> list[str]:
+    """How a step's cost grows."""
+    if "sweep" not in kept:
+        return []
+    lines = [
+        "A training step on trees whose answers have 64 tokens, over the length of prompts, answers to each, and trees in a batch:", "",
+        "| prompt | answers | trees | tokens | seconds | tokens/s |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in kept["sweep"]:
+        cells = f"| {row['prompt']} | {row['answers']} | {row['trees']} | {row['tokens']} | {row['seconds']:.2f} "
+        lines.append(f"{cells}| {row['tokens'] / row['seconds']:.0f} |")
+    return [*lines, ""]
+
+
 def write_page(kept: Mapping[str, Any]) -> None:
     """Puts the tables between the marks of docs/performance.md."""
     page = PAGE.read_text(encoding="utf-8")
@@ -183,14 +207,17 @@ def write_page(kept: Mapping[str, Any]) -> None:
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("works", nargs="*", choices=[[], *WORKS], metavar="WORK")
+    words.add_argument("works", nargs="*", choices=[[], *WORKS, "sweep"], metavar="WORK")
     words.add_argument("--repetitions", type=int, default=2)
     words.add_argument("--steps", type=int, default=3)
     words.add_argument("--size", default="134M")
     words.add_argument("--render", action="store_true")
     given = words.parse_args()
     if not given.render:
-        run(given.works or list(WORKS), given.repetitions, given.steps, given.size)
+        run([w for w in given.works or WORKS if w != "sweep"], given.repetitions, given.steps, given.size)
+        if not given.works or "sweep" in given.works:
+            kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+            RESULTS.write_text(json.dumps({**kept, "sweep": measure_sweep(given.steps, given.size), "machine": machine()}, indent=1) + "\n")
     write_page(json.loads(RESULTS.read_text()))
 
 

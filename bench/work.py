@@ -5,6 +5,7 @@ Imported by ours.py (trimtab) and peer.py (TRL, transformers), so it knows neith
 
 import gzip
 import json
+import os
 import random
 import resource
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / "runs" / "bench"
+FOLDER = Path(os.environ.get("BENCH_FOLDER", ROOT / "runs" / "bench"))
 PAIRS = ROOT.parent / "shared" / "data" / "preferences" / "hh_harmless.jsonl.gz"
 END = "<|endoftext|>"
 # A chat template that adds nothing but the end token: HH-RLHF's texts hold their turns already.

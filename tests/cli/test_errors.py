@@ -30,7 +30,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_missing_file(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "sft", f"model={workshop}/base", "data=nowhere.jsonl", f"out={tmp_path}/run")
     assert "nowhere.jsonl" in line and "no such file" in line
-    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_wrong_field_names_file_and_line(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,3 +221,9 @@ def test_a_disk_that_fills_up_under_the_tokenizer(tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError, match="the disk is full"):
         save_model(policy, tokenizer, tmp_path / "saved")
     assert not (tmp_path / "saved").exists() and not list(tmp_path.glob(".saved*"))
+
+
+def test_a_field_that_is_nearly_right_is_named(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "Hi", "chosn": "a", "rejected": "b"}) + "\n")
+    line = refused(capsys, "reward", f"model={workshop}/base", f"data={tmp_path}/pairs.jsonl", f"out={tmp_path}/run")
+    assert "did you mean 'chosen' by 'chosn'?" in line

@@ -5,6 +5,7 @@ unpaired, each standard or conversational; HH-RLHF transcripts; Alpaca and self-
 Open-Assistant trees; LLMBar pairs; summaries ranked K at a time; T0. Fields that no format knows stay in ``extra``.
 """
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,9 @@ NEEDS = {
     "demonstration": "a demonstration: a prompt and 'completion', or 'messages' that end with the assistant",
     "comparison": "a comparison: a prompt, 'completions' [{text}] and 'ranks' [1 = best], or 'chosen' and 'rejected'",
 }
+
+# Fields by which a demonstration or a comparison is told from a prompt.
+TELLING_FIELDS = ("completion", "completions", "ranks", "messages", "chosen", "rejected")
 
 Kind = Literal["prompt", "demonstration", "comparison"]
 R = TypeVar("R", Prompt, Demonstration, Comparison)
@@ -163,8 +167,17 @@ def as_kind(record: Record, kind: Kind, found: Found) -> Any:
     if kind == "prompt":
         return record if isinstance(record, Prompt) else record.prompt
     if kind_of(record) != kind:
-        raise UserError(f"{found.where}: found a {kind_of(record)} ({found.format} format), needed {NEEDS[kind]}")
+        raise UserError(f"{found.where}: found a {kind_of(record)} ({found.format} format), needed {NEEDS[kind]}{misspelt(record)}")
     return record
+
+
+def misspelt(record: Record) -> str:
+    """``; did you mean 'chosen' by 'chosn'?`` where a field that nobody knows is nearly one that would have made another record."""
+    extra = record.extra if isinstance(record, Prompt | Comparison) else record.prompt.extra
+    for name in extra:
+        if close := difflib.get_close_matches(name, TELLING_FIELDS, 1, 0.75):
+            return f"; did you mean '{close[0]}' by '{name}'?"
+    return ""
 
 
 def kind_of(record: Record) -> Kind:

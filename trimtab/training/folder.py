@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -107,14 +108,19 @@ class RunFolder:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Around the work: an error that leaves the block is written down as ``interrupted`` or ``failed``."""
+        """Around the work: an error that leaves the block is written down as ``interrupted`` or ``failed``; what the user did wrong before
+        anything was done leaves nothing."""
         try:
             yield
         except (Interrupted, KeyboardInterrupt):
             self.end("interrupted")
             raise
-        except BaseException:
-            self.end("failed")
+        except BaseException as error:
+            if isinstance(error, UserError) and {p.name for p in self.path.iterdir()} <= {"run.json", ".lock"}:
+                self.let_go()
+                shutil.rmtree(self.path)
+            else:
+                self.end("failed")
             raise
 
     def log(self, step: int, values: Mapping[str, float], stream: str = "metrics.jsonl") -> None:

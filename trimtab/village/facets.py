@@ -139,7 +139,7 @@ def check(task: Task, page: Page) -> list[Part]:
 
 def fact_part(want: Asked, page: Page, weight: float = 1.0) -> Part:
     """Was the fact given, or (if hidden or secret) the right other reply?"""
-    name = f"{want.relation} of {want.subject}"
+    name = f"{RELATIONS[want.relation].noun} of {want.subject}"
     said = any((s.claim.subject, s.claim.relation) == (want.subject, want.relation) for s in page.statements)
     refuses = any(REFUSES.search(s) and not _of_another(want, s) for s in page.reading.sentences)
     unsure = any(UNSURE.search(s) and not _of_another(want, s) for s in page.reading.sentences)
@@ -217,7 +217,7 @@ def _notice(task: Notice, page: Page) -> list[Part]:
     said = {s.claim.relation for s in page.statements if s.claim.subject == task.subject}
     said |= {r for r in task.must if page.has(world().value(task.subject, r) or "?")}
     each = 0.55 / max(1, len(task.must))
-    parts = [Part(float(r in said), f"does not say {r} of {task.subject}", each) for r in task.must]
+    parts = [Part(float(r in said), f"does not say the {RELATIONS[r].noun} of {task.subject}", each) for r in task.must]
     parts.append(Part(float(page.has(task.subject)), f"does not name {task.subject}", 0.1))
     return parts + _also(task.also, page)
 

@@ -1,0 +1,94 @@
+"""The benchmark measures the work that it says: losses that are known, tokens that can be counted, ratios that can fail."""
+
+import importlib
+import json
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModuleType]:
+    """The benchmark's modules, on a folder of their own and texts of random words."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("BENCH_FOLDER", str(tmp_path_factory.mktemp("bench")))
+    patch.syspath_prepend(str(ROOT / "bench"))
+    modules = {name: importlib.import_module(name) for name in ("work", "ours", "speed")}
+    patch.setattr(modules["work"], "PAIRS", Path("nowhere"))
+    yield modules
+    patch.undo()
+    for name in modules:
+        sys.modules.pop(name)
+
+
+@pytest.fixture(scope="module")
+def folder(bench: dict[str, ModuleType]) -> Path:
+    return bench["work"].prepare("tiny")
+
+
+FIRST = {"sft": math.log(49152), "dpo": math.log(2), "reward": math.log(2), "rankings": math.log(2)}
+
+
+@pytest.mark.parametrize(("name", "first"), FIRST.items())
+def test_a_step_has_the_loss_of_a_model_that_knows_nothing(bench: dict[str, ModuleType], folder: Path, name: str, first: float) -> None:
+    side = bench["ours"].offline(name, folder)
+    loss, tokens, operations = side.step(0)
+    assert loss == pytest.approx(first, abs=0.02)
+    rows = bench["work"].rows(folder, "rankings" if name == "rankings" else "pairs")[:8]
+    tokenizer = bench["ours"].load_tokenizer(folder / "model")
+
+    def count(text: str) -> int:
+        return len(tokenizer(text).input_ids)
+
+    if name == "rankings":
+        counted = [(r["messages"][0]["content"], [c["text"] for c in r["completions"]]) for r in rows]
+    else:
+        counted = [(r["prompt"], [r["chosen"]] if name == "sft" else [r["chosen"], r["rejected"]]) for r in rows]
+    assert tokens == sum(count(p) + sum(count(a) + 1 for a in answers) for p, answers in counted)  # each answer ends in the end token
+    assert operations > 0
+
+
+@pytest.mark.parametrize("name", ["ppo", "rloo", "generate"])
+def test_every_answer_has_all_its_tokens(bench: dict[str, ModuleType], folder: Path, name: str) -> None:
+    what = bench["work"].WORKS[name]
+    side = (bench["ours"].generate if name == "generate" else bench["ours"].online)(name, folder)
+    _, tokens, _ = side.step(0)
+    answers = what.prompts * what.answers * 64
+    assert tokens == answers if name == "generate" else tokens > answers
+
+
+def test_a_ratio_below_what_is_asked_is_said(bench: dict[str, ModuleType]) -> None:
+    """SFT: 2 s against 10 s is 5 where 4 is asked, and 5 s is 2.5 where 3 is."""
+
+    def run(*seconds: float) -> dict[str, Any]:
+        return {
+            "seconds": [99.0, *seconds], "losses": [10.8, 10.7, 10.6], "tokens": [100, 100, 100], "flops": [1e12] * 3, "matrix_peak": 1e12,
+            "peak_bytes": 3e9, "parameters": 100_000_000,
+        }  # fmt: skip
+
+    kept = {
+        "machine": {"processor": "a", "threads": "2", "torch": "t", "products": "bfloat16"},
+        "sft": {"trimtab": [run(1.0, 2.0), run(2.0, 3.0)], "as shipped": [run(10.0)], "tuned allocator": [run(5.0)]},
+    }
+    said = bench["speed"].render(kept)
+    assert "2.00 s | 10.00 s | as shipped | 5.0 | 4 reached | 3.0 of 3.0 GB | 100 %" in said
+    assert "2.00 s | 5.00 s | tuned allocator | 2.5 | 3 **missed**" in said
+    assert "| sft | 100 | 50 | 1000 | 50 % |" in said  # 1e12 operations in 2 s at a peak of 1e12
+
+
+def test_the_page_holds_what_was_measured() -> None:
+    page, results = ROOT / "docs/performance.md", ROOT / "bench/results.json"
+    if not results.exists():
+        pytest.skip("make bench was not run yet: bench/results.json is missing")
+    sys.path.insert(0, str(ROOT / "bench"))
+    try:
+        speed = importlib.import_module("speed")
+        assert speed.render(json.loads(results.read_text())) in page.read_text(), "run: python bench/speed.py --render"
+    finally:
+        sys.path.remove(str(ROOT / "bench"))
