@@ -135,15 +135,16 @@ def first_message(line: str) -> str:
 
 
 def rankings() -> dict[str, Any]:
-    """Reward models on rankings of K answers by people, from the English SFT model; conversations of one first message are in one part,
-    80 and 20 %."""
+    """Reward models on rankings of K answers by people, from the English SFT model, 80 and 20 %; conversations of one first message are in
+    one part (the summaries came without their articles: all of them have the same)."""
     out = {}
-    for name, words in (("oasst_trees.jsonl", []), ("summary_rankings.json", ["ranks.best=high"])):
+    files = (("oasst_trees.jsonl", [], first_message), ("summary_rankings.json", ["ranks.best=high"], lambda line: line))
+    for name, words, key in files:
         folder = RUNS / "rankings" / Path(name).stem
         folder.mkdir(parents=True, exist_ok=True)
         trimtab("data", "convert", str(DATA / "preferences" / name), *words, "-o", at(folder / "all.jsonl"))
         lines = (folder / "all.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        for part, rows in zip(("held_out", "train"), split(lines, first_message, 5), strict=True):
+        for part, rows in zip(("held_out", "train"), split(lines, key, 5), strict=True):
             (folder / f"{part}.jsonl").write_text("".join(rows), encoding="utf-8")
         files = [f"data={at(folder / 'train.jsonl')}", f"eval_data={at(folder / 'held_out.jsonl')}"]
         settings = ["lr=2e-4", "batch_size=16", "max_length=512", f"out={at(folder / 'reward')}"]
