@@ -69,8 +69,8 @@ def fresh() -> dict[str, Any]:
             options = ["template=plain", "num_completions=2"] if name == "base" else ["num_completions=4"]
             options += [f"name={name}", f"seed={seed}", f"stream={stream}"]
             trimtab("sample", at(model), at(folder / "world/prompts.test.jsonl"), *options, "-o", at(answers))
-            words.append(f"answers.{name}={at(answers)}")
-        command, _ = trimtab("eval", "winrate", *words, "judge=village", f"out={at(folder / 'evaluation')}")
+            words.append(f"{name}: {at(answers)}")
+        command, _ = trimtab("eval", "winrate", f"answers={{{', '.join(words)}}}", "judge=village", f"out={at(folder / 'evaluation')}")
         results = json.loads((folder / "evaluation/results.json").read_text())
         out[f"other test prompts, seed {seed}"] = {"command": command, "wall_seconds": time.monotonic() - began, "results": results}
     return out
