@@ -56,10 +56,10 @@ def offline(name: str, folder: Path) -> Side:
     data = FixedData((), batch_size=BATCH, budget=SETTINGS.micro_batch_tokens)
     method: Offline
     if name == "sft":
-        trees, _ = demonstration_trees(read_demonstrations(str(folder / "demonstrations.jsonl")), renderer, 1024)
+        trees, _ = demonstration_trees(read_demonstrations(str(folder / "native-demonstrations.jsonl")), renderer, 1024)
         method = SFT(load_policy(folder / "model"), data)
     else:
-        file = "rankings.jsonl" if name == "rankings" else "pairs.jsonl"
+        file = "rankings.jsonl" if name == "rankings" else "native-pairs.jsonl"
         trees, _ = comparison_trees(read_comparisons(str(folder / file)), renderer, 1024)
         if name == "dpo":
             method = DPO(load_policy(folder / "model"), load_policy(folder / "model"), data, beta=BETA)
@@ -81,7 +81,7 @@ def offline(name: str, folder: Path) -> Side:
 def online(name: str, folder: Path) -> Side:
     """PPO or RLOO: sample, score, update."""
     what, renderer = WORKS[name], Renderer(load_tokenizer(folder / "model"))
-    prompts = [c.prompt for c in read_comparisons(str(folder / "pairs.jsonl"))][: work.PROMPTS]
+    prompts = [c.prompt for c in read_comparisons(str(folder / "native-pairs.jsonl"))][: work.PROMPTS]
     trees, _ = prompt_trees(prompts, renderer, 1024)
     shared = {**SETTINGS.model_dump(exclude={"batch_size"}), "batch_size": what.prompts, "num_completions": what.answers}
     shared |= {"max_tokens": NEW_TOKENS, "beta": KL_BETA}
@@ -119,7 +119,7 @@ NEVER = -1  # no token is the end token: every answer has its 64 tokens, on both
 def generate(name: str, folder: Path) -> Side:
     """Sampling alone."""
     what, renderer = WORKS[name], Renderer(load_tokenizer(folder / "model"))
-    prompts = [c.prompt for c in read_comparisons(str(folder / "pairs.jsonl"))]
+    prompts = [c.prompt for c in read_comparisons(str(folder / "native-pairs.jsonl"))]
     trees, _ = prompt_trees(prompts, renderer, 1024)
     policy = load_policy(folder / "model")
     engine = NativeEngine(policy, NEVER, autocast=in_bf16("auto"))

@@ -112,8 +112,12 @@ def prepare(size: str) -> Path:
         made.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     kept = [p for p in pairs if max(len(tokenizer(p["prompt"] + p[a]).input_ids) for a in ("chosen", "rejected")) < LONGEST]
+    # ours as native records: in TRL's format a prompt that is a transcript would be read as turns
     demonstrations = [{"prompt": p["prompt"], "completion": p["chosen"]} for p in kept]
-    for name, made in (("demonstrations", demonstrations), ("rankings", rankings(kept)), ("pairs", kept)):
+    files = {"demonstrations": demonstrations, "pairs": kept, "rankings": rankings(kept)}
+    files["native-demonstrations"] = [native(i, p["prompt"], completion=p["chosen"]) for i, p in enumerate(kept)]
+    files["native-pairs"] = [native_ranking(i, p["prompt"], [p["chosen"], p["rejected"]]) for i, p in enumerate(kept)]
+    for name, made in files.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
     return folder
 
@@ -144,13 +148,18 @@ def made_pairs(count: int = 600) -> Iterator[dict[str, str]]:
 
 def rankings(pairs: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
     """Rankings of four as trimtab's native records: a pair's own two answers, then the next pair's two."""
-    return [
-        {
-            "id": str(i), "messages": [{"role": "user", "content": p["prompt"]}],
-            "completions": [{"text": text} for text in (p["chosen"], p["rejected"], q["chosen"], q["rejected"])], "ranks": [1, 2, 3, 4],
-        }
-        for i, (p, q) in enumerate(zip(pairs, [*pairs[1:], pairs[0]], strict=True))
-    ]  # fmt: skip
+    both = enumerate(zip(pairs, [*pairs[1:], pairs[0]], strict=True))
+    return [native_ranking(i, p["prompt"], [p["chosen"], p["rejected"], q["chosen"], q["rejected"]]) for i, (p, q) in both]
+
+
+def native(number: int, prompt: str, **more: Any) -> dict[str, Any]:
+    """A native record whose one message is the whole prompt."""
+    return {"id": str(number), "messages": [{"role": "user", "content": prompt}], **more}
+
+
+def native_ranking(number: int, prompt: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Answers in the order of their ranks."""
+    return native(number, prompt, completions=[{"text": t} for t in texts], ranks=[*range(1, len(texts) + 1)])
 
 
 def matrix_peak(dtype: torch.dtype, size: int = 2048, repeats: int = 5) -> float:
