@@ -81,7 +81,7 @@ def figure_charts(labels: Sequence[str], folders: Sequence[Folder], colors: dict
             title = f"{stage}: {name}" if stage else name
             numbers = [{"label": label, "text": sections.figure_text(name, e)} for label, e in by.items()]
             said = "; ".join(f"{row['label']} {row['text']}" for row in numbers)
-            rows = [Whisker(text(label, 24), e, colors[label]) for label, e in by.items()]
+            rows = [Whisker(text(label, 26), e, colors[label]) for label, e in by.items()]
             scale = 100.0 if name in sections.SHARES else 1.0
             picture = svg.interval_chart(rows, described=f"{title}: {said}", scale=scale)
             out.append({"title": title, "svg": picture, "numbers": numbers})

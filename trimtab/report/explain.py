@@ -35,7 +35,7 @@ STEPS = (
         "sft",
         ("sft",),
         "Supervised fine-tuning (SFT)",
-        "trains on answers that people wrote. It teaches what an answer looks like, but it imitates: where the "
+        "trains on answers that were written for it. It teaches what an answer looks like, but it imitates: where the "
         "writers stated "
         "what they did not know, or told what they should not, so will the model. Every later stage starts from it "
         "and is compared with it.",
@@ -75,6 +75,9 @@ STEPS = (
     ),
 )
 
+# what the demo's recipe calls them
+SHORT = {"fewshot": "few", "bon": "best"}
+
 JUDGED = {
     "gold": (
         "Gold score",
@@ -94,6 +97,11 @@ READING = (
         "Preferred to {baseline}",
         "is how often an answer of a model has a higher score than an answer of {baseline} to the same prompt; a tie "
         "counts half. 50 % means no difference.",
+    ),
+    (
+        "Invented facts and secrets told",
+        "count only the prompts where that is possible. Who says little invents little: a base model's share is small because it seldom "
+        "answers the question.",
     ),
     (
         "The line around each dot",
@@ -122,9 +130,8 @@ def steps_of(folder: Folder) -> list[tuple[str, str]]:
     names = {m.name for m in folder.evaluation.models} if folder.evaluation else set()
     out = []
     for key, by_verb, title, words in STEPS:
-        named = any(
-            name == key or (key in ("few", "best") and key in re.split(r"[^a-z]+", name.lower())) for name in names
-        )
+        parts = {part for name in names for part in re.split(r"[^a-z]+", name.lower())} if key in ("few", "best") else set()
+        named = key in names | parts | {SHORT.get(name) for name in names}
         if named or verbs & set(by_verb):
             out.append((title, words))
     return out
@@ -134,7 +141,7 @@ def reading_of(evaluation: Evaluation) -> list[tuple[str, str]]:
     """(term, text): how to read the table."""
     known = {"judge": judge_of(evaluation), "baseline": evaluation.title_of(evaluation.baseline)}
     kinds = {name for m in evaluation.models for name in m.figures} | ({"paired"} if evaluation.paired else set())
-    needs = ("gold", "win_rate", "", "paired", "kl")
+    needs = ("gold", "win_rate", "invented", "", "paired", "kl")
     return [
         (fill(a, known), fill(b, known))
         for (a, b), need in zip((JUDGED.get(evaluation.source, JUDGED["rule"]), *READING), needs, strict=True)

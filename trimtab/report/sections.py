@@ -28,7 +28,9 @@ from trimtab.report.read import (
 from trimtab.report.svg import Line, Point, Whisker, short
 
 LONGEST_TEXT = 1500
-MODEL_COLORS = {"base": "c6", "few": "c7", "workbook": "c2", "sft": "c3", "best": "c4", "dpo": "c5", "ppo": "c1"}
+MODEL_COLORS = {
+    "base": "c6", "few": "c7", "fewshot": "c7", "workbook": "c2", "sft": "c3", "best": "c4", "bon": "c4", "dpo": "c5", "ppo": "c1",
+}  # fmt: skip
 SPARE_COLORS = ("c8", "c2", "c4", "c7")
 
 
@@ -172,7 +174,7 @@ def paired_charts(evaluation: Evaluation, colors: Mapping[str, str]) -> list[dic
         for model in evaluation.models:
             e = evaluation.paired.get(f"{model.name}-{evaluation.baseline}", {}).get(name)
             if e is not None:
-                rows.append(Whisker(text(model.title, 22), e, colors[model.name]))
+                rows.append(Whisker(text(model.title, 26), e, colors[model.name]))
         if rows:
             said = "; ".join(f"{r.label} {r.estimate.text(2, scale=scale)}" for r in rows)
             picture = svg.interval_chart(rows, described=f"{title} minus {base}: {said}", reference=0.0, scale=scale)
@@ -238,7 +240,7 @@ def frontiers(folder: Folder, colors: Mapping[str, str]) -> list[dict[str, Any]]
             )
             if kl is not None and figure in m.figures:
                 bound = "kl" not in m.figures
-                points.append(Point(text(m.title, 22), root(kl), m.figures[figure], colors[m.name], bound))
+                points.append(Point(text(m.title, 26), root(kl), m.figures[figure], colors[m.name], bound))
         paths = [
             Line(run.name, path, colors.get(run.name, "c1"))
             for run in folder.runs
