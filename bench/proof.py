@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from trimtab.data.formats import read_comparisons, read_prompts
-from trimtab.evaluation.reward_quality import longest_baseline
+from trimtab.data.formats import read_prompts
+from trimtab.feedback.reward_model import RewardModel
 from trimtab.records import Prompt
+from trimtab.verbs.winrate import reward_quality
 from trimtab.village import compose
 from trimtab.village.draw import draw
 from trimtab.village.judge import judge
@@ -148,10 +149,11 @@ def rankings() -> dict[str, Any]:
             (folder / f"{part}.jsonl").write_text("".join(rows), encoding="utf-8")
         files = [f"data={at(folder / 'train.jsonl')}", f"eval_data={at(folder / 'held_out.jsonl')}"]
         settings = ["lr=2e-4", "batch_size=16", "max_length=512", f"out={at(folder / 'reward')}"]
-        command, seconds = trimtab("reward", f"model={at(RUNS / 'english/sft')}", *files, *settings)
-        accuracy = json.loads((folder / "reward/results.json").read_text())["figures"]["accuracy"]
-        longest = longest_baseline(read_comparisons(folder / "held_out.jsonl")).to_json()
-        out[f"reward model on {Path(name).stem}"] = {"command": command, "wall_seconds": seconds, "accuracy": accuracy, "longest": longest}
+        command, _ = trimtab("reward", f"model={at(RUNS / 'english/sft')}", *files, *settings)
+        seconds = json.loads((folder / "reward/run.json").read_text())["wall_seconds"]
+        quality = reward_quality(RewardModel(folder / "reward"), str(folder / "held_out.jsonl"), 0)  # both on rankings that fit its context
+        figures = {name: quality[name] for name in ("accuracy", "longest")}
+        out[f"reward model on {Path(name).stem}"] = {"command": command, "wall_seconds": seconds, **figures}
     return out
 
 
