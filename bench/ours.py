@@ -94,7 +94,7 @@ def online(name: str, folder: Path) -> Side:
     else:
         config = ppo.Config(**shared, minibatch_size=what.prompts, epochs_per_batch=1, value_coef=0.1, stop_kl=1e9)
         method = ppo.PPO(config, parts, load_scorer(folder / "scorer"))
-    learner = Learner(method, method.settings)
+    learner = Learner(method, method.config)
 
     def step(i: int) -> tuple[float, int, float]:
         made: list[PromptTree] = []
@@ -158,9 +158,8 @@ def sweep(folder: Path, repeats: int) -> list[dict[str, float]]:
             batch = [tree(prompt, answers) for _ in range(trees)]
             step = micro_batches(batch, 1 << 30, method.size)
             seconds.append(work.timed(lambda step=step: learner.descend([step], "sweep"))[0])
-        best = statistics.median(seconds[1:])
         tokens = sum(t.tokens for t in batch)
-        out.append({"prompt": prompt, "answers": answers, "trees": trees, "tokens": tokens, "seconds": best})
+        out.append({"prompt": prompt, "answers": answers, "trees": trees, "tokens": tokens, "seconds": statistics.median(seconds[1:])})
     return out
 
 

@@ -50,9 +50,12 @@ ASKED: dict[str, dict[str, float]] = {
 
 def sides(work: str) -> dict[str, tuple[Mapping[str, str], Sequence[str]]]:
     """The peer's settings for one work."""
-    if work in TRAINED:
-        return SIDES
-    return SAMPLERS if fast_dtype() == torch.bfloat16 else {k: v for k, v in SAMPLERS.items() if k.startswith("float32")}
+    return SIDES if work in TRAINED else SAMPLERS
+
+
+def measured_here(work: str) -> list[str]:
+    """Those that this machine can measure in finite time: where bf16 is emulated, none that computes in it."""
+    return [side for side in sides(work) if work in TRAINED or side.startswith("float32") or fast_dtype() == torch.bfloat16]
 
 
 def measure(side: str, work: str, steps: int, size: str) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def run(works: Sequence[str], repetitions: int, steps: int, size: str) -> None:
         kept.pop(work, None)
     for repetition in range(repetitions):
         for work in works:
-            for side in ("trimtab", *sides(work)):
+            for side in ("trimtab", *measured_here(work)):
                 print(f"repetition {repetition + 1} of {repetitions}: {work}, {side}", flush=True)
                 made = measure(side, work, 3 * steps if side == "trimtab" else steps, size)
                 kept.setdefault(work, {}).setdefault(side, []).append(made)

@@ -16,9 +16,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from trimtab.data.template import Renderer
 from trimtab.data.tokenizer import train_tokenizer
+from trimtab.feedback.protocol import Feedback
+from trimtab.methods.online import Parts
 from trimtab.models.attention import NAME
-from trimtab.models.load import save_model
+from trimtab.models.load import load_policy, load_tokenizer, save_model
+from trimtab.records import Message, Prompt
+from trimtab.sampling.engine import NativeEngine
 from trimtab.trees import PromptTree
 
 VOCABULARY = 60
@@ -155,6 +160,25 @@ def save_tiny_policy(folder: Path, family: str = "llama", **options: Any) -> Pat
         setattr(config, name, value)
     save_model(pair(config)[0], tokenizer, folder)
     return folder
+
+
+PROMPTS = [
+    Prompt(f"p{i}", (Message("user", text),)) for i, text in enumerate(["the cat", "a dog", "near", "the old mill", "saw"])
+]  # fmt: skip
+
+
+def answer_score(prompt: Prompt, text: str) -> float:
+    """A rule that likes long answers and dislikes the letter e."""
+    return float(len(text)) - 3 * text.count("e")
+
+
+def online_parts(folder: Path, reward: Feedback, gold: Feedback | None = None, *, other_reference: bool = False) -> Parts:
+    """What an online method works with, from a folder of ``save_tiny_policy``; the reference is the policy's copy, or random."""
+    policy, reference, renderer = load_policy(folder), load_policy(folder), Renderer(load_tokenizer(folder))
+    if other_reference:
+        randomise(reference, seed=9)
+    trees = [PromptTree(tuple(renderer.prompt(p)), (), key=p.id) for p in PROMPTS]
+    return Parts(policy, reference, NativeEngine(policy, renderer.end_id), reward, gold, PROMPTS, trees, renderer)
 
 
 def write_lines(path: Path, rows: Sequence[Any]) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from trimtab.cli import main
+from trimtab.models import load
 from trimtab.training import checkpoint
 
 
@@ -192,6 +193,19 @@ def test_a_reward_model_is_not_taken_for_a_language_model(workshop: Path, tmp_pa
     save_model(load_scorer(workshop / "base"), load_tokenizer(workshop / "base"), tmp_path / "reward")
     line = refused(capsys, "sft", f"model={tmp_path}/reward", f"data={workshop}/world/demonstrations.jsonl", f"out={tmp_path}/run")
     assert "reward or value model" in line
+
+
+def test_a_path_is_not_looked_for_on_the_hub(
+    workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``./dir`` can only be a folder; a bare name is looked for in the hub's cache alone where the hub cannot be reached."""
+    monkeypatch.chdir(tmp_path)
+    data = f"data={workshop}/world/demonstrations.jsonl"
+    assert "./sfft: no such model folder" in refused(capsys, "sft", "model=./sfft", data, "out=run")
+    monkeypatch.setattr(load, "hub_reachable", lambda: False)
+    assert load._where("sfft") == {"local_files_only": True} and load._where(tmp_path) == {}
+    monkeypatch.setattr(load, "hub_reachable", lambda: True)
+    assert load._where("sfft") == {}
 
 
 def test_more_demonstrations_than_there_are_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,33 +7,24 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import randomise, save_tiny_policy
+from tiny_models import PROMPTS, answer_score, online_parts, save_tiny_policy
 
 from trimtab.common.files import write_json
 from trimtab.data.template import Renderer
 from trimtab.feedback.protocol import Rule
 from trimtab.feedback.reward_model import RewardModel
-from trimtab.methods.online import Parts, tree_lengths
+from trimtab.methods.online import tree_lengths
 from trimtab.methods.ppo import PPO, Config, KLControl, start_value
 from trimtab.methods.reward import add_pad_token
-from trimtab.models.load import load_policy, load_scorer, load_tokenizer, save_model
+from trimtab.models.load import load_scorer, load_tokenizer, save_model
 from trimtab.models.score import score_rewards
-from trimtab.records import Message, Prompt
-from trimtab.sampling.engine import NativeEngine
 from trimtab.training.method import MicroBatch, State
 from trimtab.trees import PromptTree, TreeBatch
-
-TEXTS = ["the cat", "a dog", "near", "the old mill", "saw"]
-PROMPTS = [Prompt(f"p{i}", (Message("user", text),)) for i, text in enumerate(TEXTS)]
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_policy(tmp_path_factory.mktemp("ppo") / "policy")
-
-
-def answer_score(prompt: Prompt, text: str) -> float:
-    return float(len(text)) - 3 * text.count("e")
 
 
 def make(start: Path, *, other_reference: bool = False, **options: Any) -> PPO:
@@ -47,14 +38,10 @@ def make(start: Path, *, other_reference: bool = False, **options: Any) -> PPO:
         "dtype": "float32",
     }
     config = Config(**{**settings, **options})
-    policy, value, reference = load_policy(start), load_scorer(start), load_policy(start)
+    value = load_scorer(start)
     torch.nn.init.normal_(value.score.weight, generator=torch.Generator().manual_seed(3))
-    if other_reference:
-        randomise(reference, seed=9)
-    renderer = Renderer(load_tokenizer(start))
-    trees = [PromptTree(tuple(renderer.prompt(p)), (), key=p.id) for p in PROMPTS]
-    engine, gold = NativeEngine(policy, renderer.end_id), Rule(answer_score, "gold")
-    return PPO(config, Parts(policy, reference, engine, Rule(answer_score), gold, PROMPTS, trees, renderer), value)
+    parts = online_parts(start, Rule(answer_score), Rule(answer_score, "gold"), other_reference=other_reference)
+    return PPO(config, parts, value)
 
 
 def first_epoch(method: PPO) -> list[list[MicroBatch]]:

@@ -1,25 +1,19 @@
 """RLOO's step taken apart: its gradient against a sum written out, KL 0 at first, packing, what grows when it is trained."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_models import randomise, save_tiny_policy
+from tiny_models import PROMPTS, answer_score, online_parts, save_tiny_policy
 
-from trimtab.data.template import Renderer
 from trimtab.feedback.protocol import Rule
-from trimtab.methods.online import Parts
 from trimtab.methods.rloo import RLOO, Config
-from trimtab.models.load import load_policy, load_tokenizer
 from trimtab.models.score import score_tokens
-from trimtab.records import Message, Prompt
-from trimtab.sampling.engine import NativeEngine
 from trimtab.training.loop import Learner
 from trimtab.training.method import State
-from trimtab.trees import PromptTree, TreeBatch
-
-PROMPTS = [Prompt(f"p{i}", (Message("user", text),)) for i, text in enumerate(["the cat", "a dog", "near", "the old mill"])]
+from trimtab.trees import TreeBatch
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +21,9 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_policy(tmp_path_factory.mktemp("rloo") / "policy")
 
 
-def answer_score(prompt: Prompt, text: str) -> float:
-    return float(len(text)) - 3 * text.count("e")
-
-
 def make(start: Path, *, other_reference: bool = False, **options: Any) -> RLOO:
     settings = {"batch_size": 3, "num_completions": 3, "max_tokens": 6, "seed": 1, "dtype": "float32", "cut_penalty": 2.5}
-    config = Config(**{**settings, **options})
-    policy, reference, renderer = load_policy(start), load_policy(start), Renderer(load_tokenizer(start))
-    if other_reference:
-        randomise(reference, seed=9)
-    trees = [PromptTree(tuple(renderer.prompt(p)), (), key=p.id) for p in PROMPTS]
-    return RLOO(config, Parts(policy, reference, NativeEngine(policy, renderer.end_id), Rule(answer_score), None, PROMPTS, trees, renderer))
+    return RLOO(Config(**{**settings, **options}), online_parts(start, Rule(answer_score), other_reference=other_reference))
 
 
 def slopes(method: RLOO) -> list[torch.Tensor]:
@@ -103,7 +88,7 @@ def test_how_the_answers_are_packed_changes_nothing(start: Path) -> None:
 def test_the_reward_grows(start: Path) -> None:
     """Rewarded for the letter a, untied from the reference: after 30 iterations there are more of them than at first."""
     method = make(start, beta=0.0, batch_size=4, num_completions=8, lr=3e-3)
-    method.parts = Parts(**{**vars(method.parts), "reward": Rule(lambda prompt, text: float(text.count("a")))})
+    method.parts = replace(method.parts, reward=Rule(lambda prompt, text: float(text.count("a"))))
     learner = Learner(method, method.config)
     rewards = []
     for i in range(30):

@@ -11,21 +11,17 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import FAMILIES, pair, random_trees, read_lines, save_tiny_policy
+from tiny_models import FAMILIES, online_parts, pair, random_trees, read_lines, save_tiny_policy
 from torch import Tensor, nn
 
 from trimtab.common.errors import UserError
-from trimtab.data.template import Renderer
 from trimtab.feedback.protocol import Rule
 from trimtab.methods import ppo, rloo
 from trimtab.methods.dpo import DPO
 from trimtab.methods.offline import FixedData, Offline
-from trimtab.methods.online import Parts
 from trimtab.methods.reward import Reward
 from trimtab.methods.sft import SFT
-from trimtab.models.load import load_policy, load_scorer, load_tokenizer
-from trimtab.records import Message, Prompt
-from trimtab.sampling.engine import NativeEngine
+from trimtab.models.load import load_scorer
 from trimtab.training import checkpoint
 from trimtab.training.folder import RunFolder
 from trimtab.training.loop import Interrupted, train
@@ -81,15 +77,7 @@ def online(name: str, folder: Path) -> Method:
         batch_size=3, num_completions=2, max_tokens=6, minibatch_size=2, epochs_per_batch=2, micro_batch_tokens=60, stop_kl=1e9,
         kl=ppo.KLControl(target=0.5, horizon=60), seed=5,
     )  # fmt: skip
-    policy, tokenizer = load_policy(folder), load_tokenizer(folder)
-    renderer = Renderer(tokenizer)
-    prompts = [
-        Prompt(f"p{i}", (Message("user", text),))
-        for i, text in enumerate(["the cat", "a dog", "near", "the old mill", "saw"])
-    ]
-    trees = [PromptTree(tuple(renderer.prompt(p)), (), key=p.id) for p in prompts]
-    reward = Rule(lambda prompt, text: float(text.count("a")) - 0.1 * len(text))
-    parts = Parts(policy, load_policy(folder), NativeEngine(policy, renderer.end_id), reward, None, prompts, trees, renderer)
+    parts = online_parts(folder, Rule(lambda prompt, text: float(text.count("a")) - 0.1 * len(text)))
     if name == "rloo":
         shared = config.model_dump(include=set(rloo.Config.model_fields) & set(config.model_fields_set))
         return rloo.RLOO(rloo.Config(**{**shared, "micro_batch_tokens": 30}), parts)

@@ -80,16 +80,17 @@ class Online(Method):
     """Samples answers from the policy and scores them; a method says what is learnt from them."""
 
     shown = ("reward/proxy", "kl/reference")
+    config: OnlineSettings
 
     def __init__(self, config: OnlineSettings, parts: Parts) -> None:
-        self.settings, self.parts = config, parts
+        self.config, self.parts = config, parts
         self.policy, self.reference = parts.policy, parts.reference.requires_grad_(False)
         self.logged: dict[str, float] = {}
         self._rows: list[dict[str, Any]] = []
 
     def answer(self, chosen: Sequence[int], iteration: int) -> Answers:
         """Answers to the chosen prompts: they depend on the seed, the iteration and the weights only."""
-        config, parts = self.settings, self.parts
+        config, parts = self.config, self.parts
         options = SamplingOptions(max_tokens=config.max_tokens, temperature=config.temperature, seed=config.seed)
         prompts = [parts.prompts[i] for i in chosen]
         keys = [f"{prompt.id}/{iteration}/{slot}" for slot, prompt in enumerate(prompts)]

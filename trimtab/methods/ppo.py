@@ -98,10 +98,11 @@ class PPO(Online):
     """PPO on trees. ``policy`` and ``value`` are trained; ``reference`` and the reward are not."""
 
     name = "ppo"
+    config: Config
 
     def __init__(self, config: Config, parts: Parts, value: PreTrainedModel, value_offset: float = 0.0) -> None:
         super().__init__(config, parts)
-        self.config, self.value, self.value_offset = config, value, value_offset
+        self.value, self.value_offset = value, value_offset
         self.beta = config.beta
         self._kl = 0.0
 

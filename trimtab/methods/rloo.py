@@ -31,10 +31,10 @@ class RLOO(Online):
     """RLOO on trees."""
 
     name = "rloo"
+    config: Config
 
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(config, parts)
-        self.config = config
         self._largest = 0.0
 
     @property

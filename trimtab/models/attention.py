@@ -135,7 +135,10 @@ def math_attention(segments: Segments, query: Tensor, key: Tensor, value: Tensor
 
 
 def tree_by_tree(segments: Segments, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
-    """``math_attention`` of each tree alone: trees never see each other, so memory grows with the longest one squared, not the batch."""
+    """``math_attention`` of each tree alone: trees never see each other, so memory grows with the longest one squared, not the batch.
+
+    Shapes as in ``Layout.attend``.
+    """
     trees = each_alone(segments)
     sizes = [alone.tokens for alone in trees]
     parts = zip(trees, *(t.split(sizes) for t in (query, key, value)), strict=True)

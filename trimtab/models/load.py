@@ -74,7 +74,7 @@ def is_scorer(source: Path | str) -> bool:
     Raises:
         UserError: there is no such model.
     """
-    return any("SequenceClassification" in name for name in _config(model_folder(source)).architectures or [])
+    return any("SequenceClassification" in name for name in _config(source).architectures or [])
 
 
 def load_tokenizer(source: Path | str) -> PreTrainedTokenizerBase:
@@ -178,9 +178,7 @@ def max_positions(model: PreTrainedModel) -> int:
 
 def _load(kind: Any, source: Path | str, dtype: torch.dtype, *, new: tuple[str, ...] = (), **options: Any) -> PreTrainedModel:
     """``new`` names the weights that the folder need not have; any other missing one would be random."""
-    _exists(source)
-    source = model_folder(source)
-    config = _config(source)
+    config, source = _config(source), model_folder(source)
     zeros = {name: 0.0 for name in DROPOUTS if isinstance(getattr(config, name, None), float)}
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.ERROR)  # a new head is announced by the verb that makes one
@@ -200,7 +198,8 @@ def _load(kind: Any, source: Path | str, dtype: torch.dtype, *, new: tuple[str, 
 
 
 def _config(source: Path | str) -> Any:
-    _exists(source)
+    _exists(source)  # the name as it was given: of ./dir, a path has forgotten that it can be no name on the hub
+    source = model_folder(source)
     try:
         return AutoConfig.from_pretrained(str(source), **_where(source))
     except (OSError, ValueError, KeyError) as error:

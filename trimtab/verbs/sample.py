@@ -116,7 +116,7 @@ def run(config: Config) -> Path:
     return out.path
 
 
-def completion(sample: Sample, renderer: Renderer, name: str, stop: Sequence[str] = ()) -> Completion:
+def completion(sample: Sample, renderer: Renderer, name: str, stop: Sequence[str]) -> Completion:
     """A sampled answer as a record: its own token ids travel with it and are what is trained on.
 
     One that ran into a string of ``stop`` ends before it, and has no ids: theirs are of a longer text.
