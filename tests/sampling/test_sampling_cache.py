@@ -6,14 +6,14 @@ import torch
 
 from trimtab.models.attention import AttentionRule
 from trimtab.sampling.cache import (
+    BLOCK,
     NOWHERE,
     PAGE,
     RESERVED,
-    SCRATCH,
     Decode,
     Pool,
     Reading,
-    Readings,
+    Rows,
     Shape,
     pages_for,
     sum_pairs,
@@ -30,14 +30,32 @@ def test_pages_are_the_lowest_free_ones_and_the_reserved_stay() -> None:
     pool = Pool(shapes(), 6, CPU)
     assert pool.used == RESERVED
     first = pool.take(4)
-    assert first.tolist() == [2, 3, 4, 5] and pool.used == 6
-    pool.give_back(np.array([[3, NOWHERE], [SCRATCH, 4]]))
-    assert pool.take(3).tolist() == [3, 4, 6] and pool.used == 7
+    assert first.tolist() == [1, 2, 3, 4] and pool.used == 5
+    pool.give_back(np.array([[2, NOWHERE], [NOWHERE, 3]]))
+    assert pool.take(3).tolist() == [2, 3, 5] and pool.used == 6
 
 
 def test_memory_is_what_was_said() -> None:
     pool = Pool(shapes(), 6, CPU)
     assert sum(t.nbytes for pair in pool.layers.values() for t in pair) == Pool.bytes_needed(shapes(), 6)
+    rows = Rows(shapes(), 3, CPU)
+    rows.reach(BLOCK + 1)
+    assert sum(t.nbytes for pair in rows.layers.values() for t in pair) == Rows.bytes_needed(shapes(), 3, BLOCK + 1)
+
+
+def test_rows_that_grow_or_move_keep_what_they_hold() -> None:
+    rows = Rows(shapes(), 4, CPU)
+    rows.reach(1)
+    for pair in rows.layers.values():
+        for tensor in pair:
+            tensor[:] = torch.arange(4).float()[:, None, None, None, None] + 1
+    rows.reach(BLOCK)  # it has that many already
+    assert rows.blocks == 1
+    rows.reach(2 * BLOCK + 1)
+    rows.move(np.array([0, 1]), np.array([3, 2]))
+    for tensor in rows.layers[0]:
+        assert tensor.shape == (4, 3, 2, BLOCK, 4)
+        assert tensor[:, 0].flatten(1).unique(dim=1).flatten().tolist() == [4, 3, 3, 4] and not tensor[:, 1:].any()
 
 
 def test_moving_pages_keeps_what_each_row_reads() -> None:
@@ -47,7 +65,7 @@ def test_moving_pages_keeps_what_each_row_reads() -> None:
         table[row] = pool.take(4)
     for pair in pool.layers.values():
         for tensor in pair:
-            tensor[2:22] = torch.arange(2, 22).float()[:, None, None, None]
+            tensor[RESERVED:][:20] = torch.arange(RESERVED, RESERVED + 20).float()[:, None, None, None]
     before = table.copy()
     pool.give_back(table[[0, 3]])
     table[[0, 3]] = NOWHERE
@@ -65,7 +83,7 @@ def test_few_holes_are_left_alone() -> None:
     pool.give_back(table[[3, 9]])
     before = table.copy()
     pool.close_ranks(table)
-    assert (table == before).all() and pool.used == 22
+    assert (table == before).all() and pool.used == 20 + RESERVED
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 11])
@@ -85,31 +103,34 @@ def test_a_step_is_attention_written_out(
     window: int | None, softcap: float | None, sunk: bool, heads: int, groups: int
 ) -> None:
     size, generator = 4, torch.Generator().manual_seed(0)
-    prompt_lengths, of_row, own_lengths = [20, 5, 0], [0, 1, 0, 2, 0], [3, 17, 1, 33, 16]  # own lengths count the new token
+    prompt_lengths, of_row = [PAGE + 5, 5, 0], [0, 1, 0, 2, 0]
+    own_lengths = [3, BLOCK + 1, 1, 2 * BLOCK + 1, BLOCK]  # they count the new token
     width = 3
     places = np.array([0, 0, 1, 0, 2])
 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
-    prompts, own = Pool(shapes(groups, size), 9, CPU), Pool(shapes(groups, size), 20, CPU)
+    prompts, own = Pool(shapes(groups, size), 3, CPU), Rows(shapes(groups, size), 6, CPU)
     contents = {}
-    tables = []
-    for pool, lengths in ((prompts, prompt_lengths), (own, own_lengths)):
-        table = np.full((len(lengths), pages_for(max(lengths))), NOWHERE)
-        for i in reversed(range(len(lengths))):  # pages in no particular order
-            table[i, : pages_for(lengths[i])] = pool.take(pages_for(lengths[i]))
-            for kind in (0, 1):
-                kept = contents[pool, i, kind] = random(lengths[i], groups, size)
-                for t in range(lengths[i]):
-                    pool.layers[0][kind][table[i, t // PAGE], :, t % PAGE] = kept[t]
-        tables.append(table)
+    table = np.full((len(prompt_lengths), pages_for(max(prompt_lengths))), NOWHERE)
+    own.reach(max(own_lengths))
+    for kind in (0, 1):
+        own.layers[0][kind][:] = random(*own.layers[0][kind].shape)  # what earlier samples left
+    for i in reversed(range(len(prompt_lengths))):  # pages in no particular order
+        table[i, : pages_for(prompt_lengths[i])] = prompts.take(pages_for(prompt_lengths[i]))
+        for kind in (0, 1):
+            kept = contents[prompts, i, kind] = random(prompt_lengths[i], groups, size)
+            for t in range(prompt_lengths[i]):
+                prompts.layers[0][kind][table[i, t // PAGE], :, t % PAGE] = kept[t]
+    for i in range(len(own_lengths)):
+        for kind in (0, 1):
+            kept = contents[own, i, kind] = random(own_lengths[i], groups, size)
+            for t in range(own_lengths[i] - 1):
+                own.layers[0][kind][i, t // BLOCK, :, t % BLOCK] = kept[t]
     columns = np.array(own_lengths) - 1
     prefix = np.array([prompt_lengths[p] for p in of_row])
-    readings = Readings(Reading(prompts, tables[0][of_row], places, width), Reading(own, tables[1], places * 0, 1), CPU)
-    layout = Decode(
-        readings, torch.from_numpy(tables[1][np.arange(5), columns // PAGE]), torch.from_numpy(columns), torch.from_numpy(prefix)
-    )
+    layout = Decode(Reading(prompts, table[of_row], places, width), own, torch.from_numpy(columns), torch.from_numpy(prefix))
     query, key, value = random(5, heads, size), random(5, groups, size), random(5, groups, size)
     sinks = random(heads) if sunk else None
     found = layout.attend(0, query, key, value, AttentionRule(0.6, window, softcap, sinks))

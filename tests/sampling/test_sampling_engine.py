@@ -205,9 +205,9 @@ def test_kv_memory_is_bounded_reported_and_changes_nothing() -> None:
     expected = wide.sample(prompts(16), 4, options, names(16))
     assert ids_of(narrow.sample(prompts(16), 4, options, names(16))) == ids_of(expected)
     assert wide.stats is not None and narrow.stats is not None
-    # 2 layers x 2 key-value heads x 8 numbers x (key + value) x 4 bytes a token; pages of 16 tokens, 2 more for each pool
-    pages = 64 * 2 + 2 + sum(-(-(len(prompt) - 1) // 16) for prompt in prompts(16)) + 2
-    assert wide.stats.kv_bytes == 256 * 16 * pages
+    # 2 layers x 2 key-value heads x 8 numbers x (key + value) x 4 bytes a token; blocks of 32, pages of 64 and one more
+    tokens = 64 * 32 + 64 * (sum(-(-(len(prompt) - 1) // 64) for prompt in prompts(16)) + 1)
+    assert wide.stats.kv_bytes == 256 * tokens
     assert narrow.stats.kv_bytes <= 300_000 and narrow.stats.rows < 64 and narrow.stats.steps > wide.stats.steps
     with pytest.raises(UserError, match="kv_bytes"):
         NativeEngine(model, END, kv_bytes=1000).sample(prompts(16), 4, options, names(16))

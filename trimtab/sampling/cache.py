@@ -1,15 +1,19 @@
-"""Keys and values in pages, and the layouts that write and read them.
+"""Keys and values of prompts in pages and of samples in rows, and the layouts that write and read them.
 
-A page holds ``PAGE`` consecutive tokens of one prompt or of one sample. A prompt's pages exist once for all its samples.
-Pages in use lie side by side, so one decoding step reads each of them once, in order, in one batched product; reading the used part
-of longer rows instead was three times slower on CPU (51 against 15 us per row of 64 tokens), for gaps defeat the prefetcher. Queries are
-spread to the pages that they read, scores come back to their rows for one softmax, weights go to the pages again.
-(Kwon et al. 2023, PagedAttention, in plain tensor operations; torch's SDPA needs repeated heads and a mask here.)
+A prompt's keys and values exist once for all its samples, in pages of ``PAGE`` consecutive tokens. Pages in use lie side by side, so one
+decoding step reads each of them once, in order, in one batched product; reading the used part of longer rows instead was three times
+slower on CPU (51 against 15 us per row of 64 tokens), for gaps defeat the prefetcher. Queries are spread to the pages that they read,
+scores come back to their rows for one softmax, weights go to the pages again (Kwon et al. 2023, PagedAttention, in plain tensor operations;
+torch's SDPA needs repeated heads and a mask here).
+
+A sample's own keys and values have a row of blocks of ``BLOCK`` tokens, as many as the longest sample has by now: what each query reads
+lies where the query is, so nothing is spread or fetched. Blocks and pages have fixed sizes, because a product of 64 columns rounds
+differently from one of 80: a sample's logprobs are then the same whatever is drawn beside it.
 
 A prompt's last token is not among its pages: each sample feeds it as its own column 0, so that the first token is drawn like
 all others. Sample column c then has position prefix + c, prompt column c has position c.
 
-Shape legend: n rows (samples being drawn), P pages, p pages of a row at most, W samples of a prompt at most, H heads, G
+Shape legend: n rows (samples being drawn), P pages, p pages of a row at most, b blocks of a row, W samples of a prompt at most, H heads, G
 key-value heads, D head size.
 """
 
@@ -18,16 +22,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trimtab.common.errors import UserError
 from trimtab.models.attention import AttentionRule, Layout, softmax_with
 from trimtab.sampling.schedule import moves_to_front
 
-PAGE = 16
-NOWHERE = 0  # the page that stays zero: what a shorter row reads where a longer one has another page
-SCRATCH = 1  # where rows write that nobody reads
-RESERVED = 2
+PAGE = 64
+BLOCK = 32
+NOWHERE = 0  # the page that stays zero: what a shorter prompt reads where a longer one has another page
+RESERVED = 1
 # Pages move together when this share of those computed holds nothing.
 HOLES = 1 / 8
 
@@ -130,115 +134,136 @@ class Capture(Layout):
         return self.inner.attend(layer, query, key, value, rule)
 
 
+class Rows:
+    """Every layer's keys and values of ``rows`` samples, (rows, b, G, BLOCK, D) each; ``blocks`` grows with the longest sample."""
+
+    def __init__(self, shapes: Mapping[int, Shape], rows: int, device: torch.device) -> None:
+        self.blocks = 0
+
+        def nothing(shape: Shape, size: int) -> Tensor:
+            return torch.zeros(rows, 0, shape.heads, BLOCK, size, dtype=shape.dtype, device=device)
+
+        self.layers = {layer: (nothing(shape, shape.key), nothing(shape, shape.value)) for layer, shape in shapes.items()}
+
+    @staticmethod
+    def bytes_needed(shapes: Mapping[int, Shape], rows: int, columns: int) -> int:
+        """What samples of ``columns`` tokens take."""
+        return rows * blocks_for(columns) * BLOCK * sum(shape.bytes_per_token for shape in shapes.values())
+
+    def reach(self, columns: int) -> None:
+        """Makes room for ``columns`` tokens in each row."""
+        more = blocks_for(columns) - self.blocks
+        if more > 0:
+            self.blocks += more
+            for layer, pair in self.layers.items():
+                self.layers[layer] = tuple(nn.functional.pad(t, (0, 0, 0, 0, 0, 0, 0, more)) for t in pair)  # type: ignore[assignment]
+
+    def move(self, targets: np.ndarray, sources: np.ndarray) -> None:
+        """Copies rows ``sources`` to rows ``targets``."""
+        if len(targets):
+            to, of = torch.from_numpy(targets), torch.from_numpy(sources)
+            for pair in self.layers.values():
+                for tensor in pair:
+                    tensor[to] = tensor[of]
+
+
 class Reading:
-    """How n rows read a pool.
+    """How n rows read the prompts' pool.
 
     ``pages`` (n, p) are each row's pages, ``NOWHERE`` where it has fewer; ``place`` (n,) below ``width`` tells rows that read
     the same pages apart; ``used`` pages are computed.
     """
 
     def __init__(self, pool: Pool, pages: np.ndarray, place: np.ndarray, width: int) -> None:
-        self.layers, self.used, self.blocks = pool.layers, pool.used, pages.shape[1]
+        self.pool, self.used, self.blocks = pool, pool.used, pages.shape[1]
         self._width, self._pages, self._place = width, pages, place
+        self._indices: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
         # Pages and places that no row reads compute row 0 and block 0 again.
         self._row_at = np.zeros((self.used, width), dtype=np.int64)
         self._block_of = np.zeros(self.used, dtype=np.int64)
         self._row_at[pages, place[:, None]] = np.arange(len(pages))[:, None]
         self._block_of[pages] = np.arange(self.blocks)
 
-    def index(self, heads: int, groups: int, blocks: int, first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Indices between head rows (n, H), their blocks (n, H, blocks) and the pages' rows (P, G, W, H / G).
-
-        Returns: the head row of each page's row; the page's row of each head row's p blocks; the block of each page's row,
-        where this pool's are blocks ``first`` to ``first + p`` of ``blocks``.
-        """
-        share = heads // groups
-        group, member = np.arange(groups)[:, None, None], np.arange(share)
-        head_row = self._row_at[:, None, :, None] * heads + group * share + member
-        page_row = (self._pages[:, None, :] * groups + np.arange(groups)[:, None]) * self._width + self._place[:, None, None]
-        page_rows = page_row[:, :, None, :] * share + member[:, None]
-        block = head_row * blocks + first + self._block_of[:, None, None, None]
-        return head_row.ravel(), page_rows.ravel(), block.ravel()
-
-
-@dataclass(frozen=True)
-class Part:
-    """One pool's share of a step, for one number of heads: ``Reading.index`` as tensors."""
-
-    reading: Reading
-    head_row: Tensor
-    page_rows: Tensor
-    block: Tensor
-
     def scores(self, queries: Tensor, layer: int) -> Tensor:
-        """Queries (n * H, D) -> their products with the keys (n * H * p, PAGE)."""
-        keys = self.reading.layers[layer][0][: self.reading.used].flatten(0, 1)
-        at_pages = queries.index_select(0, self.head_row).view(len(keys), -1, queries.shape[-1])
-        return torch.bmm(at_pages, keys.transpose(1, 2)).view(-1, PAGE).index_select(0, self.page_rows)
+        """Queries (n, H, D) -> their products with the keys (n, H, p * PAGE)."""
+        keys = self.pool.layers[layer][0][: self.used]
+        head_row, page_rows, _ = self._index(queries.shape[1], keys.shape[1], queries.device)
+        at_pages = queries.flatten(0, 1).index_select(0, head_row).view(keys.shape[0] * keys.shape[1], -1, queries.shape[-1])
+        products = torch.bmm(at_pages, keys.flatten(0, 1).transpose(1, 2))
+        return products.view(-1, PAGE).index_select(0, page_rows).view(*queries.shape[:2], -1)
 
     def values(self, weights: Tensor, layer: int) -> Tensor:
-        """Weights (n * H * blocks, PAGE) -> sums of the values (n * H, D)."""
-        values = self.reading.layers[layer][1][: self.reading.used].flatten(0, 1)
-        at_pages = weights.index_select(0, self.block).view(len(values), -1, PAGE)
-        sums = torch.bmm(at_pages, values).view(-1, values.shape[-1]).index_select(0, self.page_rows)
-        return sum_pairs(sums.view(-1, self.reading.blocks, values.shape[-1]))
+        """Weights (n, H, p * PAGE) -> sums of the values (n, H, D)."""
+        values = self.pool.layers[layer][1][: self.used]
+        _, page_rows, block = self._index(weights.shape[1], values.shape[1], weights.device)
+        at_pages = weights.reshape(-1, PAGE).index_select(0, block).view(values.shape[0] * values.shape[1], -1, PAGE)
+        sums = torch.bmm(at_pages, values.flatten(0, 1)).view(-1, values.shape[-1])
+        # each head row's pages, fetched and added one after the other; zeros of NOWHERE at the end change no rounding
+        added = nn.functional.embedding_bag(page_rows.view(-1, self.blocks), sums, mode="sum")
+        return added.view(*weights.shape[:2], -1)
 
+    def _index(self, heads: int, groups: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices between head rows (n, H), their blocks (n, H, p) and the pages' rows (P, G, W, H / G), made once.
 
-@dataclass(frozen=True)
-class Readings:
-    """What stays the same from step to step while no row and no page comes or goes."""
-
-    prompts: Reading
-    own: Reading
-    device: torch.device
-    made: dict[tuple[int, int], list[Part]] = field(default_factory=dict)
-
-    def parts(self, heads: int, groups: int) -> list[Part]:
-        """The prompts' part, where there are any, and the rows' own."""
-        if (heads, groups) not in self.made:
-            readings = [self.prompts, self.own] if self.prompts.blocks else [self.own]
-            blocks, first, parts = sum(reading.blocks for reading in readings), 0, []
-            for reading in readings:
-                index = (torch.from_numpy(array).to(self.device) for array in reading.index(heads, groups, blocks, first))
-                parts.append(Part(reading, *index))
-                first += reading.blocks
-            self.made[heads, groups] = parts
-        return self.made[heads, groups]
+        Returns: the head row of each page's row; the page's row of each head row's p blocks; the block of each page's row.
+        """
+        if (heads, groups) not in self._indices:
+            share = heads // groups
+            group, member = np.arange(groups)[:, None, None], np.arange(share)
+            head_row = self._row_at[:, None, :, None] * heads + group * share + member
+            page_row = (self._pages[:, None, :] * groups + np.arange(groups)[:, None]) * self._width + self._place[:, None, None]
+            page_rows = page_row[:, :, None, :] * share + member[:, None]
+            block = head_row * self.blocks + self._block_of[:, None, None, None]
+            made = [torch.from_numpy(array.ravel()).to(device) for array in (head_row, page_rows, block)]
+            self._indices[heads, groups] = (made[0], made[1], made[2])
+        return self._indices[heads, groups]
 
 
 @dataclass(frozen=True)
 class Decode(Layout):
-    """One new token in each of n rows: written to its page, attending to the row's prompt and to the row's tokens so far."""
+    """One new token in each of n rows: written to its row, attending to the row's prompt and to the row's tokens so far."""
 
-    readings: Readings
-    pages: Tensor  # (n,) the own page that the token is written to
+    prompts: Reading | None  # None where no row has a prompt of more than one token
+    own: Rows
     columns: Tensor  # (n,) how many of the row's own tokens come before it
     prefix: Tensor  # (n,) tokens in the row's prompt pages
     masks: dict[int | None, Tensor] = field(default_factory=dict)
+    places: dict[int, Tensor] = field(default_factory=dict)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
         """See ``Layout.attend``."""
-        count, heads, _ = query.shape
-        places = self.columns % PAGE
-        for kept, new in zip(self.readings.own.layers[layer], (key, value), strict=True):
-            kept[self.pages, :, places] = new.to(kept.dtype)
+        keys, values = (self._written(kept, new) for kept, new in zip(self.own.layers[layer], (key, value), strict=True))
         with torch.autocast(query.device.type, enabled=False):
-            parts = self.readings.parts(heads, key.shape[1])
-            queries = query.to(self.readings.own.layers[layer][0].dtype).mul(rule.scale).reshape(count * heads, -1)
-            scores = torch.cat([part.scores(queries, layer).view(count, heads, -1) for part in parts], dim=-1)
+            queries = query.to(keys.dtype).mul(rule.scale)
+            scores = own_scores(queries, keys)
+            if self.prompts is not None:
+                scores = torch.cat([self.prompts.scores(queries, layer), scores], dim=-1)
             if rule.softcap is not None:
                 scores = torch.tanh(scores / rule.softcap) * rule.softcap
             sinks = None if rule.sinks is None else rule.sinks.unsqueeze(-1)
-            weights = softmax_with(scores.float() + self._mask(rule.window), sinks).to(queries.dtype).reshape(-1, PAGE)
-            out = sum(part.values(weights, layer) for part in parts)
-            assert isinstance(out, Tensor)
-        return out.view(count, heads, -1).to(query.dtype)
+            weights = softmax_with(scores.float() + self._mask(rule.window), sinks).to(queries.dtype)
+            out = own_values(weights[..., -self.own.blocks * BLOCK :], values)
+            if self.prompts is not None:
+                out = self.prompts.values(weights[..., : self.prompts.blocks * PAGE], layer) + out
+        return out.to(query.dtype)
+
+    def _written(self, kept: Tensor, new: Tensor) -> Tensor:
+        """The n rows of ``kept`` (rows, b, G, BLOCK, D), after ``new`` (n, G, D) took its place among them."""
+        groups = kept.shape[2]
+        if groups not in self.places:
+            row = torch.arange(len(self.columns), device=self.columns.device)
+            block = (row * self.own.blocks + self.columns // BLOCK).unsqueeze(-1) * groups
+            group = torch.arange(groups, device=self.columns.device)
+            self.places[groups] = ((block + group) * BLOCK + self.columns.unsqueeze(-1) % BLOCK).flatten()
+        kept.view(-1, kept.shape[-1]).index_copy_(0, self.places[groups], new.reshape(-1, new.shape[-1]).to(kept.dtype))
+        return kept[: len(self.columns)]
 
     def _mask(self, window: int | None) -> Tensor:
         """(n, 1, columns) additive float32: 0 where the row's token may look, over the prompt's and then its own columns."""
         if window not in self.masks:
             device = self.columns.device
-            prompt, own = (torch.arange(r.blocks * PAGE, device=device) for r in (self.readings.prompts, self.readings.own))
+            pages = self.prompts.blocks if self.prompts is not None else 0
+            prompt, own = (torch.arange(size, device=device) for size in (pages * PAGE, self.own.blocks * BLOCK))
             prefix, columns = self.prefix.unsqueeze(-1), self.columns.unsqueeze(-1)
             see_prompt, see_own = prompt < prefix, own <= columns
             if window is not None:  # position p sees p - window + 1 .. p, and p = prefix + columns
@@ -249,8 +274,25 @@ class Decode(Layout):
         return self.masks[window]
 
 
+def own_scores(queries: Tensor, keys: Tensor) -> Tensor:
+    """Queries (n, H, D) and keys (n, b, G, BLOCK, D) -> (n, H, b * BLOCK)."""
+    count, blocks, groups, _, size = keys.shape
+    share = queries.shape[1] // groups
+    at_blocks = queries.view(count, 1, groups, share, size).expand(-1, blocks, -1, -1, -1).reshape(-1, share, size)
+    products = torch.bmm(at_blocks, keys.flatten(0, 2).transpose(1, 2))
+    return products.view(count, blocks, groups, share, BLOCK).permute(0, 2, 3, 1, 4).reshape(count, groups * share, blocks * BLOCK)
+
+
+def own_values(weights: Tensor, values: Tensor) -> Tensor:
+    """Weights (n, H, b * BLOCK) and values (n, b, G, BLOCK, D) -> (n, H, D)."""
+    count, blocks, groups, _, size = values.shape
+    share = weights.shape[1] // groups
+    at_blocks = weights.reshape(count, groups, share, blocks, BLOCK).permute(0, 3, 1, 2, 4).reshape(-1, share, BLOCK)
+    return sum_pairs(torch.bmm(at_blocks, values.flatten(0, 2)).view(count, blocks, groups * share, size))
+
+
 def sum_pairs(terms: Tensor) -> Tensor:
-    """(N, p, D) -> (N, D), neighbours first, so that zeros at the end change no rounding."""
+    """(N, p, ...) -> (N, ...), neighbours first, so that zeros at the end change no rounding."""
     while (count := terms.shape[1]) > 1:
         sums = terms[:, 0 : count - 1 : 2] + terms[:, 1::2]
         terms = torch.cat([sums, terms[:, -1:]], dim=1) if count % 2 else sums
@@ -258,5 +300,10 @@ def sum_pairs(terms: Tensor) -> Tensor:
 
 
 def pages_for(columns: int) -> int:
-    """Pages that ``columns`` tokens take."""
+    """Pages that a prompt of ``columns`` tokens takes."""
     return -(-columns // PAGE)
+
+
+def blocks_for(columns: int) -> int:
+    """Blocks that ``columns`` tokens of a sample take."""
+    return -(-columns // BLOCK)

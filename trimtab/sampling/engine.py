@@ -6,12 +6,12 @@ row through the model, draws the next tokens with one uniform each, and gives th
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
@@ -22,17 +22,17 @@ from trimtab.models.score import Tail, hidden_states, tail_of
 from trimtab.sampling.cache import (
     NOWHERE,
     PAGE,
-    SCRATCH,
     Capture,
     Decode,
     Pool,
     Probe,
     Reading,
-    Readings,
+    Rows,
     Shape,
     pages_for,
 )
 from trimtab.sampling.draws import pick, truncate, uniforms
+from trimtab.sampling.packed import can_pack, packed_linears
 from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, Stop
 from trimtab.sampling.schedule import ROW_MULTIPLE, Group, Schedule, group_jobs
 from trimtab.sampling.stops import Decode as DecodeText, StopStrings
@@ -89,7 +89,7 @@ class NativeEngine:
         if not prompts or not k:
             return [[] for _ in prompts]
         began = time.perf_counter()
-        with _sampling(self.model, self.autocast):
+        with _sampling(self.model, self.autocast, rows=_round_up(min(self.rows, len(prompts) * k), ROW_MULTIPLE)):
             run = _Run(self, prompts, k, options, keys)
             samples = run.all(on_progress)
         self.stats = SamplingStats(
@@ -113,8 +113,8 @@ class NativeEngine:
 
 
 @contextmanager
-def _sampling(model: PreTrainedModel, autocast: bool) -> Iterator[None]:
-    """Evaluation mode, no gradients, optionally bf16; everything as it was afterwards."""
+def _sampling(model: PreTrainedModel, autocast: bool, rows: int) -> Iterator[None]:
+    """Evaluation mode, no gradients, optionally bf16 with weights packed for ``rows`` rows; everything as it was afterwards."""
     training = [module for module in model.modules() if module.training]
     # Autocast keeps its cast of a weight from step to step only where the weight wants a gradient.
     frozen = [p for p in model.parameters() if autocast and not p.requires_grad and p.dtype == torch.float32]
@@ -126,7 +126,8 @@ def _sampling(model: PreTrainedModel, autocast: bool) -> Iterator[None]:
     torch.clear_autocast_cache()
     try:
         with torch.no_grad(), torch.autocast(kind, dtype=torch.bfloat16, enabled=autocast):
-            yield
+            with packed_linears(model, rows) if autocast and can_pack(model.device) else nullcontext():
+                yield
     finally:
         torch.clear_autocast_cache()
         for parameter in frozen:
@@ -143,7 +144,7 @@ class _Run:
     ) -> None:
         self.model, self.options, self.end_id = engine.model, options, engine.end_id
         self.device = engine.model.device
-        self.tail = tail_of(engine.model)
+        self.tail, self.head = tail_of(engine.model), engine.model.get_output_embeddings()
         self.positions = max_positions(engine.model)
         self.stops = StopStrings(options.stop, engine.decode, len(self.tail.weight)) if options.stop and engine.decode else None
         self.tokens = self.prompt_tokens = self.steps = 0
@@ -157,14 +158,12 @@ class _Run:
         rows, slots, self.width, groups = self._allocate(engine, prompt_of, k)
         self.schedule = Schedule(groups, rows, slots)
         self.prompt_table = np.full((slots, pages_for(groups[0].prefix)), NOWHERE)
-        self.own_table = np.full((rows, pages_for(options.max_tokens)), NOWHERE)
-        self.own_table[:, 0] = SCRATCH
         shape = (rows, options.max_tokens)
         self.uniforms, self.logprobs, self.policy_logprobs = (np.zeros(shape, dtype=np.float32) for _ in range(3))
         self.ids = np.zeros(shape, dtype=np.int64)
         self.drawn = np.zeros(rows, dtype=np.int64)
         self.feed = np.zeros(rows, dtype=np.int64)  # the token each row computes next
-        self.readings: Readings | None = None
+        self.reading: Reading | None = None  # how rows read the prompts' pages; None when one came or went
 
     def _allocate(self, engine: NativeEngine, prompt_of: Sequence[int], k: int) -> tuple[int, int, int, list[Group]]:
         """Makes the pools for as many rows as the engine's bytes hold; returns rows, slots, width and groups."""
@@ -176,8 +175,8 @@ class _Run:
             # Twice the slots that full rows need, for prompts with only some samples left, and a few to compute ahead.
             full = -(-rows // width)
             slots = min(len(groups), (full if width == 1 else 2 * full) + -(-full // 4))
-            own, prompt = rows * pages_for(self.options.max_tokens), sum(pages_for(group.prefix) for group in groups[:slots])
-            self.kv_bytes = Pool.bytes_needed(shapes, own) + Pool.bytes_needed(shapes, prompt)
+            pages = sum(pages_for(group.prefix) for group in groups[:slots])
+            self.kv_bytes = Rows.bytes_needed(shapes, rows, self.options.max_tokens) + Pool.bytes_needed(shapes, pages)
             if self.kv_bytes <= engine.kv_bytes:
                 break
             if rows == ROW_MULTIPLE:
@@ -186,7 +185,7 @@ class _Run:
                     f"{self.kv_bytes:,} bytes, kv_bytes allows {engine.kv_bytes:,}: give it more, or shorten the prompts"
                 )
             rows = max(ROW_MULTIPLE, rows * engine.kv_bytes // self.kv_bytes // ROW_MULTIPLE * ROW_MULTIPLE)
-        self.own, self.prompts = Pool(shapes, own, self.device), Pool(shapes, prompt, self.device)
+        self.own, self.prompts = Rows(shapes, rows, self.device), Pool(shapes, pages, self.device)
         return rows, slots, width, groups
 
     def _probe(self) -> dict[int, Shape]:
@@ -250,43 +249,35 @@ class _Run:
             jobs = self.schedule.job[rows]
             self.feed[rows] = self.lasts[jobs]
             self.uniforms[rows] = uniforms([self.streams[job] for job in jobs], self.options.max_tokens)
-            self.readings = None
+            self.reading = None
 
     def _release(self, rows: np.ndarray) -> None:
         """Rows whose samples are finished give back their pages."""
         slots = self.schedule.release(rows)
         self.prompts.give_back(self.prompt_table[slots])
         self.prompt_table[slots] = NOWHERE
-        self.own.give_back(self.own_table[rows])
-        self._clear(rows)
-        targets, sources = self.schedule.close_ranks()
-        for array in (self.uniforms, self.logprobs, self.policy_logprobs, self.ids, self.drawn, self.feed, self.own_table):
-            array[targets] = array[sources]
-        self._clear(sources)
-        self.own.close_ranks(self.own_table)
-        self.prompts.close_ranks(self.prompt_table)
-        self.readings = None
-
-    def _clear(self, rows: np.ndarray) -> None:
         self.drawn[rows] = 0
-        self.own_table[rows] = NOWHERE
-        self.own_table[rows, 0] = SCRATCH
+        targets, sources = self.schedule.close_ranks()
+        for array in (self.uniforms, self.logprobs, self.policy_logprobs, self.ids, self.drawn, self.feed):
+            array[targets] = array[sources]
+        self.own.move(targets, sources)
+        self.drawn[sources] = 0
+        self.prompts.close_ranks(self.prompt_table)
+        self.reading = None
 
     def _step(self) -> list[tuple[int, Stop]]:
         """One token for every row in use; returns the rows that finished with it."""
         schedule, count = self.schedule, self.schedule.used_rows
         rows, drawn, busy = np.arange(count), self.drawn[:count], schedule.busy[:count]
-        self._turn_pages(np.flatnonzero(busy & (drawn % PAGE == 0)))
-        if self.readings is None:
-            prompt_pages = self.prompt_table[schedule.slot[:count], : pages_for(schedule.longest_prefix)] * busy[:, None]
-            prompts = Reading(self.prompts, prompt_pages, schedule.place[:count], self.width)
-            own = Reading(self.own, self.own_table[:count, : int(drawn.max()) // PAGE + 1].copy(), np.zeros_like(rows), 1)
-            self.readings = Readings(prompts, own, self.device)
+        self.own.reach(int(drawn.max()) + 1)
+        if self.reading is None and schedule.longest_prefix:
+            pages = self.prompt_table[schedule.slot[:count], : pages_for(schedule.longest_prefix)] * busy[:, None]
+            self.reading = Reading(self.prompts, pages, schedule.place[:count], self.width)
         columns, prefix = self._tensor(drawn), self._tensor(schedule.prefix[:count])
-        layout = Decode(self.readings, self._tensor(self.own_table[rows, drawn // PAGE]), columns, prefix)
+        layout = Decode(self.reading, self.own, columns, prefix)
         hidden = hidden_states(self.model, self._tensor(self.feed[:count]), prefix + columns, layout)
         uniform = torch.from_numpy(self.uniforms[rows, drawn]).to(self.device)
-        tokens, logprobs, policy_logprobs = (t.cpu().numpy() for t in draw(hidden, self.tail, self.options, uniform))
+        tokens, logprobs, policy_logprobs = (t.cpu().numpy() for t in draw(hidden, self.head(hidden), self.tail, self.options, uniform))
 
         self.ids[rows, drawn], self.feed[:count] = tokens, tokens
         self.logprobs[rows, drawn], self.policy_logprobs[rows, drawn] = logprobs, policy_logprobs
@@ -294,12 +285,6 @@ class _Run:
         self.tokens += int(busy.sum())
         self.steps += 1
         return self._finished(tokens, busy, drawn)
-
-    def _turn_pages(self, rows: np.ndarray) -> None:
-        """A new page for each of ``rows``: the last one is full, or there is none yet."""
-        if len(rows):
-            self.own_table[rows, self.drawn[rows] // PAGE] = self.own.take(len(rows))
-            self.readings = None
 
     def _finished(self, tokens: np.ndarray, busy: np.ndarray, drawn: np.ndarray) -> list[tuple[int, Stop]]:
         ended = tokens == self.end_id
@@ -322,13 +307,14 @@ class _Run:
         return torch.from_numpy(array.copy()).to(self.device)
 
 
-def draw(hidden: Tensor, tail: Tail, options: SamplingOptions, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hidden states (R, H) and uniforms (R,) -> tokens (R,), their logprobs as drawn and under the policy (R,) float32.
+def draw(hidden: Tensor, raw: Tensor, tail: Tail, options: SamplingOptions, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states (R, H), the head's output for them (R, V) and uniforms (R,) -> tokens (R,), their logprobs as drawn and under the
+    policy (R,) float32.
 
     The drawn token's own logit is computed again in float32, as in ``score_tokens``, so that under autocast too
     the two agree.
     """
-    logits = _cap(nn.functional.linear(hidden, tail.weight, tail.bias).float(), tail)
+    logits = _cap(raw.float(), tail)
     policy_weights = torch.softmax(logits, dim=-1) if options.temperature == 1 or options.greedy else None
     if options.greedy:
         tokens = logits.argmax(-1)
