@@ -126,14 +126,33 @@ def test_no_scored_token_is_no_error() -> None:
     assert logprobs.shape == entropy.shape == (0,) and weight.grad is not None and not weight.grad.any()
 
 
-def test_under_autocast_the_targets_logit_is_float32() -> None:
-    """Of two classes, logits 4 and x: the target's own logit is exact, so only the log-sum-exp carries bf16's rounding (2^-8)."""
-    rows = torch.tensor([[1.0 + 2**-9]])  # bf16 rounds it to 1
-    weight = torch.tensor([[4.0], [-400.0]])
+def test_under_autocast_the_targets_logit_is_float32_in_the_log_sum_exp_too() -> None:
+    """bf16 rounds the hidden state 1 + 2^-9 to 1. Against a far smaller logit the target is sure: 0, not its rounding of 2^-7. Against
+    another logit of 4 (rounded) its own 4 (1 + 2^-9) is exact: -log(1 + exp(-2^-7)); the gradient of the row is (1 - p) * (4 - 4) = 0.
+    """
+    rows = torch.tensor([[1.0 + 2**-9]], requires_grad=True)
+    for other, expected, slope in ((-400.0, 0.0, 0.0), (4.0, -math.log1p(math.exp(-(2**-7))), 0.0), (-4.0, None, None)):
+        with torch.autocast("cpu", torch.bfloat16):
+            logprobs, entropy = token_logprobs(rows, torch.tensor([0]), Tail(torch.tensor([[4.0], [other]]), None))
+        assert logprobs.dtype == torch.float32 and float(logprobs.detach()) <= 0 <= float(entropy.detach())
+        if expected is not None:
+            assert float(logprobs.detach()) == pytest.approx(expected, abs=1e-7)
+            (found,) = torch.autograd.grad(logprobs.sum(), rows)
+            assert float(found) == pytest.approx(slope, abs=1e-6)
+
+
+def test_bf16_products_cost_less_than_bf16_logits() -> None:
+    """A peaked distribution over 500 tokens, of hidden states and weights as bf16 has them: ours is nearer to float64."""
+    torch.manual_seed(0)
+    rows, weight = torch.randn(200, 64).bfloat16().float(), torch.randn(500, 64).bfloat16().float()
+    exact = (rows.double() @ weight.double().T).log_softmax(-1)
+    targets = torch.multinomial(exact.exp(), 1).squeeze(-1)
+    exact = exact.gather(1, targets[:, None])[:, 0]
     with torch.autocast("cpu", torch.bfloat16):
-        logprobs, _ = token_logprobs(rows, torch.tensor([0]), Tail(weight, None))
-    assert logprobs.dtype == torch.float32
-    assert float(logprobs) == pytest.approx(4 * (1 + 2**-9) - 4.0, abs=1e-7)
+        ours = token_logprobs(rows, targets, Tail(weight, None))[0]
+    plain = (rows.bfloat16() @ weight.bfloat16().T).float().log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    apart, theirs = (ours - exact).abs().mean(), (plain - exact).abs().mean()
+    assert float(theirs) > 0.003 and float(apart) < 0.75 * float(theirs)
 
 
 @pytest.mark.parametrize(

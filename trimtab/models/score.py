@@ -1,4 +1,4 @@
-"""Model x TreeBatch -> logprobs, entropy, values, rewards. Always float32, whatever the model's dtype.
+"""Model x TreeBatch -> logprobs, entropy, values, rewards. Always float32, whatever the model's dtype, and on the model's device.
 
 The head and the softmax run on the scored positions only, in chunks whose logits stay in cache and are computed again in the
 backward pass, so that a [tokens x vocabulary] tensor never exists.
@@ -67,24 +67,24 @@ def tree_states(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
         tree = next(t for t in batch.trees if not all(0 <= i < known for ids in (t.prompt, *t.completions) for i in ids))
         raise UserError(f"{tree.key!r}: has token ids that the model does not know, it knows 0 to {known - 1}; leave token_ids out")
     spare = -batch.tokens % ROWS
-    ids, positions = nn.functional.pad(batch.ids, (0, spare)), nn.functional.pad(batch.positions, (0, spare))
+    ids, positions = (nn.functional.pad(t, (0, spare)).to(model.device) for t in (batch.ids, batch.positions))
     return hidden_states(model, ids, positions, TreeLayout(batch.layout.filled(spare)))
 
 
 def score_tokens(model: PreTrainedModel, batch: TreeBatch, *, temperature: float = 1.0) -> TokenScores:
     """Log-probability and entropy of every scored token, of logits / ``temperature``."""
-    rows = tree_states(model, batch).index_select(0, batch.sources)
-    return TokenScores(*token_logprobs(rows, batch.targets, tail_of(model), temperature=temperature))
+    rows = tree_states(model, batch).index_select(0, batch.sources.to(model.device))
+    return TokenScores(*token_logprobs(rows, batch.targets.to(model.device), tail_of(model), temperature=temperature))
 
 
 def score_rewards(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
     """(C,) float32: a sequence-classification model's single output at each completion's last token."""
-    return scalar_outputs(model, tree_states(model, batch).index_select(0, batch.last))
+    return scalar_outputs(model, tree_states(model, batch).index_select(0, batch.last.to(model.device)))
 
 
 def score_values(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
     """(S,) float32: the value of the state in which each scored token was chosen (the token before it)."""
-    return scalar_outputs(model, tree_states(model, batch).index_select(0, batch.sources))
+    return scalar_outputs(model, tree_states(model, batch).index_select(0, batch.sources.to(model.device)))
 
 
 def scalar_outputs(model: PreTrainedModel, rows: Tensor) -> Tensor:
@@ -97,8 +97,9 @@ def scalar_outputs(model: PreTrainedModel, rows: Tensor) -> Tensor:
 def token_logprobs(rows: Tensor, targets: Tensor, tail: Tail, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Hidden rows (S, H) and targets (S,) -> logprobs (S,) and entropy (S,), both differentiable in rows, weight and bias.
 
-    The matrix products run in the autocast dtype; the target's own logit, which decides the gradient's sign, is computed again
-    in float32, and everything after the products is float32.
+    The matrix products run in the autocast dtype, and everything after them is float32. The target's own logit is computed again in
+    float32 and takes its place among the others before the log-sum-exp: a sure token's rounding then cancels (an exact logit against a
+    log-sum-exp of rounded ones is off by the whole rounding of the largest logit: ten times as much; docs/performance.md).
     """
     kind = rows.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
@@ -121,16 +122,17 @@ class _ChunkedLogprobs(torch.autograd.Function):
         wide = torch.promote_types(rows.dtype, torch.float32)
         logprobs = torch.empty(count, dtype=wide, device=rows.device)
         entropy = torch.empty_like(logprobs)
-        lse = torch.empty_like(logprobs)
+        lse, exact = torch.empty_like(logprobs), torch.empty_like(logprobs)
         ctx.options = (scale, softcap, tail_scale, dtype)
         with torch.autocast(rows.device.type, enabled=False):
             narrow, narrow_weight = rows.to(dtype), weight.to(dtype)
             for part in _chunks(count, len(weight)):
                 logits, _ = _logits(narrow[part], narrow_weight, bias, ctx.options, wide)
-                exact = (rows[part].to(wide) * weight[targets[part]].to(wide)).sum(-1)
+                raw = (rows[part].to(wide) * weight[targets[part]].to(wide)).sum(-1)
                 if bias is not None:
-                    exact = exact + bias[targets[part]].to(wide)
-                exact = _finish(exact, ctx.options)[0]
+                    raw = raw + bias[targets[part]].to(wide)
+                exact[part] = _finish(raw, ctx.options)[0]
+                logits.scatter_(1, targets[part].unsqueeze(-1), exact[part].unsqueeze(-1))
                 top = logits.amax(-1, keepdim=True)
                 shifted = logits - top
                 weights = shifted.exp()
@@ -138,13 +140,13 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 # entropy = lse - sum p * logit; both relative to the row's maximum
                 entropy[part] = total.log() - (weights.mul_(shifted).sum(-1) / total)
                 lse[part] = total.log() + top.squeeze(-1)
-                logprobs[part] = exact - lse[part]
-        ctx.save_for_backward(rows, weight, bias, targets, lse, entropy)
+                logprobs[part] = exact[part] - lse[part]
+        ctx.save_for_backward(rows, weight, bias, targets, lse, entropy, exact)
         return logprobs, entropy
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        rows, weight, bias, targets, lse, entropy = ctx.saved_tensors
+        rows, weight, bias, targets, lse, entropy, exact = ctx.saved_tensors
         d_logprobs, d_entropy = grads
         dtype = ctx.options[3]
         wide = lse.dtype
@@ -156,6 +158,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
             narrow, narrow_weight = rows.to(dtype), weight.to(dtype)
             for part in _chunks(len(rows), len(weight)):
                 logits, slope = _logits(narrow[part], narrow_weight, bias, ctx.options, wide)
+                logits.scatter_(1, targets[part].unsqueeze(-1), exact[part].unsqueeze(-1))
                 log_p = logits.sub_(lse[part].unsqueeze(-1))
                 p = log_p.exp()
                 d_logits = torch.zeros_like(p) if d_logprobs is None else p * -d_logprobs[part].unsqueeze(-1)
