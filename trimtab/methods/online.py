@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trimtab.common.precision import in_bf16
 from trimtab.data.encode import prompt_trees
 from trimtab.data.formats import read_prompts, refuse_shared_ids
 from trimtab.data.template import Renderer
@@ -27,7 +26,7 @@ from trimtab.methods.build import (
 )
 from trimtab.models.load import load_policy, max_positions
 from trimtab.records import Completion, Prompt
-from trimtab.sampling.engine import NativeEngine
+from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
 from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
 from trimtab.training.method import Method
 from trimtab.trees import PromptTree
@@ -49,6 +48,7 @@ class OnlineSettings(StartSettings):
     temperature: float = Field(
         1.0, gt=0, description="sampling temperature; logprobs are of logits / temperature throughout"
     )
+    engine: EngineName = Field("native", description=ENGINE_SENTENCE)
     cut_penalty: float = Field(1.0, ge=0, description="taken off the score of an answer cut before its end token")
 
 
@@ -168,6 +168,6 @@ def load_parts(name: str, config: OnlineSettings, rewards: Rewards) -> tuple[Par
     refuse_shared_ids(read, config.data)
     trees = announced(name, config.data, prompt_trees(read, renderer, longest - config.max_tokens))
     by_id = {p.id: p for p in read}
-    engine = NativeEngine(policy, renderer.end_id, autocast=in_bf16(config.dtype))
+    engine = engine_for(config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype)
     gold = rewards(config.gold) if config.gold else None
     return Parts(policy, reference, engine, reward, gold, [by_id[t.key] for t in trees], trees, renderer), tokenizer

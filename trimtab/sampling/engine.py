@@ -4,9 +4,10 @@ One forward per distinct prompt on the packed flat layout fills its slot of the 
 row through the model, draws the next tokens with one uniform each, and gives the rows of finished samples to waiting ones.
 """
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,7 @@ from trimtab.sampling.cache import (
 )
 from trimtab.sampling.draws import pick, truncate, uniforms
 from trimtab.sampling.packed import can_pack, packed_linears
-from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, Stop
+from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, Stop, check_prompts
 from trimtab.sampling.schedule import ROW_MULTIPLE, Group, Schedule, group_jobs
 from trimtab.sampling.stops import Decode as DecodeText, StopStrings
 from trimtab.trees import PromptTree, TreeBatch
@@ -85,7 +86,9 @@ class NativeEngine:
         In float32 on CPU the same key gives the same ids whatever ``rows`` and the other prompts are.
         """
         assert len(prompts) == len(keys), f"{len(prompts)} prompts, {len(keys)} keys"
-        self._check(prompts, options, keys)
+        check_prompts(prompts, options, keys, max_positions(self.model))
+        if options.stop and self.decode is None:
+            raise UserError("stop strings need a tokenizer: give the engine decode=")
         if not prompts or not k:
             return [[] for _ in prompts]
         began = time.perf_counter()
@@ -98,18 +101,10 @@ class NativeEngine:
         )  # fmt: skip
         return [samples[i : i + k] for i in range(0, len(samples), k)]
 
-    def _check(self, prompts: Sequence[Sequence[int]], options: SamplingOptions, keys: Sequence[str]) -> None:
-        room = max_positions(self.model) - options.max_tokens
-        for prompt, key in zip(prompts, keys, strict=True):
-            if not len(prompt):
-                raise UserError(f"prompt {key!r} has no tokens: the first one has nothing to be predicted from")
-            if len(prompt) > room:
-                raise UserError(
-                    f"prompt {key!r} has {len(prompt)} tokens and max_tokens is {options.max_tokens}, but the model has "
-                    f"{max_positions(self.model)} positions: shorten the prompt or lower max_tokens"
-                )
-        if options.stop and self.decode is None:
-            raise UserError("stop strings need a tokenizer: give the engine decode=")
+
+def uncompiled() -> AbstractContextManager[None]:
+    """Inside, what ``torch.compile`` was told to compile runs as plain Python."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager
@@ -125,7 +120,8 @@ def _sampling(model: PreTrainedModel, autocast: bool, rows: int) -> Iterator[Non
     # Casts made here have no gradient, and casts made before may be of older weights: neither may be taken for the other.
     torch.clear_autocast_cache()
     try:
-        with torch.no_grad(), torch.autocast(kind, dtype=torch.bfloat16, enabled=autocast):
+        # Layers that training compiled run as they are: a program for each number of rows would take longer than the samples.
+        with torch.no_grad(), torch.autocast(kind, dtype=torch.bfloat16, enabled=autocast), uncompiled():
             with packed_linears(model, rows) if autocast and can_pack(model.device) else nullcontext():
                 yield
     finally:
@@ -327,18 +323,22 @@ def draw(hidden: Tensor, raw: Tensor, tail: Tail, options: SamplingOptions, unif
         if tail.bias is not None:
             exact = exact + tail.bias[tokens].float()
         exact = _cap(exact, tail)
-    rounded = logits.gather(1, tokens.unsqueeze(-1)).squeeze(-1)
+    apart = exact - logits.gather(1, tokens.unsqueeze(-1)).squeeze(-1)
 
-    def logprob(of: Tensor, scale: float) -> Tensor:
-        """log of the drawn token's weight, with its logit replaced by the exact one."""
-        return of.gather(1, tokens.unsqueeze(-1)).squeeze(-1).log() + (exact - rounded) * scale
+    def logprob(of: Tensor, scale: float, total: Tensor) -> Tensor:
+        """log of the drawn token's share of the weights ``of``, which sum to ``total`` (R,), with its logit replaced by the exact one."""
+        weight = of.gather(1, tokens.unsqueeze(-1)).squeeze(-1)
+        return weight.log() + apart * scale - (total + weight * torch.expm1(apart * scale)).log()
 
-    policy = logprob(policy_weights, 1.0) if policy_weights is not None else exact - torch.logsumexp(logits, dim=-1)
+    if policy_weights is not None:
+        policy = logprob(policy_weights, 1.0, torch.ones_like(exact))
+    else:
+        policy = exact - torch.logsumexp(logits.scatter(1, tokens.unsqueeze(-1), exact.unsqueeze(-1)), dim=-1)
     if options.greedy:
         return tokens, torch.zeros_like(policy), policy
     if weights is policy_weights and kept is weights:
         return tokens, policy, policy
-    return tokens, logprob(weights, 1 / options.temperature) - total.log(), policy
+    return tokens, logprob(weights, 1 / options.temperature, total), policy
 
 
 def _cap(raw: Tensor, tail: Tail) -> Tensor:

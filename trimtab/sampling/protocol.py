@@ -78,3 +78,19 @@ class Engine(Protocol):
         Raises:
             UserError: a prompt is empty or leaves the model no room for ``max_tokens``.
         """
+
+
+def check_prompts(prompts: Sequence[Sequence[int]], options: SamplingOptions, keys: Sequence[str], positions: int) -> None:
+    """What every engine refuses.
+
+    Raises:
+        UserError: a prompt is empty, or leaves a model of ``positions`` positions no room for ``max_tokens``.
+    """
+    for prompt, key in zip(prompts, keys, strict=True):
+        if not len(prompt):
+            raise UserError(f"prompt {key!r} has no tokens: the first one has nothing to be predicted from")
+        if len(prompt) > positions - options.max_tokens:
+            raise UserError(
+                f"prompt {key!r} has {len(prompt)} tokens and max_tokens is {options.max_tokens}, but the model has "
+                f"{positions} positions: shorten the prompt or lower max_tokens"
+            )

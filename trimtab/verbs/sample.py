@@ -12,7 +12,7 @@ from pydantic import Field
 
 from trimtab.common.config import Settings
 from trimtab.common.errors import UserError
-from trimtab.common.precision import DTYPE_SENTENCE, Dtype, in_bf16
+from trimtab.common.precision import DTYPE_SENTENCE, Dtype
 from trimtab.common.progress import Progress
 from trimtab.common.rng import generator
 from trimtab.data.files import write_records
@@ -20,7 +20,7 @@ from trimtab.data.formats import read_demonstrations, read_prompts
 from trimtab.data.template import Renderer, read_template
 from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folder
 from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt
-from trimtab.sampling.engine import NativeEngine
+from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
 from trimtab.sampling.protocol import Sample, SamplingOptions
 from trimtab.verbs.outputs import open_output
 
@@ -53,6 +53,7 @@ class Config(Settings):
     skip: int = Field(0, ge=0, description="leave out so many prompts before that")
     seed: int = Field(0, description="seed of the draws")
     stream: int = Field(0, ge=0, description="another number draws other answers with the same seed")
+    engine: EngineName = Field("native", description=ENGINE_SENTENCE)
     dtype: Dtype = Field("auto", description=DTYPE_SENTENCE)
 
 
@@ -82,7 +83,7 @@ def run(config: Config) -> Path:
             tokenizer.chat_template = read_template(config.chat_template)
         renderer = Renderer(tokenizer, template=config.template)
         shots = read_demonstrations(config.demonstrations) if config.shots else []
-        engine = NativeEngine(policy, renderer.end_id, autocast=in_bf16(config.dtype), decode=renderer.decode)
+        engine = engine_for(config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype, decode=renderer.decode)
         options = SamplingOptions(
             max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,
             greedy=config.greedy, stop=(*config.stop, *(("\n\n",) if config.shots else ())), seed=config.seed,
