@@ -122,7 +122,7 @@ class TreeBatch:
     def sum_by_completion(self, values: Tensor) -> Tensor:
         """(S,) per-token values -> (C,) sums; differentiable."""
         return torch.zeros(self.completions, dtype=values.dtype, device=values.device).index_add(
-            0, self.completion_of, values
+            0, self.completion_of.to(values.device), values
         )
 
     def to(self, device: torch.device | str) -> "TreeBatch":
@@ -159,6 +159,16 @@ class Segments:
         found = self.cache.setdefault(("filled", spare), Segments((*self.spans, TreeSpan(self.tokens, spare, ())), self.tokens + spare))
         assert isinstance(found, Segments)
         return found
+
+    def columns(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each token (T,) int64: its tree, its branch there (0 the prompt, then completion by completion), its position."""
+        tree, branch, position = [], [], []
+        for n, span in enumerate(self.spans):
+            sizes = (span.prompt, *span.completions)
+            tree.append(np.full(sum(sizes), n))
+            branch.append(np.repeat(np.arange(len(sizes)), sizes))
+            position += [np.arange(size) + (span.prompt if k else 0) for k, size in enumerate(sizes)]
+        return _flat(tree), _flat(branch), _flat(position)
 
     def dense_mask(self) -> Tensor:
         """(T, T) bool: True where the row's token may attend to the column's. The definition; quadratic, for small batches."""

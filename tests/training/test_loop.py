@@ -4,6 +4,7 @@ import copy
 import errno
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from tiny_models import FAMILIES, online_parts, pair, random_trees, read_lines, save_tiny_policy
 from torch import Tensor, nn
 
+from trimtab.common import precision
 from trimtab.common.errors import UserError
 from trimtab.feedback.protocol import Rule
 from trimtab.methods import ppo, rloo
@@ -23,6 +25,7 @@ from trimtab.methods.reward import Reward
 from trimtab.methods.sft import SFT
 from trimtab.models.load import load_scorer
 from trimtab.training import checkpoint
+from trimtab.training.compile import compile_layers
 from trimtab.training.folder import RunFolder
 from trimtab.training.loop import Interrupted, train
 from trimtab.training.method import Method, Metrics, MicroBatch, State
@@ -392,6 +395,44 @@ def test_checkpointing_computes_layers_twice_and_changes_no_bit(make: Callable[[
     once, expected = counted("plain")
     twice, found = counted("checkpointed", checkpointing=True)
     assert once > 0 and twice == 2 * once and found == expected
+
+
+def test_a_run_with_8_bit_moments_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """Matrices of 32 x 128 and more are quantised, smaller ones are not: both kinds of state are taken up again."""
+
+    def big() -> Method:
+        config = FAMILIES["llama"]()
+        config.hidden_size, config.intermediate_size = 64, 128
+        return offline(SFT, pair(config)[0])
+
+    settings = SETTINGS.model_copy(update={"optimizer": "adamw8bit"})
+    expected = run(big(), tmp_path / "whole", settings)
+    assert expected != run(big(), tmp_path / "plain", SETTINGS)
+    for at in (0, 5, 9):
+        with pytest.raises(Killed):
+            run(killing(big(), at), tmp_path / str(at), settings)
+        assert run(big(), tmp_path / str(at), settings) == expected
+
+
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="torch.compile needs a C++ compiler on CPU")
+def test_compiled_layers_give_the_same_run_and_sampling_leaves_them_alone(
+    policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Metrics of the first step to float32's rounding; PPO samples between updates, in any number of rows."""
+    monkeypatch.setattr(precision, "fast_in_bf16", lambda kind: False)
+    steps, found = 2, []
+    for compiled in (False, True):
+        settings = SETTINGS.model_copy(update={"compile": compiled})
+        run(online("ppo", policy_folder), tmp_path / str(compiled), settings, steps)
+        found.append(metrics(tmp_path / str(compiled)))
+    assert found[0].keys() == found[1].keys()
+    first = {key: value for key, value in found[0].items() if key[0] == 1}
+    assert {key: found[1][key] for key in first} == pytest.approx(first, rel=1e-3, abs=1e-4)
+
+
+def test_a_module_without_layers_is_not_compiled(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"compile=true: Linear \(policy\) does not say what its layers are"):
+        compile_layers({"policy": nn.Linear(2, 2)})
 
 
 def test_a_module_that_cannot_recompute_is_refused(tmp_path: Path) -> None:

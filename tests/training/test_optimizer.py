@@ -1,13 +1,15 @@
 """Schedules and parameter groups."""
 
 import math
+import sys
 
 import pytest
 import torch
 from tiny_models import tiny_policy
 from torch import nn
 
-from trimtab.training.optimizer import adamw, learning_rate, trained_parameters
+from trimtab.common.errors import UserError
+from trimtab.training.optimizer import adamw, kept_of, learning_rate, trained_parameters
 from trimtab.training.settings import TrainingSettings
 
 
@@ -63,3 +65,30 @@ def test_tied_weights_are_one_parameter_and_frozen_ones_none() -> None:
     assert "policy.transformer.wte.weight" in names and not any("lm_head" in name for name in names)
     model.transformer.wte.requires_grad_(False)
     assert "policy.transformer.wte.weight" not in trained_parameters({"policy": model})
+
+
+def test_eight_bits_take_the_same_first_step_and_a_quarter_of_the_moments() -> None:
+    """Moments are quantised after a step, so that the first is AdamW's own; later ones differ by the rounding of 8 bits."""
+    torch.manual_seed(0)
+    weights, gradients = torch.randn(64, 128), torch.randn(12, 64, 128)
+    found = {}
+    for name in ("adamw", "adamw8bit"):
+        parameter = nn.Parameter(weights.clone())
+        optimizer = adamw([parameter], TrainingSettings(lr=0.01, weight_decay=0.1, optimizer=name))
+        steps = []
+        for gradient in gradients:
+            parameter.grad = gradient.clone()
+            optimizer.step()
+            steps.append(parameter.detach().clone())
+        found[name] = steps
+    torch.testing.assert_close(found["adamw8bit"][0], found["adamw"][0], rtol=1e-5, atol=1e-6)
+    moved = (found["adamw"][-1] - weights).norm()
+    assert 0 < (found["adamw8bit"][-1] - found["adamw"][-1]).norm() < 0.05 * moved
+    kept = kept_of(optimizer, parameter)
+    assert sum(t.nbytes for t in kept.values()) < 2.1 * weights.numel() + 16
+
+
+def test_without_bitsandbytes_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(UserError, match=r"adamw8bit needs bitsandbytes .*pip install 'trimtab\[qlora\]'"):
+        adamw([nn.Parameter(torch.zeros(2))], TrainingSettings(optimizer="adamw8bit"))

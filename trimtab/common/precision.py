@@ -9,6 +9,8 @@ from typing import Literal
 
 import torch
 
+from trimtab.common.device import here
+
 Dtype = Literal["auto", "float32", "bfloat16"]
 DTYPE_SENTENCE = "number format of matrix products: float32, bfloat16 (autocast), or auto = bfloat16 where this machine is fast in it"
 
@@ -20,11 +22,13 @@ def fast_in_bf16(kind: str) -> bool:
     return kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def in_bf16(dtype: str, kind: str = "cpu") -> bool:
-    """What ``dtype`` means on this machine: True for bf16 products."""
+def in_bf16(dtype: str, kind: str = "") -> bool:
+    """What ``dtype`` means on devices of ``kind``, by default those that models are loaded to: True for bf16 products."""
+    kind = kind or here().type
     return dtype == "bfloat16" or (dtype == "auto" and fast_in_bf16(kind))
 
 
-def products(dtype: str, kind: str = "cpu") -> torch.autocast:
+def products(dtype: str, kind: str = "") -> torch.autocast:
     """A context in which matrix products run as ``dtype`` says."""
+    kind = kind or here().type
     return torch.autocast(kind, torch.bfloat16, enabled=in_bf16(dtype, kind))

@@ -89,7 +89,8 @@ def best_answers(batch: TreeBatch) -> tuple[Tensor, Tensor]:
             best.append(first + ranks.index(min(ranks)))
             pairs.append(count)
         first += len(tree.completions)
-    return torch.tensor(best, dtype=torch.long), torch.tensor(pairs)
+    device = batch.ids.device
+    return torch.tensor(best, dtype=torch.long, device=device), torch.tensor(pairs, device=device)
 
 
 def build(config: Config, rewards: Rewards) -> Trained:

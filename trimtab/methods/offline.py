@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trimtab.common.device import here
 from trimtab.records import pairs_of
 from trimtab.training.method import Method, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, pack_by_budget, step_indices
@@ -58,7 +59,7 @@ class Offline(Method):
         totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         held_out = self.data.held_out[: self.data.eval_limit or None]
         for batch in micro_batches(held_out, self.data.budget, self.size) if held_out else ():
-            for name, (total, count) in self.loss(batch)[1].items():
+            for name, (total, count) in self.loss(batch.to(here()))[1].items():
                 totals[name][0] += total
                 totals[name][1] += count
         return {f"eval/{name}": total / count for name, (total, count) in totals.items() if count}
@@ -74,10 +75,11 @@ def ranked_pairs(batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor]:
             worse.append(first + b)
             ranking.append(n)
         first += len(tree.completions)
+    where = batch.ids.device
     return (
-        torch.tensor(better, dtype=torch.long),
-        torch.tensor(worse, dtype=torch.long),
-        torch.tensor(ranking, dtype=torch.long),
+        torch.tensor(better, dtype=torch.long, device=where),
+        torch.tensor(worse, dtype=torch.long, device=where),
+        torch.tensor(ranking, dtype=torch.long, device=where),
     )
 
 

@@ -151,7 +151,7 @@ class PPO(Online):
                 reference = score_tokens(self.reference, batch, temperature=self.config.temperature).logprobs
                 values = score_values(self.value, batch) + self.value_offset
             sizes = [int(tree_lengths(trees[i]).sum()) for i in members]
-            parts = zip(*(x.split(sizes) for x in (policy.logprobs, reference, values, policy.entropy)), strict=True)
+            parts = zip(*(x.cpu().split(sizes) for x in (policy.logprobs, reference, values, policy.entropy)), strict=True)
             out.update({i: TokensOf(*part) for i, part in zip(members, parts, strict=True)})
         return [out[i] for i in range(len(trees))]
 

@@ -99,7 +99,7 @@ def carrying(positions: Tensor, layout: Layout) -> Tensor:
 
 @dataclass(frozen=True)
 class TreeLayout:
-    """The layout of a packed ``TreeBatch``. ``kernel``: ``math``, ``cpu`` or ``auto`` (``cpu`` where it can)."""
+    """The layout of a packed ``TreeBatch``. ``kernel``: ``math``, or ``auto`` for the fastest that can: ``cpu``, or ``flex`` on GPUs."""
 
     segments: Segments
     kernel: str = "auto"
@@ -112,6 +112,10 @@ class TreeLayout:
         plain = rule.window is None and rule.softcap is None and query.device.type == "cpu"
         if self.kernel == "math":
             return math_attention(self.segments, query, key, value, rule)
+        if query.device.type == "cuda":
+            from trimtab.models.flex import flex_trees  # a second of imports that a CPU never needs
+
+            return flex_trees(self.segments, query, key, value, rule)
         if not plain:
             return tree_by_tree(self.segments, query, key, value, rule)
         return _FlashTrees.apply(query, key, value, rule.sinks, plan(self.segments), rule.scale)
@@ -169,9 +173,7 @@ def _allowed(segments: Segments, window: int | None) -> Tensor:
     if ("mask", window) not in segments.cache:
         mask = segments.dense_mask()
         if window is not None:
-            positions = torch.cat([
-                torch.cat([torch.arange(s.prompt), *(torch.arange(s.prompt, s.prompt + n) for n in s.completions)]) for s in segments.spans
-            ])  # fmt: skip
+            positions = segments.columns()[2]
             mask &= positions[:, None] - positions[None, :] < window
         segments.cache["mask", window] = mask
     found = segments.cache["mask", window]

@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from trimtab.common.device import here
 from trimtab.common.errors import UserError
 from trimtab.common.files import disk_error, sync_directory
 from trimtab.common.rng import seed_for
@@ -63,8 +64,10 @@ def load_scorer(source: Path | str, *, dtype: torch.dtype = torch.float32, seed:
         )
     if fresh:
         width = model.score.weight.shape[1]
-        draw = torch.Generator().manual_seed(seed_for(seed, "reward head"))
-        torch.nn.init.normal_(model.score.weight, std=(width + 1) ** -0.5, generator=draw)
+        draw = torch.Generator().manual_seed(seed_for(seed, "reward head"))  # on CPU: the same numbers whatever the device
+        drawn = torch.empty(1, width).normal_(0, (width + 1) ** -0.5, generator=draw)
+        with torch.no_grad():
+            model.score.weight.copy_(drawn)
     return model
 
 
@@ -106,7 +109,7 @@ def new_policy(config: Any, *, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=NAME)
-    return model.eval()
+    return model.to(here()).eval()
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path | str) -> None:
@@ -194,7 +197,7 @@ def _load(kind: Any, source: Path | str, dtype: torch.dtype, *, new: tuple[str, 
     missing = sorted(set(info["missing_keys"]) - set(new))
     if missing:
         raise UserError(f"{source}: no weights for {missing[0]} ({len(missing)} missing); it is not a whole {kind.__name__}")
-    return model.eval()
+    return model.to(here()).eval()
 
 
 def _config(source: Path | str) -> Any:

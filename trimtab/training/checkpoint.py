@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from trimtab.common.errors import UserError
 from trimtab.common.files import disk_error, read_json, sync_directory
+from trimtab.training.optimizer import give_back, kept_of
 
 FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
 MEND = "delete this checkpoint to train from the start"
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def save(
@@ -33,12 +33,9 @@ def save(
         UserError: the disk is full; the older checkpoint is still there.
     """
     final, temporary = folder / f"step-{step}", folder / f".step-{step}.tmp"
-    moments = {
-        f"{name}/{kind}": torch.as_tensor(optimizer.state[p][kind])
-        for name, p in parameters.items() for kind in MOMENTS if kind in optimizer.state.get(p, {})
-    }  # fmt: skip
+    moments = {f"{name}/{kind}": value for name, p in parameters.items() for kind, value in kept_of(optimizer, p).items()}
     contents = (
-        safetensors_save({name: p.detach().contiguous() for name, p in parameters.items()}),
+        safetensors_save({name: p.detach().cpu().contiguous() for name, p in parameters.items()}),
         safetensors_save(moments),
         json.dumps({"step": step, **state}).encode(),
     )
@@ -88,10 +85,13 @@ def load(path: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.op
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
+    kept: dict[str, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        name, _, kind = key.rpartition("/")
+        kept.setdefault(name, {})[kind] = value
     for name, parameter in parameters.items():
-        kept: dict[str, Tensor] = {kind: moments[f"{name}/{kind}"] for kind in MOMENTS if f"{name}/{kind}" in moments}
-        if kept:
-            optimizer.state[parameter] = kept
+        if name in kept:
+            give_back(optimizer, parameter, kept[name])
     return json.loads(data["state.json"])
 
 

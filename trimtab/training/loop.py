@@ -12,10 +12,12 @@ from types import FrameType
 import torch
 from torch import nn
 
+from trimtab.common.device import here
 from trimtab.common.errors import Interrupted, RunFailed, UserError
 from trimtab.common.precision import products
 from trimtab.common.progress import Progress
 from trimtab.training import checkpoint
+from trimtab.training.compile import compile_layers
 from trimtab.training.folder import RunFolder
 from trimtab.training.method import Method, Metrics, MicroBatch, OptimizerStep, State
 from trimtab.training.optimizer import adamw, learning_rate, trained_parameters
@@ -31,6 +33,8 @@ class Learner:
         self.method, self.settings = method, settings
         if settings.checkpointing:
             keep_few_activations(method.modules)
+        if settings.compile:
+            compile_layers(method.modules)
         self.parameters = trained_parameters(method.modules)
         self.optimizer = adamw(self.parameters.values(), settings)
         self.meter: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -62,7 +66,7 @@ class Learner:
     def backward(self, batch: MicroBatch) -> tuple[float, Metrics]:
         """Adds one micro-batch's gradients; returns its loss and metrics."""
         with products(self.settings.dtype):
-            loss, metrics = self.method.loss(batch)
+            loss, metrics = self.method.loss(batch.to(here()))
         loss.backward()
         return float(loss.detach()), metrics
 

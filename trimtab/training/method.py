@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from trimtab.trees import TreeBatch
@@ -22,6 +23,10 @@ class MicroBatch:
     trees: TreeBatch
     divisor: float
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        """The same with its tensors on ``device``."""
+        return MicroBatch(self.trees.to(device), self.divisor, {name: t.to(device) for name, t in self.extra.items()})
 
 
 @dataclass

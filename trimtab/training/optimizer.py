@@ -2,11 +2,16 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from trimtab.common.errors import UserError
 from trimtab.training.settings import TrainingSettings
+
+# What bitsandbytes puts into each parameter's state although it is the same for all: its name there, its name in the optimizer.
+QUANTILES = {"qmap1": "dynamic", "qmap2": "udynamic"}
 
 
 def trained_parameters(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
@@ -21,16 +26,41 @@ def trained_parameters(modules: Mapping[str, nn.Module]) -> dict[str, nn.Paramet
     return out
 
 
-def adamw(parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
-    """Fused AdamW; matrices are decayed, vectors (biases, norms) are not (Loshchilov and Hutter 2019)."""
+def adamw(parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+    """AdamW, fused or with its moments in 8 bits; matrices are decayed, vectors (biases, norms) are not (Loshchilov and Hutter 2019).
+
+    Raises:
+        UserError: 8 bits are asked for, and bitsandbytes is not installed.
+    """
     parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=settings.lr, betas=(0.9, settings.adam_beta2), fused=True
-    )
+    groups, betas = [g for g in groups if g["params"]], (0.9, settings.adam_beta2)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, betas=betas, fused=True)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise UserError(f"optimizer=adamw8bit needs bitsandbytes ({error}): pip install 'trimtab[qlora]'") from None
+    return AdamW8bit(groups, lr=settings.lr, betas=betas, weight_decay=0.0)
+
+
+def kept_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+    """What the optimizer has to remember of one parameter: moments, their scales where they are quantised, steps done."""
+    kept = optimizer.state.get(parameter, {})
+    return {name: torch.as_tensor(value).cpu() for name, value in kept.items() if name not in QUANTILES}
+
+
+def give_back(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, kept: Mapping[str, Tensor]) -> None:
+    """Puts back what ``kept_of`` gave."""
+    state: dict[str, Any] = {name: value.to(parameter.device) for name, value in kept.items()}
+    if "state1" in state:  # bitsandbytes counts in plain integers, and its quantiles are the same for all parameters
+        state["step"] = int(state["step"])
+        if state["state1"].dtype == torch.uint8:
+            state |= {name: optimizer.name2qmap[of] for name, of in QUANTILES.items()}  # type: ignore[attr-defined]
+    optimizer.state[parameter] = state
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:

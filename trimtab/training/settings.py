@@ -24,11 +24,17 @@ class TrainingSettings(Settings):
     checkpointing: bool = Field(
         False, description="compute activations again in the backward pass: a third more time, far less memory, the same numbers"
     )
+    compile: bool = Field(
+        False, description="torch.compile of the layers: half a minute at the start, faster steps for small models; on CPU it needs g++"
+    )
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how lr falls after the warm-up")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which lr rises from 0")
     final_lr: float = Field(0.1, ge=0, le=1, description="lr at the end, as a share of the peak (linear, cosine)")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decay of matrices; vectors are never decayed")
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        "adamw", description="adamw8bit keeps its moments in 8 bits: 2 bytes a weight, not 8 (bitsandbytes; extra qlora)"
+    )
     adam_beta2: float = Field(0.99, gt=0, lt=1, description="AdamW's second-moment decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     dtype: Dtype = Field("auto", description=DTYPE_SENTENCE)
