@@ -178,14 +178,19 @@ def count(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def side_of(name: str, folder: Path) -> Side:
+    """The work called ``name``, ready to be timed."""
+    make = online if name in ("ppo", "rloo") else offline if name in PASSES else generate
+    return make(name, folder)
+
+
 def main(name: str, steps: str, size: str = "134M") -> None:
     keep_freed_memory()
     folder = work.prepare(size)
     if name == "sweep":
         print("SWEEP " + json.dumps(sweep(folder, int(steps))))
         return
-    make = online if name in ("ppo", "rloo") else offline if name in PASSES else generate
-    side = make(name, folder)
+    side = side_of(name, folder)
     out = Measured("trimtab", name, [], [], [], [], 0.0, 0, side.parameters)
     for i in range(int(steps) + 1):
         seconds, (loss, tokens, operations) = work.timed(lambda i=i: side.step(i))

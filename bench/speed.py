@@ -1,6 +1,7 @@
 """`make bench`: trimtab and its peers on the same weights and data, in one run, interleaved; `bench/results.json`, `docs/performance.md`.
 
     python bench/speed.py [--repetitions N] [--steps N] [WORK ...]     measure (the works named, else all), then write both
+                                                                       (WORK may be sweep, profile, numerics: trimtab alone)
     python bench/speed.py --render                                     only docs/performance.md, from bench/results.json
 
 Every measurement is a process of its own, so that memory and allocator belong to it. Peers run as their users run them, with glibc's
@@ -26,6 +27,8 @@ RESULTS, PAGE = ROOT / "bench" / "results.json", ROOT / "docs" / "performance.md
 PEERS = ROOT / ".venv-peers"
 BEGIN, END = "<!-- measured: made from bench/results.json by bench/speed.py -->", "<!-- end of what is measured -->"
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_TOP_PAD_": str(64 << 20)}
+PROFILED = ("dpo", "ppo", "generate")
+OURS = ("sweep", "numerics", "profile")  # measured without a peer
 TRAINED = ("sft", "reward", "rankings", "dpo", "rloo", "ppo")
 # name of a side -> (environment, words for peer.py); trimtab's own is none of them
 SIDES: dict[str, tuple[Mapping[str, str], Sequence[str]]] = {
@@ -50,8 +53,8 @@ ASKED: dict[str, dict[str, float]] = {
 
 def sides(work: str) -> dict[str, tuple[Mapping[str, str], Sequence[str]]]:
     """The peer's settings for one work."""
-    if work == "rankings":  # TRL's 48 pairs a step: the two settings that are asked about
-        return {side: SIDES[side] for side in ("as shipped", "tuned allocator")}
+    if work == "rankings":  # TRL takes three minutes for its 48 pairs: the one setting that is asked about
+        return {"as shipped": SIDES["as shipped"]}
     return SIDES if work in TRAINED else SAMPLERS
 
 
@@ -95,14 +98,27 @@ def run(works: Sequence[str], repetitions: int, steps: int, size: str) -> None:
                 RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def measure_sweep(steps: int, size: str) -> list[dict[str, float]]:
-    """trimtab alone over prompt lengths and numbers of answers."""
-    command = [sys.executable, str(ROOT / "bench" / "ours.py"), "sweep", str(steps), size]
+def alone(script: str, mark: str, *words: str) -> Any:
+    """What one of our scripts prints after ``mark``, run in a process of its own.
+
+    Raises:
+        SystemExit: it failed; the last lines of what it said.
+    """
+    command = [sys.executable, str(ROOT / "bench" / script), *words]
     done = subprocess.run(command, capture_output=True, text=True)
-    found = re.findall(r"^SWEEP (.*)$", done.stdout, re.MULTILINE)
+    found = re.findall(rf"^{mark} (.*)$", done.stdout, re.MULTILINE)
     if done.returncode or not found:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return json.loads(found[-1])
+
+
+def measure_alone(name: str, steps: int, size: str) -> Any:
+    """One of ``OURS``."""
+    if name == "sweep":
+        return alone("ours.py", "SWEEP", "sweep", str(steps), size)
+    if name == "numerics":
+        return alone("numerics.py", "NUMERICS")
+    return [alone("spent.py", "PROFILE", work, str(steps), size) for work in PROFILED]
 
 
 def machine() -> dict[str, str]:
@@ -158,7 +174,7 @@ def render(kept: Mapping[str, Any]) -> str:
                 tokens = statistics.median(t for run in ours for t in run["tokens"])
                 cells, over = f"{tokens / mine:.0f} tokens/s | {tokens / theirs:.0f} tokens/s", "-"
             lines.append(f"| {what.what} | {cells} | {side} | {ratio:.1f} | {mark} | {share} | {over} |")
-    lines += ["", *shares(kept), *losses(kept), *swept(kept), END]
+    lines += ["", *shares(kept), *losses(kept), *profiles(kept), *swept(kept), *numerics(kept), END]
     return "\n".join(lines)
 
 
@@ -203,6 +219,39 @@ def swept(kept: Mapping[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+def profiles(kept: Mapping[str, Any]) -> list[str]:
+    """Where the time of a step goes."""
+    if "profile" not in kept:
+        return []
+    found = kept["profile"]
+    lines = [
+        "Where a step's time goes, % (`python bench/spent.py WORK`; the profiler's own time is in the rest):", "",
+        "| | " + " | ".join(row["work"] for row in found) + " |", "|---" * (len(found) + 1) + "|",
+    ]  # fmt: skip
+    for kind in found[0]["spent"]:
+        lines.append(f"| {kind} | " + " | ".join(f"{100 * row['spent'][kind] / sum(row['spent'].values()):.0f}" for row in found) + " |")
+    return [*lines, ""]
+
+
+def numerics(kept: Mapping[str, Any]) -> list[str]:
+    """How exact the fast paths are, and how full micro-batches."""
+    if "numerics" not in kept:
+        return []
+    lines = [
+        "Exactness: absolute differences of token logprobs, nats, on the shipped base model (`python bench/numerics.py`):", "",
+        "| | mean | largest |", "|---|---|---|",
+    ]  # fmt: skip
+    lines += [f"| {what} | {apart['mean']:.1e} | {apart['max']:.1e} |" for what, apart in kept["numerics"]["exactness"].items()]
+    lines += [
+        "", "Packing an epoch of the pairs in batches of 32: the most micro-batches that a step has beyond ceil(tokens / budget), and the",
+        "empty share of all micro-batches but each step's last:", "",
+        "| budget, tokens | pairs | steps | beyond | empty |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in kept["numerics"]["packing"]:
+        lines.append(f"| {row['budget']} | {row['pairs']} | {row['steps']} | {row['extra']} | {100 * row['empty']:.1f} % |")
+    return [*lines, ""]
+
+
 def write_page(kept: Mapping[str, Any]) -> None:
     """Puts the tables between the marks of docs/performance.md."""
     page = PAGE.read_text(encoding="utf-8")
@@ -212,17 +261,19 @@ def write_page(kept: Mapping[str, Any]) -> None:
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("works", nargs="*", choices=[[], *WORKS, "sweep"], metavar="WORK")
+    words.add_argument("works", nargs="*", choices=[[], *WORKS, *OURS], metavar="WORK")
     words.add_argument("--repetitions", type=int, default=2)
     words.add_argument("--steps", type=int, default=3)
     words.add_argument("--size", default="134M")
     words.add_argument("--render", action="store_true")
     given = words.parse_args()
     if not given.render:
-        run([w for w in given.works or WORKS if w != "sweep"], given.repetitions, given.steps, given.size)
-        if not given.works or "sweep" in given.works:
-            kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-            RESULTS.write_text(json.dumps({**kept, "sweep": measure_sweep(given.steps, given.size), "machine": machine()}, indent=1) + "\n")
+        run([w for w in given.works or WORKS if w not in OURS], given.repetitions, given.steps, given.size)
+        for name in given.works or OURS:
+            if name in OURS:
+                made = measure_alone(name, given.steps, given.size)
+                kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+                RESULTS.write_text(json.dumps({**kept, name: made, "machine": machine()}, indent=1) + "\n")
     write_page(json.loads(RESULTS.read_text()))
 
 
