@@ -7,7 +7,10 @@ sampled answers each, as trees, against transformers' own forward on every promp
 import copy
 import json
 import math
+import os
 from pathlib import Path
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the table is of the CPU's paths
 
 import torch
 import work

@@ -19,8 +19,9 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from trimtab.common.device import here
 
 NAME = "away"
-# Operations whose other tensors may be elsewhere: copies between devices, and indices.
-CROSSING = ("aten::_to_copy", "aten::copy_", "aten::index", "aten::index_put_", "aten::index_put", "aten::_index_put_impl_")
+# Copies between devices; and operations whose indices may be the CPU's where what they index is not.
+CROSSING = ("aten::_to_copy", "aten::copy_")
+INDEXING = ("aten::index", "aten::index_put_", "aten::index_put", "aten::_index_put_impl_")
 
 
 class Module:
@@ -82,7 +83,8 @@ def computed(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name = function._schema.name
     if away:
         strangers = [t for t in tensors if not isinstance(t, Away) and t.ndim]
-        if strangers and name not in CROSSING:
+        index = name in INDEXING and isinstance(args[0], Away) and all(isinstance(t, Away) or not t.ndim for t in args[2:3])
+        if strangers and name not in CROSSING and not index:
             raise RuntimeError(f"{function}: tensors of {NAME} and of the CPU ({[tuple(t.shape) for t in strangers]})")
     wanted = kwargs.get("device")
     to = torch.device(wanted).type if wanted is not None else NAME if away and name != "aten::copy_" else "cpu"

@@ -297,3 +297,14 @@ def _truncated_by_sorting(probabilities: np.ndarray, top_k: int, top_p: float) -
     out = np.zeros_like(probabilities)
     out[kept] = probabilities[kept] / probabilities[kept].sum()
     return out
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 3e-3, 0.05])
+def test_logprobs_stay_finite_at_tiny_temperatures_in_bf16(temperature: float) -> None:
+    """There half a bf16 step of a logit, divided by the temperature, is more than float32's exponential holds."""
+    model = tiny_policy("llama")
+    with torch.no_grad():
+        model.lm_head.weight.mul_(10)
+    found = NativeEngine(model, END, autocast=True).sample(prompts(8), 2, SamplingOptions(12, temperature=temperature), names(8))
+    drawn = [x for row in found for s in row for x in (*s.logprobs, *s.policy_logprobs)]
+    assert np.isfinite(drawn).all() and max(drawn) <= 0

@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def engine(folder: Path) -> VLLMEngine:
     policy, tokenizer = load_policy(folder), load_tokenizer(folder)
-    made = engine_for("vllm", policy, tokenizer, tokenizer.eos_token_id, dtype="float32")
+    made = engine_for("vllm", policy, tokenizer, tokenizer.eos_token_id, dtype="float32", longest=96)
     assert isinstance(made, VLLMEngine)
     return made
 

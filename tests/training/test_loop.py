@@ -414,7 +414,7 @@ def test_a_run_with_8_bit_moments_goes_on_bit_for_bit(tmp_path: Path) -> None:
         assert run(big(), tmp_path / str(at), settings) == expected
 
 
-@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="torch.compile needs a C++ compiler on CPU")
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler on CPU")
 def test_compiled_layers_give_the_same_run_and_sampling_leaves_them_alone(
     policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trimtab.common.device import here
 from trimtab.records import pairs_of
 from trimtab.training.method import Method, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, pack_by_budget, step_indices
@@ -57,9 +56,10 @@ class Offline(Method):
     def evaluate(self, state: State) -> dict[str, float]:
         """``eval/NAME`` of every metric of the loss, over all held-out trees."""
         totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        device = next(p for module in self.modules.values() for p in module.parameters()).device
         held_out = self.data.held_out[: self.data.eval_limit or None]
         for batch in micro_batches(held_out, self.data.budget, self.size) if held_out else ():
-            for name, (total, count) in self.loss(batch.to(here()))[1].items():
+            for name, (total, count) in self.loss(batch.to(device))[1].items():
                 totals[name][0] += total
                 totals[name][1] += count
         return {f"eval/{name}": total / count for name, (total, count) in totals.items() if count}

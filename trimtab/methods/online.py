@@ -168,6 +168,7 @@ def load_parts(name: str, config: OnlineSettings, rewards: Rewards) -> tuple[Par
     refuse_shared_ids(read, config.data)
     trees = announced(name, config.data, prompt_trees(read, renderer, longest - config.max_tokens))
     by_id = {p.id: p for p in read}
-    engine = engine_for(config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype)
+    asked = max((len(t.prompt) for t in trees), default=0) + config.max_tokens
+    engine = engine_for(config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype, longest=asked)
     gold = rewards(config.gold) if config.gold else None
     return Parts(policy, reference, engine, reward, gold, [by_id[t.key] for t in trees], trees, renderer), tokenizer

@@ -31,6 +31,8 @@ HARMLESS = ("position_ids", "cache_position")
 BUCKET_SHARE, BUCKET_SLACK = 0.5, 16
 # ... and the longer is at most this long: above it a call's cost is its arithmetic, and padding only adds to that.
 BUCKET_LONGEST = 256
+# FlexAttention's kernels begin at this head size.
+FLEX_SMALLEST = 16
 # A log-sum-exp under which every weight is 0.
 NEVER = 1e30
 
@@ -112,7 +114,7 @@ class TreeLayout:
         plain = rule.window is None and rule.softcap is None and query.device.type == "cpu"
         if self.kernel == "math":
             return math_attention(self.segments, query, key, value, rule)
-        if query.device.type == "cuda":
+        if query.device.type == "cuda" and query.shape[-1] >= FLEX_SMALLEST:
             from trimtab.models.flex import flex_trees  # a second of imports that a CPU never needs
 
             return flex_trees(self.segments, query, key, value, rule)

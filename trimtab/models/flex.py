@@ -1,8 +1,8 @@
 """Tree attention on GPUs: torch's FlexAttention (Dong et al. 2024), with the tree as its mask.
 
-A block of queries is compared only with blocks of keys in which its trees have something to see, so cost grows with what is attended
-to, not with the batch squared. Soft caps and windows are part of the kernel; a sink is merged through the log-sum-exp, as in the CPU
-kernel.
+A block of queries is compared only with blocks of keys in which its trees have something to see, so the kernel's cost grows with what
+is attended to; making the mask takes a moment's memory that grows with the batch squared, a few bytes for each pair of tokens. Soft
+caps and windows are part of the kernel; a sink is merged through the log-sum-exp, as in the CPU kernel.
 """
 
 import functools

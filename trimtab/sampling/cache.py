@@ -6,9 +6,9 @@ slower on CPU (51 against 15 us per row of 64 tokens), for gaps defeat the prefe
 scores come back to their rows for one softmax, weights go to the pages again (Kwon et al. 2023, PagedAttention, in plain tensor operations;
 torch's SDPA needs repeated heads and a mask here).
 
-A sample's own keys and values have a row of blocks of ``BLOCK`` tokens, as many as the longest sample has by now: what each query reads
-lies where the query is, so nothing is spread or fetched. Blocks and pages have fixed sizes, because a product of 64 columns rounds
-differently from one of 80: a sample's logprobs are then the same whatever is drawn beside it.
+A sample's own keys and values have a row of blocks of ``BLOCK`` tokens, as many as the longest sample so far has needed: what each
+query reads lies where the query is, so nothing is spread or fetched. Blocks and pages have fixed sizes, because a product of 64
+columns rounds differently from one of 80: a sample's logprobs are then the same whatever is drawn beside it.
 
 A prompt's last token is not among its pages: each sample feeds it as its own column 0, so that the first token is drawn like
 all others. Sample column c then has position prefix + c, prompt column c has position c.

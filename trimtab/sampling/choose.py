@@ -15,13 +15,14 @@ ENGINE_SENTENCE = "what draws the answers: native = the modules themselves, vllm
 
 
 def engine_for(
-    name: EngineName, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end_id: int, *, dtype: str, decode: Decode | None = None
+    name: EngineName, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end_id: int, *, dtype: str, longest: int,
+    decode: Decode | None = None,
 ) -> Engine:  # fmt: skip
-    """The engine called ``name`` over ``model``; ``decode`` is needed for stop strings.
+    """The engine called ``name`` over ``model``; ``longest`` is the longest prompt + completion; ``decode`` is needed for stop strings.
 
     Raises:
         UserError: vLLM is asked for, and is not installed.
     """
     if name == "vllm":
-        return VLLMEngine(model, tokenizer, end_id)
+        return VLLMEngine(model, tokenizer, end_id, longest=longest, dtype=dtype)
     return NativeEngine(model, end_id, autocast=in_bf16(dtype, model.device.type), decode=decode)

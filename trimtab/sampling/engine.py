@@ -4,10 +4,9 @@ One forward per distinct prompt on the packed flat layout fills its slot of the 
 row through the model, draws the next tokens with one uniform each, and gives the rows of finished samples to waiting ones.
 """
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,9 +101,17 @@ class NativeEngine:
         return [samples[i : i + k] for i in range(0, len(samples), k)]
 
 
-def uncompiled() -> AbstractContextManager[None]:
-    """Inside, what ``torch.compile`` was told to compile runs as plain Python."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+@contextmanager
+def uncompiled(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, layers that were compiled run as plain Python. Not by a stance of torch.compile: the attention kernel would obey it too."""
+    compiled = [(module, module._compiled_call_impl) for module in model.modules() if module._compiled_call_impl is not None]
+    for module, _ in compiled:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, program in compiled:
+            module._compiled_call_impl = program
 
 
 @contextmanager
@@ -121,7 +128,7 @@ def _sampling(model: PreTrainedModel, autocast: bool, rows: int) -> Iterator[Non
     torch.clear_autocast_cache()
     try:
         # Layers that training compiled run as they are: a program for each number of rows would take longer than the samples.
-        with torch.no_grad(), torch.autocast(kind, dtype=torch.bfloat16, enabled=autocast), uncompiled():
+        with torch.no_grad(), torch.autocast(kind, dtype=torch.bfloat16, enabled=autocast), uncompiled(model):
             with packed_linears(model, rows) if autocast and can_pack(model.device) else nullcontext():
                 yield
     finally:
@@ -328,7 +335,8 @@ def draw(hidden: Tensor, raw: Tensor, tail: Tail, options: SamplingOptions, unif
     def logprob(of: Tensor, scale: float, total: Tensor) -> Tensor:
         """log of the drawn token's share of the weights ``of``, which sum to ``total`` (R,), with its logit replaced by the exact one."""
         weight = of.gather(1, tokens.unsqueeze(-1)).squeeze(-1)
-        return weight.log() + apart * scale - (total + weight * torch.expm1(apart * scale)).log()
+        mine, others = weight.log() + apart * scale, (total - weight).clamp_min(0).log()
+        return mine - torch.logaddexp(others, mine)
 
     if policy_weights is not None:
         policy = logprob(policy_weights, 1.0, torch.ones_like(exact))

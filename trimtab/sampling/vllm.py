@@ -18,35 +18,43 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.common.errors import UserError
+from trimtab.common.precision import in_bf16, products
 from trimtab.common.rng import seed_for
 from trimtab.models.load import max_positions, save_model
 from trimtab.models.score import score_tokens
 from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, Stop, check_prompts
-from trimtab.trees import PromptTree, TreeBatch
+from trimtab.trees import PromptTree, TreeBatch, pack_indices
+
+# Tokens that the policy is asked about at once.
+BUDGET = 8192
 
 
 class VLLMEngine:
-    """``Engine`` over vLLM's copy of ``model``. ``end_id`` ends a sample; ``memory`` is the share of the GPU that vLLM takes.
+    """``Engine`` over vLLM's copy of ``model``. ``end_id`` ends a sample; ``longest`` is the longest prompt + completion, in tokens, that
+    it is ever asked for (vLLM sets memory aside for one of them); ``memory`` is the share of the GPU that vLLM takes.
 
     Raises:
         UserError: vLLM is not installed.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end_id: int, *, memory: float = 0.4) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end_id: int, *, longest: int = 0, dtype: str = "auto",
+        memory: float = 0.4,
+    ) -> None:  # fmt: skip
         # Read when vLLM is imported: its copy must be in this process to be handed weights.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         try:
             self._vllm = importlib.import_module("vllm")
         except ImportError as error:
             raise UserError(f"engine=vllm needs vLLM ({error}): pip install 'trimtab[gpu]', or leave engine= out") from None
-        self.model, self.end_id = model, end_id
+        self.model, self.end_id, self.dtype = model, end_id, dtype
         # The model as it is now, vocabulary grown and all, not as the folder that it came from has it.
         with tempfile.TemporaryDirectory() as folder:
             save_model(model, tokenizer, Path(folder) / "model")
             self._llm = self._vllm.LLM(
-                model=str(Path(folder) / "model"), dtype="bfloat16" if model.device.type == "cuda" else "float32",
-                max_model_len=max_positions(model), gpu_memory_utilization=memory, enable_prefix_caching=True,
-                logprobs_mode="processed_logprobs",
+                model=str(Path(folder) / "model"), dtype="bfloat16" if in_bf16(dtype) else "float32",
+                max_model_len=min(longest or max_positions(model), max_positions(model)), gpu_memory_utilization=memory,
+                enable_prefix_caching=True, logprobs_mode="processed_logprobs",
             )  # fmt: skip
 
     def sample(
@@ -68,7 +76,7 @@ class VLLMEngine:
         samples = [drawn[i : i + k] for i in range(0, len(drawn), k)]
         if options.temperature == 1 and not options.truncated:
             return samples
-        return [self._with_policy_logprobs(*asked, greedy=options.greedy) for asked in zip(prompts, samples, strict=True)]
+        return self._with_policy_logprobs(prompts, samples, greedy=options.greedy)
 
     def _parameters(self, options: SamplingOptions, seed: int) -> Any:
         """vLLM's words for our options."""
@@ -85,14 +93,21 @@ class VLLMEngine:
         return Sample(ids, logprobs, logprobs, stop)
 
     @torch.no_grad()
-    def _with_policy_logprobs(self, prompt: Sequence[int], samples: Sequence[Sample], *, greedy: bool) -> list[Sample]:
+    def _with_policy_logprobs(
+        self, prompts: Sequence[Sequence[int]], samples: Sequence[Sequence[Sample]], *, greedy: bool
+    ) -> list[list[Sample]]:  # fmt: skip
         """vLLM tells the logprobs of the distribution that it drew from: where that is not the policy's own, the policy is asked."""
-        batch = TreeBatch.pack([PromptTree(tuple(prompt), tuple(s.token_ids for s in samples))]).to(self.model.device)
-        said = score_tokens(self.model, batch).logprobs.split([len(s.token_ids) for s in samples])
-        return [
-            Sample(s.token_ids, (0.0,) * len(s.token_ids) if greedy else s.logprobs, tuple(own.tolist()), s.stop)
-            for s, own in zip(samples, said, strict=True)
-        ]
+        both = zip(prompts, samples, strict=True)
+        trees = [PromptTree(tuple(prompt), tuple(s.token_ids for s in row)) for prompt, row in both]
+        out: list[list[Sample]] = [[] for _ in trees]
+        for members in pack_indices(trees, BUDGET):
+            with products(self.dtype):
+                said = score_tokens(self.model, TreeBatch.pack([trees[i] for i in members])).logprobs.tolist()
+            for i in members:
+                for s in samples[i]:
+                    own, said = tuple(said[: len(s.token_ids)]), said[len(s.token_ids) :]
+                    out[i].append(Sample(s.token_ids, (0.0,) * len(s.token_ids) if greedy else s.logprobs, own, s.stop))
+        return out
 
     def _hand_over(self) -> None:
         """Gives vLLM the policy's weights; what it kept of prompts is then void."""

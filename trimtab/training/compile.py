@@ -26,7 +26,7 @@ def compile_layers(modules: Mapping[str, nn.Module]) -> None:
         try:
             cpp_builder.get_cpp_compiler()
         except exc.InvalidCxxCompiler:
-            raise UserError("compile=true needs a C++ compiler on CPU: install g++ or clang++, or leave it out") from None
+            raise UserError("compile=true needs a C++ compiler on CPU: install g++ or set CXX to another one, or leave it out") from None
     for name, module in modules.items():
         kinds = set(getattr(module, "_no_split_modules", None) or ())
         layers = [inner for inner in module.modules() if type(inner).__name__ in kinds]

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from trimtab.common.device import here
 from trimtab.common.errors import Interrupted, UserError
 from trimtab.common.files import disk_error, read_json, sha256, write_json
 from trimtab.common.precision import in_bf16
@@ -184,6 +185,8 @@ def versions() -> dict[str, str]:
 
 def device_name() -> str:
     """The processor that computes, by name and kernel set: results are bit-equal on the same one only."""
+    if here().type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name()}"
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

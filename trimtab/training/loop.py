@@ -12,7 +12,6 @@ from types import FrameType
 import torch
 from torch import nn
 
-from trimtab.common.device import here
 from trimtab.common.errors import Interrupted, RunFailed, UserError
 from trimtab.common.precision import products
 from trimtab.common.progress import Progress
@@ -36,6 +35,7 @@ class Learner:
         if settings.compile:
             compile_layers(method.modules)
         self.parameters = trained_parameters(method.modules)
+        self.device = next(iter(self.parameters.values())).device
         self.optimizer = adamw(self.parameters.values(), settings)
         self.meter: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
 
@@ -66,7 +66,7 @@ class Learner:
     def backward(self, batch: MicroBatch) -> tuple[float, Metrics]:
         """Adds one micro-batch's gradients; returns its loss and metrics."""
         with products(self.settings.dtype):
-            loss, metrics = self.method.loss(batch.to(here()))
+            loss, metrics = self.method.loss(batch.to(self.device))
         loss.backward()
         return float(loss.detach()), metrics
 

@@ -83,7 +83,6 @@ def run(config: Config) -> Path:
             tokenizer.chat_template = read_template(config.chat_template)
         renderer = Renderer(tokenizer, template=config.template)
         shots = read_demonstrations(config.demonstrations) if config.shots else []
-        engine = engine_for(config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype, decode=renderer.decode)
         options = SamplingOptions(
             max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,
             greedy=config.greedy, stop=(*config.stop, *(("\n\n",) if config.shots else ())), seed=config.seed,
@@ -99,6 +98,10 @@ def run(config: Config) -> Path:
             print(f"sample: {len(fitted) - len(prompts)} prompts left out: over {limit} tokens")
         if fewer := sum(count < wanted_shots for _, ids, count in fitted if ids):
             print(f"sample: {fewer} prompts with fewer than {wanted_shots} examples: over {limit} tokens with all of them")
+        longest = max(map(len, tokens), default=0) + config.max_tokens
+        engine = engine_for(
+            config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype, longest=longest, decode=renderer.decode
+        )
         wanted = [int(generator(config.seed, "num_completions", p.id).integers(low, high + 1)) for p in prompts]
         records: dict[int, Comparison] = {}
         keys = [f"{p.id}/stream {config.stream}" if config.stream else p.id for p in prompts]
