@@ -25,7 +25,7 @@ class TrainingSettings(Settings):
         False, description="compute activations again in the backward pass: a third more time, far less memory, the same numbers"
     )
     compile: bool = Field(
-        False, description="torch.compile of the layers: half a minute at the start, faster steps for small models; on CPU it needs g++"
+        False, description="torch.compile of the layers, meant for GPUs: half a minute at the start; on CPU it needs g++ and gained nothing"
     )
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how lr falls after the warm-up")
