@@ -74,10 +74,17 @@ def measure(side: str, work: str, steps: int, size: str) -> dict[str, Any]:
     script = ROOT / "bench" / ("ours.py" if side == "trimtab" else "peer.py")
     extra = {"PYTHONPATH": str(PEERS / "trl-1.9")} if work == "ppo" and side != "trimtab" else {}
     command = [python, str(script), work, str(steps), size, *words]
-    done = subprocess.run(
-        command, env={**os.environ, "TRL_EXPERIMENTAL_SILENCE": "1", **environment, **extra}, capture_output=True, text=True
-    )
-    found = re.findall(r"^MEASURED (.*)$", done.stdout, re.MULTILINE)
+    return printed(command, "MEASURED", {"TRL_EXPERIMENTAL_SILENCE": "1", **environment, **extra})
+
+
+def printed(command: Sequence[str], mark: str, environment: Mapping[str, str]) -> Any:
+    """What a command prints after ``mark``, as JSON.
+
+    Raises:
+        SystemExit: it failed; the last lines of what it said.
+    """
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    found = re.findall(rf"^{mark} (.*)$", done.stdout, re.MULTILINE)
     if done.returncode or not found:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return json.loads(found[-1])
@@ -98,27 +105,17 @@ def run(works: Sequence[str], repetitions: int, steps: int, size: str) -> None:
                 RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def alone(script: str, mark: str, *words: str) -> Any:
-    """What one of our scripts prints after ``mark``, run in a process of its own.
-
-    Raises:
-        SystemExit: it failed; the last lines of what it said.
-    """
-    command = [sys.executable, str(ROOT / "bench" / script), *words]
-    done = subprocess.run(command, capture_output=True, text=True)
-    found = re.findall(rf"^{mark} (.*)$", done.stdout, re.MULTILINE)
-    if done.returncode or not found:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(found[-1])
-
-
 def measure_alone(name: str, steps: int, size: str) -> Any:
     """One of ``OURS``."""
+
+    def ours(script: str, mark: str, *words: str) -> Any:
+        return printed([sys.executable, str(ROOT / "bench" / script), *words], mark, {})
+
     if name == "sweep":
-        return alone("ours.py", "SWEEP", "sweep", str(steps), size)
+        return ours("ours.py", "SWEEP", "sweep", str(steps), size)
     if name == "numerics":
-        return alone("numerics.py", "NUMERICS")
-    return [alone("spent.py", "PROFILE", work, str(steps), size) for work in PROFILED]
+        return ours("numerics.py", "NUMERICS")
+    return [ours("spent.py", "PROFILE", work, str(steps), size) for work in PROFILED]
 
 
 def machine() -> dict[str, str]:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from trimtab.common.precision import fast_in_bf16
+
 
 class Packed:
     """What takes a linear layer's place as its ``forward``: inputs (..., in) of any float dtype -> (..., out) bf16."""
@@ -25,7 +27,7 @@ class Packed:
 
 def can_pack(device: torch.device) -> bool:
     """Whether this machine multiplies packed bf16 weights in hardware."""
-    return device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return device.type == "cpu" and torch.backends.mkldnn.is_available() and fast_in_bf16("cpu")
 
 
 @contextmanager

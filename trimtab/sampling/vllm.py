@@ -48,12 +48,13 @@ class VLLMEngine:
         except ImportError as error:
             raise UserError(f"engine=vllm needs vLLM ({error}): pip install 'trimtab[gpu]', or leave engine= out") from None
         self.model, self.end_id, self.dtype = model, end_id, dtype
+        self.longest = min(longest or max_positions(model), max_positions(model))
         # The model as it is now, vocabulary grown and all, not as the folder that it came from has it.
         with tempfile.TemporaryDirectory() as folder:
             save_model(model, tokenizer, Path(folder) / "model")
             self._llm = self._vllm.LLM(
                 model=str(Path(folder) / "model"), dtype="bfloat16" if in_bf16(dtype) else "float32",
-                max_model_len=min(longest or max_positions(model), max_positions(model)), gpu_memory_utilization=memory,
+                max_model_len=self.longest, gpu_memory_utilization=memory,
                 enable_prefix_caching=True, logprobs_mode="processed_logprobs",
             )  # fmt: skip
 
@@ -63,10 +64,10 @@ class VLLMEngine:
     ) -> list[list[Sample]]:  # fmt: skip
         """See ``Engine.sample``."""
         assert len(prompts) == len(keys), f"{len(prompts)} prompts, {len(keys)} keys"
-        check_prompts(prompts, options, keys, max_positions(self.model))
-        self._hand_over()
+        check_prompts(prompts, options, keys, self.longest)
         if not prompts or not k:
             return [[] for _ in prompts]
+        self._hand_over()
         requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts for _ in range(k)]
         parameters = [self._parameters(options, seed_for(options.seed, "sample", key, j)) for key in keys for j in range(k)]
         found = self._llm.generate(requests, sampling_params=parameters, use_tqdm=False)
