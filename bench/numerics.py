@@ -1,4 +1,4 @@
-"""How exact the fast paths are, and how full micro-batches: ``python bench/numerics.py`` prints one line of JSON.
+"""How exact the fast paths are, and how full micro-batches: ``python bench/numerics.py [gpu]`` prints one line of JSON.
 
 On the shipped base model, which says something (the benchmark's own model has random weights): 48 test prompts of the village with four
 sampled answers each, as trees, against transformers' own forward on every prompt + answer alone. Packing on the workload's pairs.
@@ -8,9 +8,11 @@ import copy
 import json
 import math
 import os
+import sys
 from pathlib import Path
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the table is of the CPU's paths
+if "gpu" not in sys.argv:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the table is of the CPU's paths
 
 import torch
 import work
@@ -86,6 +88,26 @@ def exactness() -> dict[str, dict[str, float]]:
     }
 
 
+@torch.no_grad()
+def gpu_exactness() -> dict[str, dict[str, float]]:
+    """The same of the GPU's paths, against the CPU's in float32."""
+    policy, renderer = load_policy(BASE), Renderer(load_tokenizer(BASE), template="plain")
+    here, there = policy.device, copy.deepcopy(policy).cpu()
+    asked, _ = prompt_trees(prompts("test")[:PROMPTS], renderer, 512)
+    made = {}
+    for name, autocast in (("float32", False), ("bf16 products", True)):
+        engine = NativeEngine(policy, renderer.end_id, autocast=autocast)
+        samples = engine.sample([t.prompt for t in asked], ANSWERS, SamplingOptions(max_tokens=TOKENS), [t.key for t in asked])
+        batch = TreeBatch.pack([t.with_completions([s.token_ids for s in row]) for t, row in zip(asked, samples, strict=True)])
+        with torch.autocast(here.type, torch.bfloat16, enabled=autocast):
+            found = score_tokens(policy, batch.to(here)).logprobs.cpu()
+        said = torch.tensor([x for row in samples for s in row for x in s.logprobs])
+        batch.layout.cache.clear()  # plans are of a device
+        made[f"tree, {name}, on the GPU, against the tree in float32 on the CPU"] = differences(found, score_tokens(there, batch).logprobs)
+        made[f"engine against trainer, {name}, on the GPU"] = differences(said, found)
+    return made
+
+
 def packing(batch_size: int = 32) -> list[dict[str, float]]:
     """One epoch of the workload's pairs in batches of ``batch_size``, for each budget."""
     folder = work.prepare("tiny")
@@ -103,4 +125,5 @@ def packing(batch_size: int = 32) -> list[dict[str, float]]:
 
 
 if __name__ == "__main__":
-    print("NUMERICS " + json.dumps({"exactness": exactness(), "packing": packing()}))
+    gpu = "gpu" in sys.argv
+    print("NUMERICS " + json.dumps({"exactness": gpu_exactness()} if gpu else {"exactness": exactness(), "packing": packing()}))

@@ -4,6 +4,7 @@ Texts become trees and steps by the same functions that the command line uses; o
 """
 
 import json
+import os
 import random
 import statistics
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 import work
 from transformers import PreTrainedModel
-from work import ADAM_BETA2, BATCH, BETA, KL_BETA, LR, NEW_TOKENS, WORKS, Measured
+from work import ADAM_BETA2, BATCH, BETA, KL_BETA, LR, NEW_TOKENS, Measured
 
 from trimtab.common.memory import keep_freed_memory
 from trimtab.common.precision import in_bf16
@@ -36,7 +37,10 @@ from trimtab.training.method import OptimizerStep, State
 from trimtab.training.settings import TrainingSettings
 from trimtab.trees import PromptTree
 
-SETTINGS = TrainingSettings(lr=LR, adam_beta2=ADAM_BETA2, schedule="constant", warmup=0.0)
+SETTINGS = TrainingSettings(
+    lr=LR, adam_beta2=ADAM_BETA2, schedule="constant", warmup=0.0, compile=os.environ.get("BENCH_COMPILE", "auto"),
+    micro_batch_tokens=32768 if torch.cuda.is_available() else 8192,
+)  # fmt: skip
 # Forward-equivalents of a step, of language models and of scorers: a forward is 1, a backward 2. RLOO: sampling 1, update 3, reference 1;
 # reward 1. PPO: sampling 1, old logprobs 1, reference 1, update 3; reward 1, old values 1, update 3.
 PASSES = {"sft": (3, 0), "reward": (0, 3), "rankings": (0, 3), "dpo": (4, 0), "rloo": (5, 1), "ppo": (6, 5)}
@@ -52,8 +56,8 @@ class Side:
 
 def offline(name: str, folder: Path) -> Side:
     """SFT, reward model or DPO on the workload's files, in their order."""
-    renderer = Renderer(load_tokenizer(folder / "model"))
-    data = FixedData((), batch_size=BATCH, budget=SETTINGS.micro_batch_tokens)
+    renderer, batch = Renderer(load_tokenizer(folder / "model")), BATCH * work.scale_of(folder)
+    data = FixedData((), batch_size=batch, budget=SETTINGS.micro_batch_tokens)
     method: Offline
     if name == "sft":
         trees, _ = demonstration_trees(read_demonstrations(str(folder / "native-demonstrations.jsonl")), renderer, 1024)
@@ -69,7 +73,7 @@ def offline(name: str, folder: Path) -> Side:
     model = next(iter(method.modules.values()))
 
     def step(i: int) -> tuple[float, int, float]:
-        chosen = trees[i * BATCH : (i + 1) * BATCH]
+        chosen = trees[i * batch : (i + 1) * batch]
         learner.descend([micro_batches(chosen, data.budget, method.size)], f"step {i}")
         loss = learner.read_meter()["loss"]
         tokens = sum(t.tokens for t in chosen)
@@ -80,8 +84,9 @@ def offline(name: str, folder: Path) -> Side:
 
 def online(name: str, folder: Path) -> Side:
     """PPO or RLOO: sample, score, update."""
-    what, renderer = WORKS[name], Renderer(load_tokenizer(folder / "model"))
-    prompts = [c.prompt for c in read_comparisons(str(folder / "native-pairs.jsonl"))][: work.PROMPTS]
+    scale = work.scale_of(folder)
+    what, renderer = work.works(scale)[name], Renderer(load_tokenizer(folder / "model"))
+    prompts = [c.prompt for c in read_comparisons(str(folder / "native-pairs.jsonl"))][: work.PROMPTS * scale]
     trees, _ = prompt_trees(prompts, renderer, 1024)
     shared = {**SETTINGS.model_dump(exclude={"batch_size"}), "batch_size": what.prompts, "num_completions": what.answers}
     shared |= {"max_tokens": NEW_TOKENS, "beta": KL_BETA}
@@ -118,7 +123,7 @@ NEVER = -1  # no token is the end token: every answer has its 64 tokens, on both
 
 def generate(name: str, folder: Path) -> Side:
     """Sampling alone."""
-    what, renderer = WORKS[name], Renderer(load_tokenizer(folder / "model"))
+    what, renderer = work.works(work.scale_of(folder))[name], Renderer(load_tokenizer(folder / "model"))
     prompts = [c.prompt for c in read_comparisons(str(folder / "native-pairs.jsonl"))]
     trees, _ = prompt_trees(prompts, renderer, 1024)
     policy = load_policy(folder / "model")

@@ -29,6 +29,7 @@ class Clock(TrainerCallback):
         self.last = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        work.wait()
         self.out.seconds.append(time.perf_counter() - self.last)
         self.out.matrix_peak = max(self.out.matrix_peak, work.matrix_peak(work.fast_dtype()))
         self.last = time.perf_counter()
@@ -46,12 +47,12 @@ def scorer(folder: Path) -> Any:
     return AutoModelForSequenceClassification.from_pretrained(folder / "scorer", dtype=torch.float32, num_labels=1)
 
 
-def common(steps: int, batch: int, checkpointing: bool, bf16: bool) -> dict[str, Any]:
-    """Options of every trainer."""
+def common(steps: int, batch: int, scale: int, checkpointing: bool, bf16: bool) -> dict[str, Any]:
+    """Options of every trainer: ``scale`` batches of ``batch`` a step."""
     out = {
         "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": batch, "max_steps": steps, "learning_rate": LR,
         "lr_scheduler_type": "constant", "adam_beta2": ADAM_BETA2, "logging_steps": 1, "save_strategy": "no", "report_to": "none",
-        "disable_tqdm": True, "bf16": bf16, "use_cpu": True,
+        "disable_tqdm": True, "bf16": bf16, "use_cpu": not torch.cuda.is_available(), "gradient_accumulation_steps": scale,
         "train_sampling_strategy": "sequential",
     }  # fmt: skip
     return out if checkpointing else {**out, "gradient_checkpointing": False}
@@ -73,9 +74,9 @@ def train(name: str, steps: int, folder: Path, out: Measured, checkpointing: boo
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     pairs = Dataset.from_list(work.rows(folder, "pairs"))
-    what = WORKS[name]
+    scale, what = work.scale_of(folder), WORKS[name]
     batch = {"rankings": 6 * BATCH, "rloo": what.prompts * what.answers}.get(name, BATCH)
-    options = common(steps, batch, checkpointing, bf16)
+    options = common(steps, batch, scale, checkpointing, bf16)
     clock = Clock(out)
     trainer: Any
     if name == "sft":
@@ -98,7 +99,7 @@ def train(name: str, steps: int, folder: Path, out: Measured, checkpointing: boo
             **options, num_generations=what.answers, max_completion_length=NEW_TOKENS, beta=KL_BETA, shuffle_dataset=False,
             generation_kwargs={"min_new_tokens": NEW_TOKENS},
         )  # fmt: skip
-        prompts = pairs.select_columns(["prompt"]).select(range(work.PROMPTS))
+        prompts = pairs.select_columns(["prompt"]).select(range(work.PROMPTS * scale))
         trainer = trl.RLOOTrainer(
             policy(folder), scorer(folder), args=args, train_dataset=prompts, processing_class=tokenizer,
             reward_processing_classes=tokenizer, callbacks=[clock],
@@ -112,12 +113,13 @@ def train_ppo(steps: int, folder: Path, out: Measured, checkpointing: bool, bf16
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-    size = WORKS["ppo"].prompts
-    options = common(steps, size, checkpointing, bf16)
+    size, scale = WORKS["ppo"].prompts, work.scale_of(folder)
+    options = common(steps, size, scale, checkpointing, bf16)
     options.pop("max_steps")
-    data = Dataset.from_list([{"input_ids": tokenizer(row["prompt"]).input_ids} for row in work.rows(folder, "pairs")[: work.PROMPTS]])
+    rows = work.rows(folder, "pairs")[: work.PROMPTS * scale]
+    data = Dataset.from_list([{"input_ids": tokenizer(row["prompt"]).input_ids} for row in rows])
     args = PPOConfig(
-        **options, total_episodes=size * steps, num_ppo_epochs=1, response_length=NEW_TOKENS, temperature=1.0, kl_coef=KL_BETA,
+        **options, total_episodes=size * scale * steps, num_ppo_epochs=1, response_length=NEW_TOKENS, temperature=1.0, kl_coef=KL_BETA,
         num_sample_generations=0,
     )  # fmt: skip
     trainer = PPOTrainer(
@@ -133,11 +135,12 @@ def generate(name: str, steps: int, folder: Path, out: Measured, bf16: bool) -> 
     """transformers' ``generate``; its weights are bf16 where that is asked, as people load them to sample."""
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.bfloat16 if bf16 else torch.float32).eval()
-    what, rows = WORKS[name], work.rows(folder, "pairs")
+    model, rows = model.to("cuda" if torch.cuda.is_available() else "cpu"), work.rows(folder, "pairs")
+    what = work.works(work.scale_of(folder))[name]
     options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": True, "top_k": 0}
     for i in range(steps):
         texts = [row["prompt"] for row in rows[i * what.prompts : (i + 1) * what.prompts]]
-        inputs = tokenizer(texts, return_tensors="pt", padding=True)
+        inputs = tokenizer(texts, return_tensors="pt", padding=True).to(model.device)
         seconds, made = work.timed(
             lambda inputs=inputs: model.generate(
                 input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, num_return_sequences=what.answers, **options

@@ -6,6 +6,10 @@
 
 Every measurement is a process of its own, so that memory and allocator belong to it. Peers run as their users run them, with glibc's
 allocator told what trimtab tells it, and so with activation checkpointing off as well.
+
+Where torch sees a GPU the model has 1B parameters, a step is sixteen times as much, the results go to bench/results-gpu.json and to a table
+of their own; peers run with activation checkpointing, as shipped, and without. BENCH_PEERS=PYTHON and BENCH_TRL_1_9=FOLDER name an
+interpreter and a package folder for peers other than those of .venv-peers.
 """
 
 import argparse
@@ -21,11 +25,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from work import ROOT, WORKS, fast_dtype
+from work import ROOT, SCALE, WORKS, fast_dtype, works
 
-RESULTS, PAGE = ROOT / "bench" / "results.json", ROOT / "docs" / "performance.md"
-PEERS = ROOT / ".venv-peers"
-BEGIN, END = "<!-- measured: made from bench/results.json by bench/speed.py -->", "<!-- end of what is measured -->"
+GPU = torch.cuda.is_available()
+PAGE = ROOT / "docs" / "performance.md"
+FILES = {"cpu": ROOT / "bench" / "results.json", "gpu": ROOT / "bench" / "results-gpu.json"}
+RESULTS = FILES["gpu" if GPU else "cpu"]
+PEERS = Path(os.environ.get("BENCH_PEERS", ROOT / ".venv-peers" / "bin" / "python"))
+TRL_1_9 = os.environ.get("BENCH_TRL_1_9", str(ROOT / ".venv-peers" / "trl-1.9"))
+MARKS = {
+    "cpu": ("<!-- measured: made from bench/results.json by bench/speed.py -->", "<!-- end of what is measured -->"),
+    "gpu": ("<!-- measured on a GPU: made from bench/results-gpu.json by bench/speed.py -->", "<!-- end of what is measured on a GPU -->"),
+}
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_TOP_PAD_": str(64 << 20)}
 PROFILED = ("dpo", "ppo", "generate")
 OURS = ("sweep", "numerics", "profile")  # measured without a peer
@@ -38,6 +49,7 @@ SAMPLERS: dict[str, tuple[Mapping[str, str], Sequence[str]]] = {
     "bf16": ({}, ()), "float32": ({}, ("float32",)), "bf16, tuned allocator": (TUNED, ()),
     "float32, tuned allocator": (TUNED, ("float32",)),
 }  # fmt: skip
+GPU_SIDES: dict[str, tuple[Mapping[str, str], Sequence[str]]] = {"as shipped": ({}, ()), "no checkpointing": ({}, ("checkpointing=off",))}
 # work -> side -> the ratio of speeds that is asked for
 ASKED: dict[str, dict[str, float]] = {
     "sft": {"as shipped": 4, "tuned allocator": 3, "tuned, no checkpointing": 2.5},
@@ -51,8 +63,10 @@ ASKED: dict[str, dict[str, float]] = {
 }
 
 
-def sides(work: str) -> dict[str, tuple[Mapping[str, str], Sequence[str]]]:
+def sides(work: str, gpu: bool = GPU) -> dict[str, tuple[Mapping[str, str], Sequence[str]]]:
     """The peer's settings for one work."""
+    if gpu:
+        return GPU_SIDES if work in TRAINED else {"bf16": SAMPLERS["bf16"]}
     if work == "rankings":  # TRL takes three minutes for its 48 pairs: the one setting that is asked about
         return {"as shipped": SIDES["as shipped"]}
     return SIDES if work in TRAINED else SAMPLERS
@@ -70,9 +84,10 @@ def measure(side: str, work: str, steps: int, size: str) -> dict[str, Any]:
         SystemExit: it failed; the last lines of what it said.
     """
     environment, words = ({}, ()) if side == "trimtab" else sides(work)[side]
-    python = sys.executable if side == "trimtab" else str(PEERS / "bin" / "python")
+    python = sys.executable if side == "trimtab" else str(PEERS)
     script = ROOT / "bench" / ("ours.py" if side == "trimtab" else "peer.py")
-    extra = {"PYTHONPATH": str(PEERS / "trl-1.9")} if work == "ppo" and side != "trimtab" else {}
+    paths = os.pathsep.join([TRL_1_9, *filter(None, [os.environ.get("PYTHONPATH")])])
+    extra = {"PYTHONPATH": paths} if work == "ppo" and side != "trimtab" else {}
     command = [python, str(script), work, str(steps), size, *words]
     return printed(command, "MEASURED", {"TRL_EXPERIMENTAL_SILENCE": "1", **environment, **extra})
 
@@ -90,18 +105,18 @@ def printed(command: Sequence[str], mark: str, environment: Mapping[str, str]) -
     return json.loads(found[-1])
 
 
-def run(works: Sequence[str], repetitions: int, steps: int, size: str) -> None:
+def run(names: Sequence[str], repetitions: int, steps: int, size: str, settings: Sequence[str]) -> None:
     """All sides of each work in turn, repetition after repetition; everything measured so far is on disk at any time."""
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for work in works:
+    for work in names:
         kept.pop(work, None)
     for repetition in range(repetitions):
-        for work in works:
-            for side in ("trimtab", *measured_here(work)):
+        for work in names:
+            for side in ("trimtab", *(s for s in measured_here(work) if not settings or s in settings)):
                 print(f"repetition {repetition + 1} of {repetitions}: {work}, {side}", flush=True)
                 made = measure(side, work, steps, size)  # the same batches on both sides
                 kept.setdefault(work, {}).setdefault(side, []).append(made)
-                kept["machine"] = machine()
+                kept["machine"] = machine(size)
                 RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
 
 
@@ -114,16 +129,16 @@ def measure_alone(name: str, steps: int, size: str) -> Any:
     if name == "sweep":
         return ours("ours.py", "SWEEP", "sweep", str(steps), size)
     if name == "numerics":
-        return ours("numerics.py", "NUMERICS")
+        return ours("numerics.py", "NUMERICS", *(["gpu"] if GPU else []))
     return [ours("spent.py", "PROFILE", work, str(steps), size) for work in PROFILED]
 
 
-def machine() -> dict[str, str]:
-    """What the figures were measured on."""
+def machine(size: str) -> dict[str, Any]:
+    """What the figures were measured on, and with."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
     return {
         "processor": cpu.group(1) if cpu else platform.processor(), "threads": str(torch.get_num_threads()), "torch": torch.__version__,
-        "products": str(fast_dtype()).removeprefix("torch."),
+        "products": str(fast_dtype()).removeprefix("torch."), "size": size, **({"gpu": torch.cuda.get_device_name()} if GPU else {}),
     }  # fmt: skip
 
 
@@ -146,32 +161,37 @@ def activations(runs: Sequence[Mapping[str, Any]], work: str) -> float:
 def render(kept: Mapping[str, Any]) -> str:
     """The tables."""
     where = kept["machine"]
+    kind = "gpu" if "gpu" in where else "cpu"
+    machine = f"{where['processor']}, {where['threads']} threads"
+    if kind == "gpu":
+        machine = f"one {where['gpu']} with a model of {where['size']} parameters"
     lines = [
-        BEGIN, "",
-        f"Measured by `make bench` on {where['processor']}, {where['threads']} threads, torch {where['torch']}, products in "
+        MARKS[kind][0], "",
+        f"Measured by `make bench` on {machine}, torch {where['torch']}, products in "
         f"{where['products']}. Medians of steps, the first of each process left out; ratios are of two sides in one run.",
         "", "| work | trimtab | peer | peer's setting | ratio | asked | peak memory | of the peer's |", "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    for work, what in WORKS.items():
+    for work, what in works(SCALE.get(where.get("size", ""), 1)).items():
         if work not in kept:
             continue
         ours = kept[work]["trimtab"]
-        for side in sides(work):
+        for side in sides(work, kind == "gpu"):
             if side not in kept[work]:
                 continue
             peer = kept[work][side]
             mine, theirs = seconds(ours), seconds(peer)
-            ratio, asked = theirs / mine, ASKED[work].get(side)
+            ratio, asked = theirs / mine, None if kind == "gpu" else ASKED[work].get(side)
             mark = "-" if asked is None else f"{asked:g} {'reached' if ratio >= asked else '**missed**'}"
             share = f"{gigabytes(ours):.1f} of {gigabytes(peer):.1f} GB"
             if work in TRAINED:
                 cells = f"{mine:.2f} s | {theirs:.2f} s"
-                over = f"{100 * activations(ours, work) / activations(peer, work):.0f} %"
+                # on a GPU ours takes a step's tokens at once, peers a sixteenth of them: what is bought with memory is no ratio
+                over = "-" if kind == "gpu" else f"{100 * activations(ours, work) / activations(peer, work):.0f} %"
             else:
                 tokens = statistics.median(t for run in ours for t in run["tokens"])
                 cells, over = f"{tokens / mine:.0f} tokens/s | {tokens / theirs:.0f} tokens/s", "-"
             lines.append(f"| {what.what} | {cells} | {side} | {ratio:.1f} | {mark} | {share} | {over} |")
-    lines += ["", *shares(kept), *losses(kept), *profiles(kept), *swept(kept), *numerics(kept), END]
+    lines += ["", *shares(kept), *losses(kept), *profiles(kept), *swept(kept), *numerics(kept), MARKS[kind][1]]
     return "\n".join(lines)
 
 
@@ -239,6 +259,8 @@ def numerics(kept: Mapping[str, Any]) -> list[str]:
         "| | mean | largest |", "|---|---|---|",
     ]  # fmt: skip
     lines += [f"| {what} | {apart['mean']:.1e} | {apart['max']:.1e} |" for what, apart in kept["numerics"]["exactness"].items()]
+    if "packing" not in kept["numerics"]:
+        return [*lines, ""]
     lines += [
         "", "Packing an epoch of the pairs in batches of 32: the most micro-batches that a step has beyond ceil(tokens / budget), and the",
         "empty share of all micro-batches but each step's last:", "",
@@ -249,11 +271,14 @@ def numerics(kept: Mapping[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def write_page(kept: Mapping[str, Any]) -> None:
+def write_page() -> None:
     """Puts the tables between the marks of docs/performance.md."""
     page = PAGE.read_text(encoding="utf-8")
-    before, after = page.index(BEGIN), page.index(END) + len(END)
-    PAGE.write_text(page[:before] + render(kept) + page[after:], encoding="utf-8")
+    for kind, (begin, end) in MARKS.items():
+        if FILES[kind].exists() and begin in page:
+            before, after = page.index(begin), page.index(end) + len(end)
+            page = page[:before] + render(json.loads(FILES[kind].read_text())) + page[after:]
+    PAGE.write_text(page, encoding="utf-8")
 
 
 def main() -> None:
@@ -261,17 +286,18 @@ def main() -> None:
     words.add_argument("works", nargs="*", choices=[[], *WORKS, *OURS], metavar="WORK")
     words.add_argument("--repetitions", type=int, default=2)
     words.add_argument("--steps", type=int, default=3)
-    words.add_argument("--size", default="134M")
+    words.add_argument("--size", default="1B" if GPU else "134M")
+    words.add_argument("--setting", action="append", default=[], help="only these settings of the peers, e.g. 'as shipped'")
     words.add_argument("--render", action="store_true")
     given = words.parse_args()
     if not given.render:
-        run([w for w in given.works or WORKS if w not in OURS], given.repetitions, given.steps, given.size)
+        run([w for w in given.works or WORKS if w not in OURS], given.repetitions, given.steps, given.size, given.setting)
         for name in given.works or OURS:
             if name in OURS:
                 made = measure_alone(name, given.steps, given.size)
                 kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-                RESULTS.write_text(json.dumps({**kept, name: made, "machine": machine()}, indent=1) + "\n")
-    write_page(json.loads(RESULTS.read_text()))
+                RESULTS.write_text(json.dumps({**kept, name: made, "machine": machine(given.size)}, indent=1) + "\n")
+    write_page()
 
 
 if __name__ == "__main__":

@@ -19,19 +19,23 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(os.environ.get("BENCH_FOLDER", ROOT / "runs" / "bench"))
-PAIRS = ROOT.parent / "shared" / "data" / "preferences" / "hh_harmless.jsonl.gz"
+PAIRS = Path(os.environ.get("BENCH_PAIRS", ROOT.parent / "shared" / "data" / "preferences" / "hh_harmless.jsonl.gz"))
 END = "<|endoftext|>"
 # A chat template that adds nothing but the end token: HH-RLHF's texts hold their turns already.
 PLAIN = "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}<|endoftext|>{% endif %}{% endfor %}"
-VOCABULARY = 49152
-# The 134M model of SmolLM's shape, and one for a test of this benchmark.
+# The 134M model of SmolLM's shape, for GPUs one of Llama 3.2 1B's, and one for a test of this benchmark.
 SIZES = {
-    "134M": {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 1536},
-    "tiny": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 64},
-}
-BATCH = 8  # pairs, rankings or demonstrations of a step
+    "134M": {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 1536,
+             "vocab_size": 49152},
+    "1B": {"hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 8192,
+           "vocab_size": 128256},
+    "tiny": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 64,
+             "vocab_size": 49152},
+}  # fmt: skip
+SCALE = {"1B": 16}  # how many times the work of a step; peers accumulate so many batches
+BATCH = 8  # pairs, rankings or demonstrations of a step, times SCALE
 NEW_TOKENS = 64
-PROMPTS = 32  # what PPO and RLOO ask, again and again
+PROMPTS = 32  # what PPO and RLOO ask, again and again, times SCALE
 LONGEST = 512  # of a prompt with an answer; longer pairs are left out
 # What both sides are trained with.
 LR, BETA, KL_BETA = 1e-6, 0.1, 0.05
@@ -47,16 +51,26 @@ class Work:
     answers: int = 0
 
 
-WORKS = {
-    "sft": Work("SFT step, 8 demonstrations"),
-    "reward": Work("reward model step, 8 pairs"),
-    "rankings": Work("reward model step, 8 rankings of 4"),
-    "dpo": Work("DPO step, 8 pairs"),
-    "rloo": Work("RLOO iteration, 4 prompts x 4 answers of 64 tokens", 4, 4),
-    "ppo": Work("PPO iteration, 8 prompts x 1 answer of 64 tokens", 8, 1),
-    "generate": Work("sampling, 8 prompts x 4 answers of 64 tokens", 8, 4),
-    "generate32": Work("sampling, 32 prompts x 1 answer of 64 tokens", 32, 1),
-}
+def works(scale: int = 1) -> dict[str, Work]:
+    """What is timed: ``scale`` times the least of it."""
+    return {
+        "sft": Work(f"SFT step, {BATCH * scale} demonstrations"),
+        "reward": Work(f"reward model step, {BATCH * scale} pairs"),
+        "rankings": Work(f"reward model step, {BATCH * scale} rankings of 4"),
+        "dpo": Work(f"DPO step, {BATCH * scale} pairs"),
+        "rloo": Work(f"RLOO iteration, {4 * scale} prompts x 4 answers of 64 tokens", 4 * scale, 4),
+        "ppo": Work(f"PPO iteration, {8 * scale} prompts x 1 answer of 64 tokens", 8 * scale, 1),
+        "generate": Work(f"sampling, {8 * scale} prompts x 4 answers of 64 tokens", 8 * scale, 4),
+        "generate32": Work(f"sampling, {32 * scale} prompts x 1 answer of 64 tokens", 32 * scale, 1),
+    }
+
+
+WORKS = works()
+
+
+def scale_of(folder: Path) -> int:
+    """How many times the work of a step is done on the model in ``folder``."""
+    return SCALE.get(folder.name, 1)
 
 
 @dataclass
@@ -101,12 +115,13 @@ def prepare(size: str) -> Path:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=END, pad_token="<|pad|>", padding_side="left")
     tokenizer.chat_template = PLAIN
     config = LlamaConfig(
-        vocab_size=VOCABULARY, max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=None,
+        max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **SIZES[size],
     )  # fmt: skip
     torch.manual_seed(0)
-    model = LlamaForCausalLM(config)
-    scorer = LlamaForSequenceClassification(LlamaConfig(**{**config.to_dict(), "num_labels": 1}))
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = LlamaForCausalLM(config)
+        scorer = LlamaForSequenceClassification(LlamaConfig(**{**config.to_dict(), "num_labels": 1}))
     scorer.model.load_state_dict(model.model.state_dict())
     for made, name in ((model, "model"), (scorer, "scorer")):
         made.save_pretrained(folder / name)
@@ -162,31 +177,37 @@ def native_ranking(number: int, prompt: str, texts: Sequence[str]) -> dict[str, 
     return native(number, prompt, completions=[{"text": t} for t in texts], ranks=[*range(1, len(texts) + 1)])
 
 
-def matrix_peak(dtype: torch.dtype, size: int = 2048, repeats: int = 5) -> float:
-    """Operations a second of the best of a few ``size``^3 products."""
-    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
+def matrix_peak(dtype: torch.dtype, repeats: int = 5) -> float:
+    """Operations a second of the best of a few large products, on the GPU where there is one."""
+    gpu = torch.cuda.is_available()
+    size = 8192 if gpu else 2048
+    a, b = (torch.randn(size, size, device="cuda" if gpu else "cpu").to(dtype) for _ in range(2))
     out = a @ b
-    best = float("inf")
-    for _ in range(repeats):
-        began = time.perf_counter()
-        torch.mm(a, b, out=out)
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best
+    return 2 * size**3 / min(timed(lambda: torch.mm(a, b, out=out))[0] for _ in range(repeats))
 
 
 def fast_dtype() -> torch.dtype:
     """The format of matrix products that this machine is fast in."""
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
 
 
 def peak_bytes() -> int:
-    """This process's peak resident memory."""
+    """The most memory that this process held: of the GPU where there is one, otherwise resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def timed(step: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of one step, and what it returned."""
+    """Seconds of one step, and what it returned; a GPU is waited for."""
+    wait()
     began = time.perf_counter()
     out = step()
+    wait()
     return time.perf_counter() - began, out
+
+
+def wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

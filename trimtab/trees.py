@@ -119,6 +119,15 @@ class TreeBatch:
         """(C,) number of scored tokens of each completion."""
         return torch.bincount(self.completion_of, minlength=self.completions)
 
+    @property
+    def id_range(self) -> tuple[int, int]:
+        """The smallest and the largest token id of a batch that has tokens; asked of the tensor once, before it goes to a GPU."""
+        found = self.layout.cache.setdefault("ids", None)
+        if found is None:
+            found = self.layout.cache["ids"] = (int(self.ids.min()), int(self.ids.max()))
+        assert isinstance(found, tuple)
+        return found
+
     def sum_by_completion(self, values: Tensor) -> Tensor:
         """(S,) per-token values -> (C,) sums; differentiable."""
         return torch.zeros(self.completions, dtype=values.dtype, device=values.device).index_add(
@@ -127,6 +136,8 @@ class TreeBatch:
 
     def to(self, device: torch.device | str) -> "TreeBatch":
         """The same batch with its tensors on ``device``."""
+        if self.tokens:
+            _ = self.id_range  # noted where asking costs nothing: on a GPU it would wait for all that is under way
         names = ("ids", "positions", "sources", "targets", "completion_of", "last", "prompt_last", "tree_of")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
@@ -169,6 +180,17 @@ class Segments:
             branch.append(np.repeat(np.arange(len(sizes)), sizes))
             position += [np.arange(size) + (span.prompt if k else 0) for k, size in enumerate(sizes)]
         return _flat(tree), _flat(branch), _flat(position)
+
+    def bounds(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of each token (T,) int64, as places in the batch: where its own segment begins, where its tree begins, where its tree's prompt
+        ends; and its position. Token q sees k <= q that lies in its own segment (from its beginning on) or in its tree's prompt."""
+        parts: list[list[np.ndarray]] = [[], [], []]
+        for span in self.spans:
+            sizes, trunk = (span.prompt, *span.completions), span.start + span.prompt
+            starts = [span.start, *(trunk + sum(span.completions[:k]) for k in range(len(span.completions)))]
+            for part, values in zip(parts, (starts, [span.start] * len(sizes), [trunk] * len(sizes)), strict=True):
+                part.append(np.repeat(values, sizes))
+        return _flat(parts[0]), _flat(parts[1]), _flat(parts[2]), self.columns()[2]
 
     def dense_mask(self) -> Tensor:
         """(T, T) bool: True where the row's token may attend to the column's. The definition; quadratic, for small batches."""

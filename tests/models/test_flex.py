@@ -1,12 +1,14 @@
 """The GPU's kernel held against the definition, where it can run here: FlexAttention without compilation, forward only, on CPU."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from trimtab.models.attention import AttentionRule, TreeLayout, math_attention
-from trimtab.models.flex import flex_trees
+from trimtab.models.attention import AttentionRule, math_attention
+from trimtab.models.flex import flex_trees, seen_blocks
 from trimtab.trees import Segments, TreeSpan
 
 SHAPES = st.lists(st.tuples(st.integers(1, 12), st.lists(st.integers(1, 9), max_size=4)), min_size=1, max_size=4)
@@ -46,6 +48,34 @@ def test_any_trees(shapes: list[tuple[int, list[int]]]) -> None:
     torch.testing.assert_close(flex_trees(segments, *given_, rule), math_attention(segments, *given_, rule), rtol=1e-5, atol=1e-6)
 
 
+@given(shapes=SHAPES, size=st.integers(1, 6))
+def test_blocks_are_those_of_the_dense_mask(shapes: list[tuple[int, list[int]]], size: int) -> None:
+    segments = segments_of(shapes)
+    count = -(-segments.tokens // size)
+    mask = torch.zeros(count * size, count * size, dtype=torch.bool)
+    mask[: segments.tokens, : segments.tokens] = segments.dense_mask()
+    pairs = mask.unflatten(0, (count, size)).unflatten(2, (count, size)).transpose(1, 2).flatten(2)
+    some, whole = seen_blocks(segments, size)
+    assert ((some | whole) == pairs.any(-1).numpy()).all()
+    assert not (whole & ~pairs.all(-1).numpy()).any() and not (some & whole).any()
+
+
+def test_most_blocks_of_a_long_prompt_are_seen_whole() -> None:
+    """Prompt 0-511 and two answers of 64: queries of blocks 1-3 see the blocks before theirs whole, the answers' block (4) sees 0-3."""
+    some, whole = seen_blocks(segments_of([(512, [64, 64])]), 128)
+    assert whole.astype(int).tolist() == [[0] * 5, [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
+    assert some.diagonal().all() and some.sum() == 5
+
+
+@given(shapes=SHAPES)
+def test_bounds_say_what_the_dense_mask_says(shapes: list[tuple[int, list[int]]]) -> None:
+    segments = segments_of(shapes)
+    start, root, trunk, _ = (column[:, None] for column in segments.bounds())
+    order = torch.arange(segments.tokens)
+    sees = (order <= order[:, None]) & ((order >= start) | ((order >= root) & (order < trunk)))
+    assert torch.equal(sees, segments.dense_mask())
+
+
 @given(shapes=SHAPES)
 def test_columns_say_what_the_dense_mask_says(shapes: list[tuple[int, list[int]]]) -> None:
     segments = segments_of(shapes)
@@ -59,14 +89,23 @@ def test_columns_say_what_the_dense_mask_says(shapes: list[tuple[int, list[int]]
         assert position[span.start :][: len(expected)].tolist() == expected
 
 
+RULES = {
+    "plain": AttentionRule(0.125), "window": AttentionRule(0.125, window=20), "softcap": AttentionRule(0.125, softcap=2.0),
+    "sinks": AttentionRule(0.125, sinks=torch.linspace(-1, 2, 8)), "all": AttentionRule(0.125, 20, 2.0, torch.linspace(-1, 2, 8)),
+}  # fmt: skip
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: the compiled kernel and its backward are not tested")
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_gpu_values_and_gradients_are_the_cpus(dtype: torch.dtype) -> None:
-    segments = segments_of([(70, [40, 9, 33]), (5, []), (1, [90]), (33, [16] * 5)])
+def test_on_a_gpu_values_and_gradients_are_the_cpus(rule: str, dtype: torch.dtype) -> None:
     found = []
     for device in ("cpu", "cuda"):
+        segments = segments_of([(70, [40, 9, 33]), (5, []), (1, [90]), (33, [16] * 5)])
         leaves = [t.to(device, dtype if device == "cuda" else torch.float32).requires_grad_() for t in inputs(segments.tokens, 8, 4, 64)]
-        out = TreeLayout(segments_of([(s.prompt, list(s.completions)) for s in segments.spans])).attend(0, *leaves, AttentionRule(0.125))
+        sinks = RULES[rule].sinks
+        there = replace(RULES[rule], sinks=None if sinks is None else sinks.to(device))
+        out = (flex_trees if device == "cuda" else math_attention)(segments, *leaves, there)
         out.float().square().sum().backward()
         found.append([out.detach().float().cpu(), *(leaf.grad.float().cpu() for leaf in leaves if leaf.grad is not None)])
     tolerance = 2e-5 if dtype == torch.float32 else 4e-2

@@ -16,6 +16,7 @@ from trimtab.sampling.cache import (
     Rows,
     Shape,
     pages_for,
+    reading_tables,
     sum_pairs,
 )
 
@@ -130,7 +131,8 @@ def test_a_step_is_attention_written_out(
                 own.layers[0][kind][i, t // BLOCK, :, t % BLOCK] = kept[t]
     columns = np.array(own_lengths) - 1
     prefix = np.array([prompt_lengths[p] for p in of_row])
-    layout = Decode(Reading(prompts, table[of_row], places, width), own, torch.from_numpy(columns), torch.from_numpy(prefix))
+    tables = reading_tables(table[of_row], places, width, prompts.used)
+    layout = Decode(Reading(prompts, *map(torch.from_numpy, tables)), own, torch.from_numpy(columns), torch.from_numpy(prefix))
     query, key, value = random(5, heads, size), random(5, groups, size), random(5, groups, size)
     sinks = random(heads) if sunk else None
     found = layout.attend(0, query, key, value, AttentionRule(0.6, window, softcap, sinks))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import FAMILIES, online_parts, pair, random_trees, read_lines, save_tiny_policy
@@ -414,6 +415,21 @@ def test_a_run_with_8_bit_moments_goes_on_bit_for_bit(tmp_path: Path) -> None:
         assert run(big(), tmp_path / str(at), settings) == expected
 
 
+def test_a_killed_run_with_dropout_goes_on_with_the_same_dropout(tmp_path: Path) -> None:
+    def dropping() -> Method:
+        return offline(SFT, pair(FAMILIES["llama"]())[0], dropout=0.2)
+
+    expected = run(dropping(), tmp_path / "whole")
+    assert expected != run(sft(), tmp_path / "plain")
+    recomputed = SETTINGS.model_copy(update={"checkpointing": True})  # the backward pass drops what the forward pass dropped
+    again = run(dropping(), tmp_path / "checkpointing", recomputed)
+    assert np.allclose(np.frombuffer(again["policy.lm_head.weight"]), np.frombuffer(expected["policy.lm_head.weight"]), atol=1e-6)
+    for at in (0, 5, 9):
+        with pytest.raises(Killed):
+            run(killing(dropping(), at), tmp_path / str(at))
+        assert run(dropping(), tmp_path / str(at)) == expected
+
+
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler on CPU")
 def test_compiled_layers_give_the_same_run_and_sampling_leaves_them_alone(
     policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -422,7 +438,7 @@ def test_compiled_layers_give_the_same_run_and_sampling_leaves_them_alone(
     monkeypatch.setattr(precision, "fast_in_bf16", lambda kind: False)
     steps, found = 2, []
     for compiled in (False, True):
-        settings = SETTINGS.model_copy(update={"compile": compiled})
+        settings = SETTINGS.model_copy(update={"compile": "true" if compiled else "false"})
         run(online("ppo", policy_folder), tmp_path / str(compiled), settings, steps)
         found.append(metrics(tmp_path / str(compiled)))
     assert found[0].keys() == found[1].keys()

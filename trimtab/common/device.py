@@ -1,8 +1,30 @@
 """Where models live: on the first GPU that torch sees, otherwise on the CPU. ``CUDA_VISIBLE_DEVICES=`` (empty) hides all GPUs."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 
 def here() -> torch.device:
     """The device that models are loaded to and batches are moved to."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def fused(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """``function`` as it is on CPU, where its passes stay in cache; on GPUs compiled to one or two kernels, each a pass over memory."""
+    return compiled(function) if device.type == "cuda" else function
+
+
+@functools.cache
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One program for all sizes."""
+    allow_programs()
+    return torch.compile(function, dynamic=True)
+
+
+def allow_programs(count: int = 64) -> None:
+    """Lets one function have so many compiled programs: another for each number format, with and without gradients, for training, prompts
+    and decoding. Beyond the eight that are usual, torch goes on without compiling, in silence."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, count)

@@ -32,6 +32,7 @@ from trimtab.trees import PromptTree
 Rewards = Callable[[str], Feedback]
 
 INPUT_FIELDS = ("data", "eval_data", "demonstrations", "tokenizer", "chat_template")
+DROPOUT_SENTENCE = "share of what attention and MLP add to the residual stream that is dropped in training"
 LR_SENTENCE = "peak learning rate; the default is for models of a billion weights, one of a few million takes a hundred times more"
 ALL_THREADS = torch.get_num_threads()  # before any run of this process chose fewer
 

@@ -56,6 +56,10 @@ class DPO(Offline):
     def modules(self) -> dict[str, nn.Module]:
         return {"policy": self.policy}
 
+    @property
+    def frozen(self) -> dict[str, nn.Module]:
+        return {"reference": self.reference}
+
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
         trees = batch.trees
         policy = trees.sum_by_completion(score_tokens(self.policy, trees).logprobs)

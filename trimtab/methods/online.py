@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.data.encode import prompt_trees
@@ -87,6 +87,11 @@ class Online(Method):
         self.policy, self.reference = parts.policy, parts.reference.requires_grad_(False)
         self.logged: dict[str, float] = {}
         self._rows: list[dict[str, Any]] = []
+
+    @property
+    def frozen(self) -> dict[str, nn.Module]:
+        judges = {"reward": self.parts.reward, "gold": self.parts.gold}
+        return {"reference": self.reference, **{name: judge.model for name, judge in judges.items() if isinstance(judge, RewardModel)}}
 
     def answer(self, chosen: Sequence[int], iteration: int) -> Answers:
         """Answers to the chosen prompts: they depend on the seed, the iteration and the weights only."""

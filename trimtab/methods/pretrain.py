@@ -13,7 +13,7 @@ from transformers import GPT2Config, LlamaConfig, PreTrainedModel, PreTrainedTok
 from trimtab.common.errors import UserError
 from trimtab.data.files import read_text
 from trimtab.data.tokenizer import CorpusTokens, train_tokenizer
-from trimtab.methods.build import Rewards, Trained, announce, length_limit, need
+from trimtab.methods.build import DROPOUT_SENTENCE, Rewards, Trained, announce, length_limit, need
 from trimtab.methods.offline import FixedData, micro_batches, trained_tokens
 from trimtab.methods.sft import SFT
 from trimtab.models.load import load_policy, load_tokenizer, new_policy
@@ -34,6 +34,7 @@ class Config(TrainingSettings):
     layers: int = Field(4, ge=1, description="layers of a new model")
     heads: int = Field(6, ge=1, description="attention heads of a new model")
     context: int = Field(256, ge=8, description="longest piece of text that is trained on, tokens; a new model can take no more")
+    dropout: float = Field(0.0, ge=0, lt=1, description=DROPOUT_SENTENCE)
     held_out: int = Field(200, ge=0, description="documents kept out of training to measure the loss on")
 
 
@@ -43,10 +44,10 @@ class Pretrain(SFT):
     name = "pretrain"
 
     def __init__(
-        self, policy: PreTrainedModel, corpus: CorpusTokens, held_out: int, *, batch_size: int, budget: int, seed: int
-    ) -> None:
+        self, policy: PreTrainedModel, corpus: CorpusTokens, held_out: int, *, batch_size: int, budget: int, seed: int, dropout: float = 0.0
+    ) -> None:  # fmt: skip
         last = [corpus.tree(i) for i in range(len(corpus) - held_out, len(corpus))]
-        super().__init__(policy, FixedData((), last, batch_size, budget, seed))
+        super().__init__(policy, FixedData((), last, batch_size, budget, seed), dropout=dropout)
         self.corpus, self.count = corpus, len(corpus) - held_out
 
     def batches(self, state: State) -> Sequence[OptimizerStep]:
@@ -81,6 +82,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
         batch_size=config.batch_size,
         budget=config.micro_batch_tokens,
         seed=config.seed,
+        dropout=config.dropout,
     )
     return Trained(method, method.count, {"model": (policy, tokenizer)})
 

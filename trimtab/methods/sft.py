@@ -3,13 +3,18 @@
 L = -(1 / #trained tokens) * sum log pi(y_t | x, y_<t), the end token included. Ouyang et al. 2022, step 1.
 """
 
+from collections.abc import Iterable
+
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trimtab.common.rng import seed_for
 from trimtab.data.encode import demonstration_trees
 from trimtab.data.formats import read_demonstrations
 from trimtab.methods.build import (
+    DROPOUT_SENTENCE,
     LR_SENTENCE,
     DataSettings,
     Rewards,
@@ -20,15 +25,17 @@ from trimtab.methods.build import (
     start_tokenizer,
 )
 from trimtab.methods.offline import FixedData, Offline, total
+from trimtab.models.dropout import add_dropout
 from trimtab.models.load import load_policy
 from trimtab.models.score import score_tokens
-from trimtab.training.method import Metrics, MicroBatch
+from trimtab.training.method import Learner, Metrics, MicroBatch, OptimizerStep
 
 
 class Config(DataSettings):
     """Settings of ``trimtab sft``."""
 
     lr: float = Field(2e-5, gt=0, description=LR_SENTENCE)
+    dropout: float = Field(0.0, ge=0, lt=1, description=DROPOUT_SENTENCE)
     chat_template: str = Field(
         "", description="file with a chat template (Jinja) for the model; empty = its own, or ChatML where it has none"
     )
@@ -40,13 +47,21 @@ class SFT(Offline):
     name = "sft"
     shown = ("loss", "eval/loss")
 
-    def __init__(self, policy: PreTrainedModel, data: FixedData) -> None:
+    def __init__(self, policy: PreTrainedModel, data: FixedData, *, dropout: float = 0.0) -> None:
         super().__init__(data)
-        self.policy = policy
+        self.policy, self.dropout = policy, dropout
+        if dropout:
+            add_dropout(policy, dropout)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         return {"policy": self.policy}
+
+    def update(self, optimizer_steps: Iterable[OptimizerStep], learner: Learner, where: str) -> None:
+        """The usual one; what it drops depends on the seed and ``where`` alone, so that a resumed run drops the same."""
+        if self.dropout:
+            torch.manual_seed(seed_for(self.data.seed, "dropout", where))
+        super().update(optimizer_steps, learner, where)
 
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
         logprobs = score_tokens(self.policy, batch.trees).logprobs
@@ -60,4 +75,4 @@ def build(config: Config, rewards: Rewards) -> Trained:
     tokenizer, renderer = start_tokenizer(config.model, policy, chat_template=config.chat_template)
     limit = length_limit(config, policy)
     data = fixed_data("sft", config, lambda path: demonstration_trees(read_demonstrations(path), renderer, limit))
-    return Trained(SFT(policy, data), len(data.trees), {"model": (policy, tokenizer)})
+    return Trained(SFT(policy, data, dropout=config.dropout), len(data.trees), {"model": (policy, tokenizer)})

@@ -99,9 +99,10 @@ def carrying(positions: Tensor, layout: Layout) -> Tensor:
     return ids
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: torch.compile looks into frozen ones, and compiles again for other numbers of spans (torch 2.11)
 class TreeLayout:
-    """The layout of a packed ``TreeBatch``. ``kernel``: ``math``, or ``auto`` for the fastest that can: ``cpu``, or ``flex`` on GPUs."""
+    """The layout of a packed ``TreeBatch``. ``kernel``: ``math``, or ``auto`` for the fastest that can: ``cpu``, on GPUs ``varlen`` or
+    ``flex``."""
 
     segments: Segments
     kernel: str = "auto"
@@ -114,8 +115,13 @@ class TreeLayout:
         plain = rule.window is None and rule.softcap is None and query.device.type == "cpu"
         if self.kernel == "math":
             return math_attention(self.segments, query, key, value, rule)
+        if query.device.type == "cuda" and rule.window is None and rule.softcap is None:
+            from trimtab.models.varlen import can_flash, flash_trees  # imports that a CPU never needs, here and below
+
+            if can_flash(query, key, value):
+                return flash_trees(self.segments, query, key, value, rule)
         if query.device.type == "cuda" and query.shape[-1] >= FLEX_SMALLEST:
-            from trimtab.models.flex import flex_trees  # a second of imports that a CPU never needs
+            from trimtab.models.flex import flex_trees
 
             return flex_trees(self.segments, query, key, value, rule)
         if not plain:

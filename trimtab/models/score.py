@@ -5,22 +5,25 @@ backward pass, so that a [tokens x vocabulary] tensor never exists.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trimtab.common.device import fused
 from trimtab.common.errors import UserError
 from trimtab.models.attention import Layout, TreeLayout, carrying
 from trimtab.trees import TreeBatch
 
-# Logits of one chunk: 4M float32 values are 16 MB, which stay in the last-level cache of a current CPU.
-CHUNK_LOGITS = 1 << 22
+# Logits of one chunk: on CPU 4M float32 values are 16 MB, which stay in the last-level cache; a GPU is given enough rows to be busy
+# (2,048 of a vocabulary of 128k, half a gigabyte in bf16).
+CHUNK_LOGITS, CHUNK_LOGITS_GPU = 1 << 22, 1 << 28
 # Matrix products have a multiple of so many rows. oneDNN, which does the bf16 ones on CPU, keeps memory for every shape that it has
 # met (5 MB a training step when each batch has a length of its own), and what it keeps lies scattered among freed activations: the demo
-# grew to 4.7 GB and its later stages became a third slower (docs/log.md, "A process that grew to 4 GB").
-ROWS = 64
+# grew to 4.7 GB and its later stages became a third slower (docs/log.md, "A process that grew to 4 GB"). On GPUs the attention kernel
+# computes blocks of so many tokens.
+ROWS, ROWS_GPU = 64, 128
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,10 @@ def tree_states(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
         UserError: a token id that the model has no row for (ids travel in files, and files can be wrong).
     """
     known = model.get_input_embeddings().num_embeddings
-    if batch.tokens and not (0 <= int(batch.ids.min()) and int(batch.ids.max()) < known):
+    if batch.tokens and not (0 <= batch.id_range[0] and batch.id_range[1] < known):
         tree = next(t for t in batch.trees if not all(0 <= i < known for ids in (t.prompt, *t.completions) for i in ids))
         raise UserError(f"{tree.key!r}: has token ids that the model does not know, it knows 0 to {known - 1}; leave token_ids out")
-    spare = -batch.tokens % ROWS
+    spare = spare_tokens(batch.tokens, model.device)
     ids, positions = (nn.functional.pad(t, (0, spare)).to(model.device) for t in (batch.ids, batch.positions))
     return hidden_states(model, ids, positions, TreeLayout(batch.layout.filled(spare)))
 
@@ -104,7 +107,7 @@ def token_logprobs(rows: Tensor, targets: Tensor, tail: Tail, *, temperature: fl
     kind = rows.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
     scale = tail.scale / temperature
-    count, spare = len(rows), -len(rows) % ROWS
+    count, spare = len(rows), -len(rows) % _multiple(rows.device)
     rows, targets = nn.functional.pad(rows, (0, 0, 0, spare)), nn.functional.pad(targets, (0, spare))
     logprobs, entropy = _ChunkedLogprobs.apply(rows, tail.weight, tail.bias, targets, scale, tail.softcap, tail.scale, dtype)
     return logprobs[:count], entropy[:count]
@@ -123,23 +126,17 @@ class _ChunkedLogprobs(torch.autograd.Function):
         logprobs = torch.empty(count, dtype=wide, device=rows.device)
         entropy = torch.empty_like(logprobs)
         lse, exact = torch.empty_like(logprobs), torch.empty_like(logprobs)
-        ctx.options = (scale, softcap, tail_scale, dtype)
+        options = ctx.options = Scaling(scale, softcap, tail_scale)
+        ctx.dtype = dtype
+        statistics = fused(row_statistics, rows.device)
         with torch.autocast(rows.device.type, enabled=False):
             narrow, narrow_weight = rows.to(dtype), weight.to(dtype)
-            for part in _chunks(count, len(weight)):
-                logits, _ = _logits(narrow[part], narrow_weight, bias, ctx.options, wide)
+            for part in _chunks(count, weight):
                 raw = (rows[part].to(wide) * weight[targets[part]].to(wide)).sum(-1)
                 if bias is not None:
                     raw = raw + bias[targets[part]].to(wide)
-                exact[part] = _finish(raw, ctx.options)[0]
-                logits.scatter_(1, targets[part].unsqueeze(-1), exact[part].unsqueeze(-1))
-                top = logits.amax(-1, keepdim=True)
-                shifted = logits - top
-                weights = shifted.exp()
-                total = weights.sum(-1)
-                # entropy = lse - sum p * logit; both relative to the row's maximum
-                entropy[part] = total.log() - (weights.mul_(shifted).sum(-1) / total)
-                lse[part] = total.log() + top.squeeze(-1)
+                exact[part] = _finish(raw, options)[0]
+                lse[part], entropy[part] = statistics(narrow[part] @ narrow_weight.T, bias, targets[part], exact[part], options)
                 logprobs[part] = exact[part] - lse[part]
         ctx.save_for_backward(rows, weight, bias, targets, lse, entropy, exact)
         return logprobs, entropy
@@ -148,26 +145,20 @@ class _ChunkedLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         rows, weight, bias, targets, lse, entropy, exact = ctx.saved_tensors
         d_logprobs, d_entropy = grads
-        dtype = ctx.options[3]
+        options, dtype = ctx.options, ctx.dtype
         wide = lse.dtype
         d_rows = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
         d_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
         d_bias = torch.zeros(bias.shape, dtype=wide, device=bias.device) if bias is not None else None
-        need_entropy = d_entropy is not None and bool(d_entropy.any())
+        if d_entropy is not None and not bool(d_entropy.any()):
+            d_entropy = None
+        slopes = fused(logit_slopes, rows.device)
         with torch.autocast(rows.device.type, enabled=False):
             narrow, narrow_weight = rows.to(dtype), weight.to(dtype)
-            for part in _chunks(len(rows), len(weight)):
-                logits, slope = _logits(narrow[part], narrow_weight, bias, ctx.options, wide)
-                logits.scatter_(1, targets[part].unsqueeze(-1), exact[part].unsqueeze(-1))
-                log_p = logits.sub_(lse[part].unsqueeze(-1))
-                p = log_p.exp()
-                d_logits = torch.zeros_like(p) if d_logprobs is None else p * -d_logprobs[part].unsqueeze(-1)
-                if d_logprobs is not None:
-                    d_logits[torch.arange(len(p), device=p.device), targets[part]] += d_logprobs[part]
-                if need_entropy:
-                    assert d_entropy is not None
-                    d_logits -= d_entropy[part].unsqueeze(-1) * p * (log_p + entropy[part].unsqueeze(-1))
-                d_logits.mul_(slope)
+            for part in _chunks(len(rows), weight):
+                above = [None if d is None else d[part] for d in (d_logprobs, d_entropy)]
+                raw = narrow[part] @ narrow_weight.T
+                d_logits = slopes(raw, bias, targets[part], exact[part], lse[part], entropy[part], *above, options)
                 if d_bias is not None:
                     d_bias += d_logits.sum(0)
                 d_narrow = d_logits.to(dtype)
@@ -178,22 +169,63 @@ class _ChunkedLogprobs(torch.autograd.Function):
         )  # fmt: skip
 
 
-def _logits(
-    rows: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    options: tuple[float, float | None, float, torch.dtype],
-    wide: torch.dtype,
-) -> tuple[Tensor, Tensor | float]:
-    """Logits (s, V) in ``wide`` and their slope with respect to rows W^T."""
-    raw = (rows @ weight.T).to(wide)
+class Scaling(NamedTuple):
+    """logits = cap(``tail`` * raw) * ``whole`` / ``tail``: a model's own scale and cap, then the temperature."""
+
+    whole: float
+    softcap: float | None
+    tail: float
+
+
+def row_statistics(
+    raw: Tensor, bias: Tensor | None, targets: Tensor, exact: Tensor, options: Scaling
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Raw products (s, V) in any format, and the targets' exact logits (s,), whose format is computed in -> log-sum-exp, entropy (s,)."""
+    logits, _ = _logits(raw, bias, targets, exact, options)
+    top = logits.amax(-1, keepdim=True)
+    shifted = logits - top
+    weights = shifted.exp()
+    total = weights.sum(-1)
+    # entropy = lse - sum p * logit; both relative to the row's maximum
+    return total.log() + top.squeeze(-1), total.log() - (weights.mul_(shifted).sum(-1) / total)
+
+
+def logit_slopes(
+    raw: Tensor, bias: Tensor | None, targets: Tensor, exact: Tensor, lse: Tensor, entropy: Tensor, d_logprobs: Tensor | None,
+    d_entropy: Tensor | None, options: Scaling,
+) -> Tensor:  # fmt: skip
+    """What ``row_statistics`` was given and gave, and slopes of the loss (s,) -> slopes of the loss by raw + bias (s, V)."""
+    logits, slope = _logits(raw, bias, targets, exact, options)
+    log_p = logits.sub_(lse.unsqueeze(-1))
+    p = log_p.exp()
+    d_logits = torch.zeros_like(p) if d_logprobs is None else p * -d_logprobs.unsqueeze(-1)
+    if d_logprobs is not None:
+        d_logits = _changed(d_logits, targets, d_logprobs, add=True)
+    if d_entropy is not None:
+        d_logits = d_logits.sub_(d_entropy.unsqueeze(-1) * p * (log_p + entropy.unsqueeze(-1)))
+    return d_logits.mul_(slope)
+
+
+def _logits(raw: Tensor, bias: Tensor | None, targets: Tensor, exact: Tensor, options: Scaling) -> tuple[Tensor, Tensor | float]:
+    """Logits (s, V) in the format of ``exact``, the targets' own among them, and their slope with respect to raw + bias."""
+    raw = raw.to(exact.dtype)
     if bias is not None:
-        raw = raw + bias.to(wide)
-    return _finish(raw, options)
+        raw = raw + bias.to(exact.dtype)
+    logits, slope = _finish(raw, options)
+    return _changed(logits, targets, exact), slope
 
 
-def _finish(raw: Tensor, options: tuple[float, float | None, float, torch.dtype]) -> tuple[Tensor, Tensor | float]:
-    scale, softcap, tail_scale, _ = options
+def _changed(values: Tensor, columns: Tensor, new: Tensor, *, add: bool = False) -> Tensor:
+    """(s, V) with ``new`` (s,) at ``columns`` (s,), or added there; may be in place."""
+    if values.device.type == "cpu":
+        return (values.scatter_add_ if add else values.scatter_)(1, columns.unsqueeze(-1), new.unsqueeze(-1))
+    # In a compiled kernel a comparison costs nothing, and a scatter would be a pass over memory of its own.
+    here = torch.arange(values.shape[1], device=values.device) == columns.unsqueeze(-1)
+    return torch.where(here, values + new.unsqueeze(-1) if add else new.unsqueeze(-1), values)
+
+
+def _finish(raw: Tensor, options: Scaling) -> tuple[Tensor, Tensor | float]:
+    scale, softcap, tail_scale = options
     if softcap is None:
         return (raw if scale == 1.0 else raw * scale), scale
     capped = torch.tanh(raw * (tail_scale / softcap))
@@ -201,6 +233,20 @@ def _finish(raw: Tensor, options: tuple[float, float | None, float, torch.dtype]
     return capped * (softcap * rest), (1 - capped * capped) * scale
 
 
-def _chunks(count: int, vocabulary: int) -> list[slice]:
-    size = max(1, CHUNK_LOGITS // vocabulary)
+def spare_tokens(tokens: int, device: torch.device) -> int:
+    """How many tokens to add to a batch of ``tokens``."""
+    if device.type == "cuda":  # at least two blocks: a kernel for one block would be another kernel
+        return max(-tokens % ROWS_GPU, 2 * ROWS_GPU - tokens)
+    return -tokens % ROWS
+
+
+def _multiple(device: torch.device) -> int:
+    return ROWS_GPU if device.type == "cuda" else ROWS
+
+
+def _chunks(count: int, weight: Tensor) -> list[slice]:
+    if weight.device.type == "cuda":  # whole multiples: a compiled kernel for other row counts is another kernel
+        size = max(1, CHUNK_LOGITS_GPU // len(weight) // ROWS_GPU) * ROWS_GPU
+    else:
+        size = max(1, CHUNK_LOGITS // len(weight))
     return [slice(i, min(i + size, count)) for i in range(0, count, size)]

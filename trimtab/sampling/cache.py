@@ -17,6 +17,8 @@ Shape legend: n rows (samples being drawn), P pages, p pages of a row at most, b
 key-value heads, D head size.
 """
 
+import functools
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -60,8 +62,9 @@ class Probe(Layout):
         """See ``Layout.attend``; one token's attention is its value."""
         if layer in self.shapes:
             raise UserError(f"this architecture calls attention twice for layer {layer}: it cannot be sampled from with a cache")
-        # On CPU float32 products are as fast as bf16 ones at one query a row, and nothing is rounded on the way to the softmax.
-        dtype = torch.promote_types(key.dtype, torch.float32) if key.device.type == "cpu" else key.dtype
+        # On CPU float32 products are as fast as bf16 ones at one query a row, and nothing is rounded on the way to the softmax. On GPUs
+        # autocast's values tell the format: rotation has made the keys float32, and FlexAttention makes them as narrow again.
+        dtype = torch.promote_types(key.dtype, torch.float32) if key.device.type == "cpu" else value.dtype
         self.shapes[layer] = Shape(key.shape[1], key.shape[2], value.shape[2], dtype)
         return value.repeat_interleave(query.shape[1] // key.shape[1], 1)
 
@@ -79,6 +82,11 @@ class Pool:
         self.layers = {layer: (zeros(shape, shape.key), zeros(shape, shape.value)) for layer, shape in shapes.items()}
         self._taken = np.zeros(count, dtype=bool)
         self._taken[:RESERVED] = True
+
+    @property
+    def size(self) -> int:
+        """Pages in all, the reserved ones included."""
+        return len(self._taken)
 
     @staticmethod
     def bytes_needed(shapes: Mapping[int, Shape], pages: int) -> int:
@@ -117,7 +125,7 @@ class Pool:
         table[:] = now_at[table]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: see TreeLayout
 class Capture(Layout):
     """Attends as ``inner`` and writes the keys and values of tokens ``tokens`` (t,) to ``pages`` (t,) and ``columns`` (t,)."""
 
@@ -168,21 +176,12 @@ class Rows:
 
 
 class Reading:
-    """How n rows read the prompts' pool.
+    """How n rows read the prompts' pool; see ``reading_tables`` for the tables, here as tensors on the pool's device."""
 
-    ``pages`` (n, p) are each row's pages, ``NOWHERE`` where it has fewer; ``place`` (n,) below ``width`` tells rows that read
-    the same pages apart; ``used`` pages are computed.
-    """
-
-    def __init__(self, pool: Pool, pages: np.ndarray, place: np.ndarray, width: int) -> None:
-        self.pool, self.used, self.blocks = pool, pool.used, pages.shape[1]
-        self._width, self._pages, self._place = width, pages, place
+    def __init__(self, pool: Pool, pages: Tensor, place: Tensor, row_at: Tensor, block_of: Tensor) -> None:
+        self.pool, self.used, self.blocks = pool, len(row_at), pages.shape[1]
+        self._pages, self._place, self._row_at, self._block_of = pages, place, row_at, block_of
         self._indices: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
-        # Pages and places that no row reads compute row 0 and block 0 again.
-        self._row_at = np.zeros((self.used, width), dtype=np.int64)
-        self._block_of = np.zeros(self.used, dtype=np.int64)
-        self._row_at[pages, place[:, None]] = np.arange(len(pages))[:, None]
-        self._block_of[pages] = np.arange(self.blocks)
 
     def scores(self, queries: Tensor, layer: int) -> Tensor:
         """Queries (n, H, D) -> their products with the keys (n, H, p * PAGE)."""
@@ -198,8 +197,11 @@ class Reading:
         _, page_rows, block = self._index(weights.shape[1], values.shape[1], weights.device)
         at_pages = weights.reshape(-1, PAGE).index_select(0, block).view(values.shape[0] * values.shape[1], -1, PAGE)
         sums = torch.bmm(at_pages, values.flatten(0, 1)).view(-1, values.shape[-1])
-        # each head row's pages, fetched and added one after the other; zeros of NOWHERE at the end change no rounding
-        added = nn.functional.embedding_bag(page_rows.view(-1, self.blocks), sums, mode="sum")
+        which = page_rows.view(-1, self.blocks)
+        if sums.device.type == "cuda":  # summed in float32
+            added = sums.index_select(0, page_rows).view(*which.shape, -1).sum(1)
+        else:  # each head row's pages, fetched and added one after the other; zeros of NOWHERE at the end change no rounding
+            added = nn.functional.embedding_bag(which, sums, mode="sum")
         return added.view(*weights.shape[:2], -1)
 
     def _index(self, heads: int, groups: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -208,22 +210,47 @@ class Reading:
         Returns: the head row of each page's row; the page's row of each head row's p blocks; the block of each page's row.
         """
         if (heads, groups) not in self._indices:
-            share = heads // groups
-            group, member = np.arange(groups)[:, None, None], np.arange(share)
-            head_row = self._row_at[:, None, :, None] * heads + group * share + member
-            page_row = (self._pages[:, None, :] * groups + np.arange(groups)[:, None]) * self._width + self._place[:, None, None]
+            share, width = heads // groups, self._row_at.shape[1]
+            group, member = torch.arange(groups, device=device), torch.arange(share, device=device)
+            head_row = self._row_at[:, None, :, None] * heads + group[:, None, None] * share + member
+            page_row = (self._pages[:, None, :] * groups + group[:, None]) * width + self._place[:, None, None]
             page_rows = page_row[:, :, None, :] * share + member[:, None]
             block = head_row * self.blocks + self._block_of[:, None, None, None]
-            made = [torch.from_numpy(array.ravel()).to(device) for array in (head_row, page_rows, block)]
-            self._indices[heads, groups] = (made[0], made[1], made[2])
+            self._indices[heads, groups] = (head_row.flatten(), page_rows.flatten(), block.flatten())
         return self._indices[heads, groups]
 
 
+@functools.cache
+def by_pages(device: torch.device) -> bool:
+    """Whether ``paged_attention`` can run there."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+
+
+def reading_tables(pages: np.ndarray, place: np.ndarray, width: int, used: int) -> tuple[np.ndarray, ...]:
+    """Rows' pages (n, p), ``NOWHERE`` where a row has fewer, and ``place`` (n,) below ``width``, which tells rows that read the same pages
+    apart -> these two, which row reads each of the ``used`` pages at each place (P, W), and as which of its blocks (P,).
+
+    Pages and places that no row reads compute row 0 and block 0 again.
+    """
+    row_at, block_of = np.zeros((used, width), dtype=np.int64), np.zeros(used, dtype=np.int64)
+    row_at[pages, place[:, None]] = np.arange(len(pages))[:, None]
+    block_of[pages] = np.arange(pages.shape[1])
+    return pages, place.copy(), row_at, block_of
+
+
 @dataclass(frozen=True)
+class Paged:
+    """The same for ``paged_attention``: ``pages`` (n, p) are each row's pages."""
+
+    pool: Pool
+    pages: Tensor
+
+
+@dataclass(eq=False)  # not frozen: see TreeLayout
 class Decode(Layout):
     """One new token in each of n rows: written to its row, attending to the row's prompt and to the row's tokens so far."""
 
-    prompts: Reading | None  # None where no row has a prompt of more than one token
+    prompts: Reading | Paged | None  # None where no row has a prompt of more than one token
     own: Rows
     columns: Tensor  # (n,) how many of the row's own tokens come before it
     prefix: Tensor  # (n,) tokens in the row's prompt pages
@@ -233,18 +260,26 @@ class Decode(Layout):
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
         """See ``Layout.attend``."""
         keys, values = (self._written(kept, new) for kept, new in zip(self.own.layers[layer], (key, value), strict=True))
+        if by_pages(query.device):
+            from trimtab.sampling.paged import paged_attention  # Triton is not there without a GPU
+
+            assert not isinstance(self.prompts, Reading)
+            prompt, pages = (None, None) if self.prompts is None else (self.prompts.pool.layers[layer], self.prompts.pages)
+            return paged_attention(query, prompt, (keys, values), pages, self.prefix, self.columns, rule)
+        prompts = self.prompts
+        assert not isinstance(prompts, Paged)
         with torch.autocast(query.device.type, enabled=False):
             queries = query.to(keys.dtype).mul(rule.scale)
             scores = own_scores(queries, keys)
-            if self.prompts is not None:
-                scores = torch.cat([self.prompts.scores(queries, layer), scores], dim=-1)
+            if prompts is not None:
+                scores = torch.cat([prompts.scores(queries, layer), scores], dim=-1)
             if rule.softcap is not None:
                 scores = torch.tanh(scores / rule.softcap) * rule.softcap
             sinks = None if rule.sinks is None else rule.sinks.unsqueeze(-1)
-            weights = softmax_with(scores.float() + self._mask(rule.window), sinks).to(queries.dtype)
+            weights = softmax_with(scores.float() + self._mask(rule.window, prompts), sinks).to(queries.dtype)
             out = own_values(weights[..., -self.own.blocks * BLOCK :], values)
-            if self.prompts is not None:
-                out = self.prompts.values(weights[..., : self.prompts.blocks * PAGE], layer) + out
+            if prompts is not None:
+                out = prompts.values(weights[..., : prompts.blocks * PAGE], layer) + out
         return out.to(query.dtype)
 
     def _written(self, kept: Tensor, new: Tensor) -> Tensor:
@@ -258,11 +293,11 @@ class Decode(Layout):
         kept.view(-1, kept.shape[-1]).index_copy_(0, self.places[groups], new.reshape(-1, new.shape[-1]).to(kept.dtype))
         return kept[: len(self.columns)]
 
-    def _mask(self, window: int | None) -> Tensor:
+    def _mask(self, window: int | None, prompts: Reading | None) -> Tensor:
         """(n, 1, columns) additive float32: 0 where the row's token may look, over the prompt's and then its own columns."""
         if window not in self.masks:
             device = self.columns.device
-            pages = self.prompts.blocks if self.prompts is not None else 0
+            pages = prompts.blocks if prompts is not None else 0
             prompt, own = (torch.arange(size, device=device) for size in (pages * PAGE, self.own.blocks * BLOCK))
             prefix, columns = self.prefix.unsqueeze(-1), self.columns.unsqueeze(-1)
             see_prompt, see_own = prompt < prefix, own <= columns

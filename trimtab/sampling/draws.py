@@ -50,7 +50,9 @@ def truncate(weights: Tensor, top_k: int, top_p: float) -> Tensor:
 def _nucleus_least(weights: Tensor, target: Tensor) -> Tensor:
     """(R, 1) the smallest weight inside the nucleus whose sum is ``target`` (R, 1)."""
     vocabulary = weights.shape[-1]
-    for first in (min(NUCLEUS_FIRST, vocabulary), vocabulary):
+    # On a GPU looking whether the first ones were enough would wait for all that is under way, and cannot be recorded.
+    few = vocabulary if weights.device.type == "cuda" else min(NUCLEUS_FIRST, vocabulary)
+    for first in (few, vocabulary):
         ordered = torch.topk(weights, first, dim=-1).values
         below = ordered.cumsum(-1) < target
         if first == vocabulary or not bool(below[:, -1].any()):

@@ -11,27 +11,31 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
 from trimtab.common.rng import seed_for
 from trimtab.models.attention import TreeLayout
 from trimtab.models.load import max_positions
-from trimtab.models.score import Tail, hidden_states, tail_of
+from trimtab.models.score import Tail, hidden_states, spare_tokens, tail_of
 from trimtab.sampling.cache import (
     NOWHERE,
     PAGE,
     Capture,
     Decode,
+    Paged,
     Pool,
     Probe,
     Reading,
     Rows,
     Shape,
+    by_pages,
     pages_for,
+    reading_tables,
 )
 from trimtab.sampling.draws import pick, truncate, uniforms
+from trimtab.sampling.graphs import Graphs, few, recorder_for
 from trimtab.sampling.packed import can_pack, packed_linears
 from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, Stop, check_prompts
 from trimtab.sampling.schedule import ROW_MULTIPLE, Group, Schedule, group_jobs
@@ -127,8 +131,9 @@ def _sampling(model: PreTrainedModel, autocast: bool, rows: int) -> Iterator[Non
     # Casts made here have no gradient, and casts made before may be of older weights: neither may be taken for the other.
     torch.clear_autocast_cache()
     try:
-        # Layers that training compiled run as they are: a program for each number of rows would take longer than the samples.
-        with torch.no_grad(), torch.autocast(kind, dtype=torch.bfloat16, enabled=autocast), uncompiled(model):
+        # On CPU layers that training compiled run as they are: a program for another number of rows would take longer than the samples.
+        plain = nullcontext() if kind == "cuda" else uncompiled(model)
+        with torch.no_grad(), torch.autocast(kind, dtype=torch.bfloat16, enabled=autocast), plain:
             with packed_linears(model, rows) if autocast and can_pack(model.device) else nullcontext():
                 yield
     finally:
@@ -166,7 +171,11 @@ class _Run:
         self.ids = np.zeros(shape, dtype=np.int64)
         self.drawn = np.zeros(rows, dtype=np.int64)
         self.feed = np.zeros(rows, dtype=np.int64)  # the token each row computes next
-        self.reading: Reading | None = None  # how rows read the prompts' pages; None when one came or went
+        # How rows read the prompts' pages: None when a row came or went.
+        self.tables: tuple[np.ndarray, ...] | None = None
+        self.reading: Reading | Paged | None = None
+        record = recorder_for(self.device)
+        self.graphs = Graphs(self._recorded, self.device, record) if record is not None else None
 
     def _allocate(self, engine: NativeEngine, prompt_of: Sequence[int], k: int) -> tuple[int, int, int, list[Group]]:
         """Makes the pools for as many rows as the engine's bytes hold; returns rows, slots, width and groups."""
@@ -241,8 +250,10 @@ class _Run:
             columns.append(column % PAGE)
             tokens.append(starts.get(group.prompt, 0) + column)
         places = (self._tensor(np.concatenate(parts)) for parts in (tokens, pages, columns))
-        layout = Capture(TreeLayout(batch.layout), self.prompts, *places)
-        hidden_states(self.model, batch.ids, batch.positions.clamp(max=self.positions - 1), layout)
+        spare = spare_tokens(batch.tokens, self.device) if self.device.type == "cuda" else 0
+        layout = Capture(TreeLayout(batch.layout.filled(spare)), self.prompts, *places)
+        ids, positions = (nn.functional.pad(t, (0, spare)) for t in (batch.ids, batch.positions.clamp(max=self.positions - 1)))
+        hidden_states(self.model, ids, positions, layout)
         self.prompt_tokens += sum(len(self.distinct[p]) - 1 for p in prompts)
 
     def _admit(self) -> None:
@@ -252,7 +263,7 @@ class _Run:
             jobs = self.schedule.job[rows]
             self.feed[rows] = self.lasts[jobs]
             self.uniforms[rows] = uniforms([self.streams[job] for job in jobs], self.options.max_tokens)
-            self.reading = None
+            self.tables = self.reading = None
 
     def _release(self, rows: np.ndarray) -> None:
         """Rows whose samples are finished give back their pages."""
@@ -266,21 +277,33 @@ class _Run:
         self.own.move(targets, sources)
         self.drawn[sources] = 0
         self.prompts.close_ranks(self.prompt_table)
-        self.reading = None
+        self.tables = self.reading = None
 
     def _step(self) -> list[tuple[int, Stop]]:
         """One token for every row in use; returns the rows that finished with it."""
-        schedule, count = self.schedule, self.schedule.used_rows
+        schedule = self.schedule
+        # Where steps are recorded, shapes are few: all rows while samples wait, and room for every token from the start.
+        count = schedule.used_rows if self.graphs is None else schedule.rows if schedule.waiting else few(schedule.used_rows, schedule.rows)
         rows, drawn, busy = np.arange(count), self.drawn[:count], schedule.busy[:count]
-        self.own.reach(int(drawn.max()) + 1)
-        if self.reading is None and schedule.longest_prefix:
-            pages = self.prompt_table[schedule.slot[:count], : pages_for(schedule.longest_prefix)] * busy[:, None]
-            self.reading = Reading(self.prompts, pages, schedule.place[:count], self.width)
-        columns, prefix = self._tensor(drawn), self._tensor(schedule.prefix[:count])
-        layout = Decode(self.reading, self.own, columns, prefix)
-        hidden = hidden_states(self.model, self._tensor(self.feed[:count]), prefix + columns, layout)
-        uniform = torch.from_numpy(self.uniforms[rows, drawn]).to(self.device)
-        tokens, logprobs, policy_logprobs = (t.cpu().numpy() for t in draw(hidden, self.head(hidden), self.tail, self.options, uniform))
+        self.own.reach(int(drawn.max()) + 1 if self.graphs is None else self.options.max_tokens)
+        if self.tables is None and schedule.longest_prefix:
+            table = self.prompt_table
+            blocks = pages_for(schedule.longest_prefix) if self.graphs is None else table.shape[1]
+            pages = table[schedule.slot[:count], :blocks] * busy[:, None]
+            if by_pages(self.device):
+                self.tables = (pages,)
+            else:
+                used = self.prompts.used if self.graphs is None else self.prompts.size
+                self.tables = reading_tables(pages, schedule.place[:count], self.width, used)
+        row = (self.feed[:count], drawn, schedule.prefix[:count], self.uniforms[rows, drawn])
+        if self.graphs is not None:
+            found = self.graphs([*row, *(self.tables or ())])
+        else:
+            if self.reading is None and self.tables is not None:
+                self.reading = self._reading([self._tensor(table) for table in self.tables])
+            feed, columns, prefix, uniform = (self._tensor(array) for array in row)
+            found = self._token(feed, columns, prefix, uniform, self.reading)
+        tokens, logprobs, policy_logprobs = (t.cpu().numpy() for t in found)
 
         self.ids[rows, drawn], self.feed[:count] = tokens, tokens
         self.logprobs[rows, drawn], self.policy_logprobs[rows, drawn] = logprobs, policy_logprobs
@@ -288,6 +311,22 @@ class _Run:
         self.tokens += int(busy.sum())
         self.steps += 1
         return self._finished(tokens, busy, drawn)
+
+    def _token(
+        self, feed: Tensor, drawn: Tensor, prefix: Tensor, uniform: Tensor, reading: Reading | Paged | None
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """(n,) each row's token to compute, its place and its prompt's length -> the next token and its logprobs, as ``draw``."""
+        hidden = hidden_states(self.model, feed, prefix + drawn, Decode(reading, self.own, drawn, prefix))
+        return draw(hidden, self.head(hidden), self.tail, self.options, uniform)
+
+    def _recorded(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """``_token`` of its inputs and the tables, in that order."""
+        feed, drawn, prefix, uniform, *tables = inputs
+        return self._token(feed, drawn, prefix, uniform, self._reading(tables) if tables else None)
+
+    def _reading(self, tables: Sequence[Tensor]) -> Reading | Paged:
+        """How rows read the prompts' pages, from the arrays of ``_step``."""
+        return Paged(self.prompts, *tables) if by_pages(self.device) else Reading(self.prompts, *tables)
 
     def _finished(self, tokens: np.ndarray, busy: np.ndarray, drawn: np.ndarray) -> list[tuple[int, Stop]]:
         ended = tokens == self.end_id

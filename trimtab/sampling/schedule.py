@@ -55,6 +55,11 @@ class Schedule:
         return self.job != IDLE
 
     @property
+    def waiting(self) -> bool:
+        """Whether some sample has no row yet."""
+        return bool(self._waiting or self._ready)
+
+    @property
     def used_rows(self) -> int:
         """Rows that a step computes: up to the last busy one, in multiples of ``ROW_MULTIPLE``."""
         busy = np.flatnonzero(self.busy)

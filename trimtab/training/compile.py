@@ -11,11 +11,21 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from trimtab.common.device import allow_programs
 from trimtab.common.errors import UserError
 
+# Attention functions that compiled programs leave and come back from.
+_outside: set[str] = set()
 
-def compile_layers(modules: Mapping[str, nn.Module]) -> None:
-    """Compiles the layers of Hugging Face models in place; the first step then takes half a minute longer.
+
+def compiles(setting: str, device: torch.device) -> bool:
+    """What ``compile=`` means on ``device``."""
+    return setting == "true" or (setting == "auto" and device.type == "cuda")
+
+
+def compile_layers(modules: Mapping[str, nn.Module], *, must: bool = True) -> None:
+    """Compiles the layers of Hugging Face models in place; the first step then takes up to a minute longer. A model that does not say what
+    its layers are is left as it is unless it ``must`` be compiled.
 
     Raises:
         UserError: there is no C++ compiler (CPU), or a model does not say which of its modules are layers.
@@ -27,12 +37,17 @@ def compile_layers(modules: Mapping[str, nn.Module]) -> None:
             cpp_builder.get_cpp_compiler()
         except exc.InvalidCxxCompiler:
             raise UserError("compile=true needs a C++ compiler on CPU: install g++ or set CXX to another one, or leave it out") from None
+    allow_programs()
     for name, module in modules.items():
         kinds = set(getattr(module, "_no_split_modules", None) or ())
         layers = [inner for inner in module.modules() if type(inner).__name__ in kinds]
+        if not layers and not must:
+            continue
         if not layers:
             raise UserError(f"compile=true: {type(module).__name__} ({name}) does not say what its layers are; leave it out")
-        how = module.config._attn_implementation  # type: ignore[union-attr]
-        AttentionInterface.register(how, torch.compiler.disable(ALL_ATTENTION_FUNCTIONS[how]))
+        how = str(module.config._attn_implementation)  # type: ignore[union-attr]
+        if how not in _outside:
+            AttentionInterface.register(how, torch.compiler.disable(ALL_ATTENTION_FUNCTIONS[how]))
+            _outside.add(how)
         for layer in layers:
             layer.compile(dynamic=True)

@@ -16,11 +16,12 @@ from trimtab.common.errors import Interrupted, RunFailed, UserError
 from trimtab.common.precision import products
 from trimtab.common.progress import Progress
 from trimtab.training import checkpoint
-from trimtab.training.compile import compile_layers
+from trimtab.training.compile import compile_layers, compiles
 from trimtab.training.folder import RunFolder
 from trimtab.training.method import Method, Metrics, MicroBatch, OptimizerStep, State
 from trimtab.training.optimizer import adamw, learning_rate, trained_parameters
 from trimtab.training.settings import TrainingSettings
+from trimtab.training.tracking import tracking
 
 LOWER = "nothing was stepped on it; start again with a lower lr and another out=DIR"
 
@@ -32,10 +33,10 @@ class Learner:
         self.method, self.settings = method, settings
         if settings.checkpointing:
             keep_few_activations(method.modules)
-        if settings.compile:
-            compile_layers(method.modules)
         self.parameters = trained_parameters(method.modules)
         self.device = next(iter(self.parameters.values())).device
+        if compiles(settings.compile, self.device):
+            compile_layers({**method.modules, **method.frozen}, must=settings.compile == "true")
         self.optimizer = adamw(self.parameters.values(), settings)
         self.meter: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
 
@@ -52,7 +53,7 @@ class Learner:
                 if not math.isfinite(loss):
                     raise RunFailed(f"{where}: the loss is {loss} on trees {batch.trees.trees[0].key!r}...; {LOWER}")
                 _add(seen, metrics)
-            norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm))
+            norm = self.clip()
             if not math.isfinite(norm):
                 keys = ", ".join(repr(b.trees.trees[0].key) for b in micro_batches)
                 raise RunFailed(f"{where}: the gradient is {norm} (micro-batches from trees {keys}); {LOWER}")
@@ -62,6 +63,16 @@ class Learner:
                 break
             self.optimizer.step()
             self.optimizer.zero_grad()
+
+    def clip(self) -> float:
+        """Scales gradients down to ``max_grad_norm`` where they are longer (otherwise a pass over all of them is saved); returns how long
+        they were."""
+        found = [p.grad for p in self.parameters.values() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(found)
+        length = float(norm)
+        if length > self.settings.max_grad_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.max_grad_norm, norm)
+        return length
 
     def backward(self, batch: MicroBatch) -> tuple[float, Metrics]:
         """Adds one micro-batch's gradients; returns its loss and metrics."""
@@ -99,6 +110,7 @@ def train(method: Method, settings: TrainingSettings, folder: RunFolder, steps: 
     checkpoints = folder.path / "checkpoints"
     save_every = settings.save_every or max(1, math.ceil(steps / 5))
     eval_every = settings.eval_every or max(1, math.ceil(steps / 5))
+    first: dict[str, float] = {}
     found = checkpoint.latest(checkpoints)
     if found is not None:
         kept = checkpoint.load(found, learner.parameters, learner.optimizer)
@@ -107,13 +119,17 @@ def train(method: Method, settings: TrainingSettings, folder: RunFolder, steps: 
         folder.truncate(kept["offsets"])
     else:
         folder.truncate({})
-        folder.log(0, learner.evaluate(state))
+        first = learner.evaluate(state)
+        folder.log(0, first)
 
     def save() -> None:
         kept = {"method": method.state_dict(), "offsets": folder.offsets()}
         checkpoint.save(checkpoints, state.step, learner.parameters, learner.optimizer, kept)
 
-    with interruptible() as ctrl_c, Progress(method.name, steps, done=state.step) as bar:
+    tracked = tracking(settings.track, folder.path, state.step, settings.model_dump())
+    with tracked as tracker, interruptible() as ctrl_c, Progress(method.name, steps, done=state.step) as bar:
+        if first:
+            tracker.log(0, first)
         while state.step < steps:
             began = time.monotonic()
             lr = learning_rate(settings, state.step, steps)
@@ -124,6 +140,7 @@ def train(method: Method, settings: TrainingSettings, folder: RunFolder, steps: 
             if state.step % eval_every == 0 or state.step == steps:
                 values |= learner.evaluate(state)
             folder.log(state.step, values)
+            tracker.log(state.step, values)
             folder.log_samples(state.step, method.samples())
             folder.log(state.step, {"seconds": time.monotonic() - began}, "timing.jsonl")
             bar.advance(1, **{name: values[name] for name in method.shown if name in values})

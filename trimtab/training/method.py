@@ -62,6 +62,11 @@ class Method:
         """The trained modules by name; their weights and optimizer states are checkpointed."""
         raise NotImplementedError
 
+    @property
+    def frozen(self) -> dict[str, nn.Module]:
+        """Modules that are computed and not trained, by name: references, reward models."""
+        return {}
+
     def batches(self, state: State) -> Iterable[OptimizerStep]:
         """The optimizer steps of loop step ``state.step``: a pure function of the step, the weights and ``state_dict``."""
         raise NotImplementedError

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from trimtab.common.config import Settings
 from trimtab.common.precision import DTYPE_SENTENCE, Dtype
+from trimtab.training.tracking import TrackerName
 
 
 class TrainingSettings(Settings):
@@ -24,8 +25,8 @@ class TrainingSettings(Settings):
     checkpointing: bool = Field(
         False, description="compute activations again in the backward pass: a third more time, far less memory, the same numbers"
     )
-    compile: bool = Field(
-        False, description="torch.compile of the layers, meant for GPUs: half a minute at the start; on CPU it needs g++ and gained nothing"
+    compile: Literal["auto", "true", "false"] = Field(
+        "auto", description="torch.compile of the layers: auto = on GPUs (a minute at the start); on CPU it needs g++ and gained nothing"
     )
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how lr falls after the warm-up")
@@ -39,6 +40,7 @@ class TrainingSettings(Settings):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     dtype: Dtype = Field("auto", description=DTYPE_SENTENCE)
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 = all")
+    track: TrackerName = Field("none", description="sends the metrics on to a tracker, step by step (extra track)")
     save_every: int = Field(0, ge=0, description="steps between checkpoints; 0 = five in a run")
     eval_every: int = Field(0, ge=0, description="steps between evaluations; 0 = five in a run")
     max_length: int = Field(0, ge=0, description="longest prompt + completion in tokens; 0 = what the model can take")
