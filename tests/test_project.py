@@ -11,7 +11,7 @@ PACKAGE = REPOSITORY / "trimtab"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 MODULE_OF = {"pyyaml": "yaml", "argon2-cffi": "argon2"}  # where the module is not called as its distribution
-CARRIED = {"markupsafe"}  # part of Jinja2's own interface
+CARRIED = {"markupsafe", "triton"}  # part of Jinja2's own interface; comes with torch for GPUs
 
 
 def name(requirement: str) -> str:

@@ -1,9 +1,10 @@
 """What ``VLLMEngine`` uses of vLLM 0.20 and later, computed with transformers: the same names, arguments, results and refusals.
 
-Facts about vLLM: docs.vllm.ai (LLM, SamplingParams, RequestOutput) and TRL 1.16's use of it in one process.
+Facts about vLLM: docs.vllm.ai (LLM, SamplingParams, RequestOutput), and the source of 0.33 (``LLM.apply_model``, ``reset_prefix_cache``,
+``logprobs_mode``, ``VLLM_ENABLE_V1_MULTIPROCESSING``).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,17 +53,6 @@ class RequestOutput:
 
 
 @dataclass
-class Holder:
-    """``llm.llm_engine.model_executor.driver_worker.model_runner.model``, one name after the other."""
-
-    inner: Any
-
-    def __getattr__(self, name: str) -> Any:
-        assert name in ("model_executor", "driver_worker", "model_runner", "model")
-        return self.inner if name == "model" else self
-
-
-@dataclass
 class Weights:
     model: Any
 
@@ -89,7 +79,9 @@ class LLM:
         self.network = AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(self.model)
         self.weights = Weights(self.network)
-        self.llm_engine = Holder(self.weights)
+
+    def apply_model(self, function: Callable[[Weights], Any]) -> list[Any]:
+        return [function(self.weights)]
 
     def reset_prefix_cache(self) -> bool:
         self.cached.clear()

@@ -7,7 +7,6 @@ stream is dropped, whatever the family calls its own dropout and whether it has 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from trimtab.common.errors import UserError
 
@@ -21,7 +20,7 @@ def add_dropout(model: PreTrainedModel, share: float) -> None:
     kinds = set(model._no_split_modules or ())
     layers = [module for module in model.modules() if type(module).__name__ in kinds]
     for layer in layers:
-        branches = [child for child in layer.children() if sum(isinstance(m, (nn.Linear, Conv1D)) for m in child.modules()) > 1]
+        branches = [child for child in layer.children() if sum(p.ndim >= 2 for p in child.parameters()) > 1]  # norms have none
         if len(branches) != 2:
             raise UserError(f"dropout={share}: {type(layer).__name__} is not made of one attention and one MLP; leave dropout out")
         for branch in branches:

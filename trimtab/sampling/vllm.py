@@ -112,7 +112,6 @@ class VLLMEngine:
 
     def _hand_over(self) -> None:
         """Gives vLLM the policy's weights; what it kept of prompts is then void."""
-        theirs = self._llm.llm_engine.model_executor.driver_worker.model_runner.model
         weights: list[tuple[str, Tensor]] = [(name, p.detach()) for name, p in self.model.named_parameters()]
-        theirs.load_weights(weights)
+        self._llm.apply_model(lambda theirs: theirs.load_weights(weights))
         self._llm.reset_prefix_cache()
