@@ -102,7 +102,6 @@ def gpu_exactness() -> dict[str, dict[str, float]]:
         with torch.autocast(here.type, torch.bfloat16, enabled=autocast):
             found = score_tokens(policy, batch.to(here)).logprobs.cpu()
         said = torch.tensor([x for row in samples for s in row for x in s.logprobs])
-        batch.layout.cache.clear()  # plans are of a device
         made[f"tree, {name}, on the GPU, against the tree in float32 on the CPU"] = differences(found, score_tokens(there, batch).logprobs)
         made[f"engine against trainer, {name}, on the GPU"] = differences(said, found)
     return made

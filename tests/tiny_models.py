@@ -72,9 +72,11 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
     """Weights large enough that attention is far from uniform and that no bias, norm or sink is at its trivial start."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim >= 2:
+            if name.endswith("sinks"):  # their class leaves them as memory happens to be
+                parameter.copy_(noise)
+            elif parameter.ndim >= 2:
                 parameter.copy_(noise * parameter.shape[-1] ** -0.5 * 0.8)
             else:
                 parameter.add_(0.1 * noise)

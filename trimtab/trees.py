@@ -122,7 +122,7 @@ class TreeBatch:
     @property
     def id_range(self) -> tuple[int, int]:
         """The smallest and the largest token id of a batch that has tokens; asked of the tensor once, before it goes to a GPU."""
-        found = self.layout.cache.setdefault("ids", None)
+        found = self.layout.cache.get("ids")
         if found is None:
             found = self.layout.cache["ids"] = (int(self.ids.min()), int(self.ids.max()))
         assert isinstance(found, tuple)
@@ -171,15 +171,13 @@ class Segments:
         assert isinstance(found, Segments)
         return found
 
-    def columns(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each token (T,) int64: its tree, its branch there (0 the prompt, then completion by completion), its position."""
-        tree, branch, position = [], [], []
-        for n, span in enumerate(self.spans):
+    def positions(self) -> Tensor:
+        """(T,) int64 of each token."""
+        position = []
+        for span in self.spans:
             sizes = (span.prompt, *span.completions)
-            tree.append(np.full(sum(sizes), n))
-            branch.append(np.repeat(np.arange(len(sizes)), sizes))
             position += [np.arange(size) + (span.prompt if k else 0) for k, size in enumerate(sizes)]
-        return _flat(tree), _flat(branch), _flat(position)
+        return _flat(position)
 
     def bounds(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of each token (T,) int64, as places in the batch: where its own segment begins, where its tree begins, where its tree's prompt
@@ -190,7 +188,7 @@ class Segments:
             starts = [span.start, *(trunk + sum(span.completions[:k]) for k in range(len(span.completions)))]
             for part, values in zip(parts, (starts, [span.start] * len(sizes), [trunk] * len(sizes)), strict=True):
                 part.append(np.repeat(values, sizes))
-        return _flat(parts[0]), _flat(parts[1]), _flat(parts[2]), self.columns()[2]
+        return _flat(parts[0]), _flat(parts[1]), _flat(parts[2]), self.positions()
 
     def dense_mask(self) -> Tensor:
         """(T, T) bool: True where the row's token may attend to the column's. The definition; quadratic, for small batches."""

@@ -77,16 +77,12 @@ def test_bounds_say_what_the_dense_mask_says(shapes: list[tuple[int, list[int]]]
 
 
 @given(shapes=SHAPES)
-def test_columns_say_what_the_dense_mask_says(shapes: list[tuple[int, list[int]]]) -> None:
+def test_positions_restart_at_each_tree_and_go_on_from_its_prompt(shapes: list[tuple[int, list[int]]]) -> None:
     segments = segments_of(shapes)
-    tree, branch, position = segments.columns()
-    order = torch.arange(segments.tokens)
-    own = (branch[None, :] == 0) | (branch[None, :] == branch[:, None])
-    sees = (tree[:, None] == tree[None, :]) & own & (order[None, :] <= order[:, None])
-    assert torch.equal(sees, segments.dense_mask())
+    positions = segments.positions()
     for span in segments.spans:
         expected = [*range(span.prompt), *(span.prompt + t for n in span.completions for t in range(n))]
-        assert position[span.start :][: len(expected)].tolist() == expected
+        assert positions[span.start :][: len(expected)].tolist() == expected
 
 
 RULES = {

@@ -16,7 +16,7 @@ from trimtab.feedback.reward_model import score_in_budget
 from trimtab.methods.reward import add_pad_token
 from trimtab.models import score
 from trimtab.models.load import grow_vocabulary, load_policy, load_scorer, load_tokenizer, save_model
-from trimtab.models.score import Tail, score_rewards, score_tokens, score_values, tail_of, token_logprobs
+from trimtab.models.score import Tail, score_rewards, score_rows, score_tokens, score_values, tail_of, token_logprobs
 from trimtab.trees import PromptTree, TreeBatch, pack_by_budget
 
 SCORERS = [family for family in FAMILIES if family not in ("granite", "cohere")]
@@ -90,6 +90,15 @@ def test_logprobs_and_entropy_worked_by_hand() -> None:
         logprobs, entropy = token_logprobs(rows, targets, Tail(torch.eye(3), None), temperature=temperature)
         assert float(logprobs) == pytest.approx(math.log(p[1]), abs=1e-6)
         assert float(entropy) == pytest.approx(-sum(x * math.log(x) for x in p), abs=1e-6)
+
+
+def test_ranks_count_the_likelier_tokens() -> None:
+    """Logits 0, 3, 1, 3 of four tokens: 1 and 3 share the first place; 2 has two before it, 0 three. The exact logit counts, not bf16's."""
+    tail = Tail(torch.tensor([[0.0], [3.0], [1.0], [3.0]]), None)
+    assert score_rows(torch.ones(4, 1), torch.arange(4), tail).rank.tolist() == [3, 0, 2, 0]
+    sharp = torch.tensor([[1.0 + 2**-9]])
+    with torch.autocast("cpu", torch.bfloat16):  # in bf16 both logits are 4; the target's own is 4 + 2^-7
+        assert score_rows(sharp, torch.tensor([0]), Tail(torch.tensor([[4.0], [4.0]]), None)).rank.tolist() == [0]
 
 
 def test_entropy_of_equal_logits_is_log_v_and_of_a_certain_token_is_zero() -> None:

@@ -4,8 +4,12 @@ A recorder for machines without a GPU keeps the call and runs it again at each r
 outputs: what a CUDA graph does.
 """
 
-from collections.abc import Callable
+import gc
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.sampling import engine as module
+from trimtab.sampling.cache import Rows
 from trimtab.sampling.engine import NativeEngine
 from trimtab.sampling.graphs import Graphs, Outputs, few, recorder_for
 from trimtab.sampling.protocol import Sample, SamplingOptions
@@ -23,14 +28,27 @@ END = 1
 CPU = torch.device("cpu")
 
 
-def record_again(call: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
-    outputs = tuple(torch.empty_like(t) for t in call())
+class Again:
+    """A recorder of calls that are run again; ``refuses`` raises while it watches."""
 
-    def replay() -> None:
-        for kept, new in zip(outputs, call(), strict=True):
-            kept.copy_(new)
+    def __init__(self, refuses: bool = False) -> None:
+        self.usable, self.refuses, self.recorded = True, refuses, 0
 
-    return replay, outputs
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        yield
+        if self.refuses:
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    def record(self, call: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+        outputs = tuple(torch.empty_like(t) for t in call())
+        self.recorded += 1
+
+        def replay() -> None:
+            for kept, new in zip(outputs, call(), strict=True):
+                kept.copy_(new)
+
+        return replay, outputs
 
 
 def prompts(count: int, longest: int) -> list[list[int]]:
@@ -75,50 +93,90 @@ def test_replayed_steps_draw_the_same_samples(
         return samples, engine.stats.steps
 
     plain, _ = draw()
-    made = Made()
-    monkeypatch.setattr(module, "recorder_for", lambda device: record_again)
+    made, grown = Made(), []
+    reach = Rows.reach
+
+    def noted(rows: Rows, columns: int) -> None:
+        before = rows.blocks
+        reach(rows, columns)
+        grown.extend([columns] if rows.blocks > before else [])
+
+    monkeypatch.setattr(Rows, "reach", noted)
+    monkeypatch.setattr(module, "recorder_for", lambda device: Again())
     monkeypatch.setattr(module, "Graphs", made)
     again, steps = draw()
     assert again == plain
-    assert made.all[0].replays > steps / 3 and made.all[0].replays < steps  # every shape runs once as it is
+    assert steps / 3 < made.all[0].replays < steps  # every shape runs twice before it is recorded
+    assert grown == [tokens]  # memory that a graph reads stays where it is: room for all tokens, made once
 
 
-def test_a_model_that_cannot_be_recorded_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_a_call_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values would otherwise lie beside the training step until Python's collector comes by."""
+    alive: list[weakref.ref[Rows]] = []
+    made = Rows.__init__
+
+    def noted(rows: Rows, *words: Any) -> None:
+        made(rows, *words)
+        alive.append(weakref.ref(rows))
+
+    monkeypatch.setattr(Rows, "__init__", noted)
+    monkeypatch.setattr(module, "recorder_for", lambda device: Again())
+    gc.collect()
+    gc.disable()
+    try:
+        NativeEngine(tiny_policy("llama"), END).sample([[5, 9]], 3, SamplingOptions(max_tokens=12), ["a"])
+        assert len(alive) == 1 and alive[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_a_model_that_cannot_be_recorded_runs_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     model, options = tiny_policy("llama"), SamplingOptions(max_tokens=12, seed=2)
     plain = NativeEngine(model, END).sample([[5, 9]], 3, options, ["a"])
-
-    def refuse(call: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    made = Made()
-    monkeypatch.setattr(module, "recorder_for", lambda device: refuse)
+    made, recorder = Made(), Again(refuses=True)
+    monkeypatch.setattr(module, "recorder_for", lambda device: recorder)
     monkeypatch.setattr(module, "Graphs", made)
-    assert NativeEngine(model, END).sample([[5, 9]], 3, options, ["a"]) == plain
-    assert made.all[0].replays == 0
+    engine = NativeEngine(model, END)
+    for _ in range(2):  # the second call knows
+        assert engine.sample([[5, 9]], 3, options, ["a"]) == plain
+    assert made.all[0].replays == made.all[1].replays == recorder.recorded == 0
+    said = "cannot be recorded as CUDA graphs and run one by one (called a synchronizing CUDA operation)"
+    assert capsys.readouterr().out.count(said) == 1
 
 
-def test_each_shape_is_run_then_recorded_then_replayed() -> None:
-    """Doubling a count: calls 1 and 2 of a shape make the step run (the second inside the recorder), later ones replay it."""
-    runs: list[int] = []
+def test_out_of_memory_is_not_taken_for_a_step_that_cannot_be_recorded() -> None:
+    def step(inputs: Sequence[Tensor]) -> Outputs:
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError
+        calls.append(1)
+        return (inputs[0],)
 
-    def step(inputs: list[Tensor] | tuple[Tensor, ...]) -> Outputs:
-        runs.append(len(inputs[0]))
-        return (inputs[0] * 2 + inputs[1],)
+    calls: list[int] = []
+    graphs = Graphs(step, CPU, Again())
+    graphs([np.array([1])])
+    with pytest.raises(torch.OutOfMemoryError):
+        graphs([np.array([1])])
 
-    recorded: list[int] = []
 
-    def record(call: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
-        recorded.append(1)
-        return record_again(call)
+def test_each_shape_is_run_then_watched_then_recorded_then_replayed() -> None:
+    """Doubling: calls 1 and 2 of a shape run the step, call 3 records it, and from then on it is replayed."""
+    watched: list[int] = []
 
-    graphs = Graphs(step, CPU, record)  # type: ignore[arg-type]
+    class Noting(Again):
+        @contextmanager
+        def watching(self) -> Iterator[None]:
+            watched.append(1)
+            yield
+
+    recorder = Noting()
+    graphs = Graphs(lambda inputs: (inputs[0] * 2 + inputs[1],), CPU, recorder)
     same = np.array([1])
     for value in (3, 4, 5, 6):
         (out,) = graphs([np.array([value, value]), same])
         assert out.tolist() == [2 * value + 1] * 2
-    assert graphs.replays == 3 and len(recorded) == 1
+    assert (graphs.replays, recorder.recorded, len(watched)) == (2, 1, 1)
     (out,) = graphs([np.array([1, 2, 3]), same])
-    assert out.tolist() == [3, 5, 7] and graphs.replays == 3
+    assert out.tolist() == [3, 5, 7] and graphs.replays == 2
 
 
 def test_nothing_is_recorded_on_the_cpu() -> None:

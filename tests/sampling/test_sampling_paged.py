@@ -53,10 +53,10 @@ def test_the_kernel_is_the_plain_operations(
         tables = reading_tables(pages, np.array([0, 0, 1, 0, 0, 0]), 2, pool.used)
         none = prompts[0] == 2
         found = []
-        for by_pages in (False, True):
-            monkeypatch.setattr(cache, "by_pages", lambda device, answer=by_pages: answer)
+        for kernel in (False, True):
+            monkeypatch.setattr(cache, "has_triton", lambda device, answer=kernel: answer)
             on_device = [torch.from_numpy(t).to(DEVICE) for t in tables]
-            reading = None if none else Paged(pool, on_device[0]) if by_pages else Reading(pool, *on_device)
+            reading = None if none else Paged(pool, on_device[0]) if kernel else Reading(pool, *on_device)
             found.append(Decode(reading, own, columns, prefix).attend(0, query, key, value, rule))
         tolerance = 1e-5 if dtype == torch.float32 else 3e-2
         torch.testing.assert_close(found[1], found[0], rtol=tolerance, atol=tolerance)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from tiny_models import FAMILIES, online_parts, pair, random_trees, read_lines, save_tiny_policy
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from trimtab.common import precision
 from trimtab.common.errors import UserError
@@ -26,7 +27,7 @@ from trimtab.methods.reward import Reward
 from trimtab.methods.sft import SFT
 from trimtab.models.load import load_scorer
 from trimtab.training import checkpoint
-from trimtab.training.compile import compile_layers
+from trimtab.training.compile import compile_layers, compiles
 from trimtab.training.folder import RunFolder
 from trimtab.training.loop import Interrupted, train
 from trimtab.training.method import Method, Metrics, MicroBatch, State
@@ -446,7 +447,27 @@ def test_compiled_layers_give_the_same_run_and_sampling_leaves_them_alone(
     assert {key: found[1][key] for key in first} == pytest.approx(first, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler on CPU")
+def test_layers_that_keep_few_activations_are_compiled_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs are counted: transformers' own checkpointing inside a layer would leave none. Weights agree to float32's rounding."""
+    weights = []
+    for how in ({"compile": "false"}, {"compile": "true", "checkpointing": True}):
+        torch._dynamo.reset()
+        counters.clear()
+        made = run(sft(), tmp_path / how["compile"], SETTINGS.model_copy(update=how), 2)
+        weights.append(np.frombuffer(made["policy.lm_head.weight"], dtype=np.float32))
+        assert (counters["stats"]["unique_graphs"] > 0) == (how["compile"] == "true")
+    assert np.allclose(*weights, atol=1e-3)
+
+
+@pytest.mark.parametrize(("setting", "kind", "expected"), [("auto", "cpu", False), ("false", "cpu", False), ("true", "cpu", True)])
+def test_what_compile_means(setting: str, kind: str, expected: bool) -> None:
+    assert compiles(setting, torch.device(kind)) is expected
+    assert SETTINGS.model_copy(update={}).compile == "auto" and TrainingSettings(compile=False).compile == "false"
+
+
 def test_a_module_without_layers_is_not_compiled(tmp_path: Path) -> None:
+    compile_layers({"policy": nn.Linear(2, 2)}, must=False)
     with pytest.raises(UserError, match=r"compile=true: Linear \(policy\) does not say what its layers are"):
         compile_layers({"policy": nn.Linear(2, 2)})
 

@@ -1,4 +1,4 @@
-"""Trackers are told what metrics.jsonl is told, a resumed run once, and one that is missing is named."""
+"""Trackers are told what metrics.jsonl is told, under one name however often the run is taken up, and one that is missing is named."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from test_loop import SETTINGS, Killed, killing, metrics, run, sft
 
 from trimtab.common.errors import UserError
-from trimtab.training.tracking import tracking
+from trimtab.training.tracking import require, tracking
 
 
 def imitation(calls: list[tuple[str, Any, dict[str, Any]]]) -> Any:
@@ -30,15 +30,20 @@ def test_every_step_is_sent_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     sent = {(words["step"], key): value for what, values, words in calls if what == "log" for key, value in values.items()}
     assert sent == metrics(tmp_path / "run")
     assert [c[0] for c in calls][0] == "init" and [c[0] for c in calls][-1] == "finish"
-    assert calls[0][2]["name"].endswith("run") and calls[0][2]["resume"] == "never" and calls[0][2]["config"]["seed"] == 0
+    assert calls[0][2]["name"].startswith("run-") and calls[0][2]["resume"] == "allow" and calls[0][2]["config"]["seed"] == 0
 
+    first = calls[0][2]["name"]
     calls.clear()
-    with pytest.raises(Killed):
-        run(killing(sft(), 9), tmp_path / "killed", settings)
-    calls.clear()
+    for at in (4, 9):  # before the first checkpoint, and after it
+        with pytest.raises(Killed):
+            run(killing(sft(), at), tmp_path / "killed", settings)
     run(sft(), tmp_path / "killed", settings)
-    assert calls[0][2]["resume"] == "allow"
-    assert min(words["step"] for what, _, words in calls if what == "log") > 1  # those before the checkpoint were sent by the first process
+    began = [words for what, _, words in calls if what == "init"]
+    assert len(began) == 3 and len({words["name"] for words in began}) == 1 and began[0]["name"] != first
+    finished = [words for what, _, words in calls if what == "finish"]
+    assert finished == ([{"exit_code": 1}] * 2 + [{}] if name == "wandb" else [{}] * 3)
+    sent = {(words["step"], key): value for what, values, words in calls if what == "log" for key, value in values.items()}
+    assert sent == metrics(tmp_path / "killed")
 
 
 def test_tensorboard_writes_beside_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -57,12 +62,13 @@ def test_tensorboard_writes_beside_the_run(monkeypatch: pytest.MonkeyPatch, tmp_
     module = ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    with tracking("tensorboard", tmp_path, 4, {}) as tracker:
+    with tracking("tensorboard", tmp_path, "run-1", 4, {}) as tracker:
         tracker.log(5, {"loss": 0.5})
     assert wrote == [(str(tmp_path / "tensorboard"), 5), ("loss", 0.5, 5), ("closed",)]
 
 
-def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"track=wandb needs wandb .*pip install 'trimtab\[track\]'"), tracking("wandb", tmp_path, 0, {}):
-        pass
+    require("none")
+    with pytest.raises(UserError, match=r"track=wandb needs wandb .*pip install 'trimtab\[track\]'"):
+        require("wandb")

@@ -1,6 +1,9 @@
 """Where models live: on the first GPU that torch sees, otherwise on the CPU. ``CUDA_VISIBLE_DEVICES=`` (empty) hides all GPUs."""
 
 import functools
+import importlib.util
+import os
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +15,16 @@ def here() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
+@functools.cache
+def has_triton(device: torch.device) -> bool:
+    """Whether kernels can be compiled for ``device``: a GPU, Triton, and the C compiler that Triton starts them with."""
+    compilers = filter(None, (os.environ.get("CC"), "gcc", "clang", "cc"))
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None and any(map(shutil.which, compilers))
+
+
 def fused(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
     """``function`` as it is on CPU, where its passes stay in cache; on GPUs compiled to one or two kernels, each a pass over memory."""
-    return compiled(function) if device.type == "cuda" else function
+    return compiled(function) if has_triton(device) else function
 
 
 @functools.cache

@@ -26,13 +26,14 @@ from trimtab.training.folder import RunFolder
 from trimtab.training.loop import train
 from trimtab.training.method import Method
 from trimtab.training.settings import TrainingSettings
+from trimtab.training.tracking import require
 from trimtab.trees import PromptTree
 
 # A name like ``village`` or ``reward:DIR`` -> who says what is better. The command line gives it, so that methods import no judge.
 Rewards = Callable[[str], Feedback]
 
 INPUT_FIELDS = ("data", "eval_data", "demonstrations", "tokenizer", "chat_template")
-DROPOUT_SENTENCE = "share of what attention and MLP add to the residual stream that is dropped in training"
+DROPOUT_SENTENCE = "share of what attention and MLP compute that is dropped in training; draws depend on how a step is split and compiled"
 LR_SENTENCE = "peak learning rate; the default is for models of a billion weights, one of a few million takes a hundred times more"
 ALL_THREADS = torch.get_num_threads()  # before any run of this process chose fewer
 
@@ -94,6 +95,7 @@ def run(name: str, config: TrainingSettings, rewards: Rewards) -> Path:
 def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Rewards], Trained], rewards: Rewards) -> Path:
     """``run`` for a method that is not in this folder: pass its ``build``."""
     torch.set_num_threads(config.threads or ALL_THREADS)
+    require(config.track)
     folder = RunFolder(config.out or f"runs/{name}")
     given = config.model_dump()
     if not folder.begin(

@@ -64,8 +64,9 @@ class SFT(Offline):
         super().update(optimizer_steps, learner, where)
 
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
-        logprobs = score_tokens(self.policy, batch.trees).logprobs
-        return -logprobs.sum() / batch.divisor, {"loss": total(-logprobs)}
+        tokens = score_tokens(self.policy, batch.trees)
+        likeliest = {f"top{k}": total((tokens.rank < k).float()) for k in (1, 5)}
+        return -tokens.logprobs.sum() / batch.divisor, {"loss": total(-tokens.logprobs), **likeliest}
 
 
 def build(config: Config, rewards: Rewards) -> Trained:

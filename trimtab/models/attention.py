@@ -181,7 +181,7 @@ def _allowed(segments: Segments, window: int | None) -> Tensor:
     if ("mask", window) not in segments.cache:
         mask = segments.dense_mask()
         if window is not None:
-            positions = segments.columns()[2]
+            positions = segments.positions()
             mask &= positions[:, None] - positions[None, :] < window
         segments.cache["mask", window] = mask
     found = segments.cache["mask", window]

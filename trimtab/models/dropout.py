@@ -1,7 +1,8 @@
 """Residual dropout for pretraining and SFT (Srivastava et al. 2014), where every model is loaded without any.
 
 InstructGPT's SFT had residual dropout of 0.2 (Ouyang et al. 2022, appendix C.1). What attention and MLP of each layer add to the residual
-stream is dropped, whatever the family calls its own dropout and whether it has one: through hooks, so that no model is changed.
+stream is dropped, whatever the family calls its own dropout and whether it has one: through hooks, so that no model is changed. (Gemma 2
+and 3 and OLMo 2 normalise once more on the way to the stream, after what is dropped here.)
 """
 
 import torch
@@ -24,12 +25,12 @@ def add_dropout(model: PreTrainedModel, share: float) -> None:
         if len(branches) != 2:
             raise UserError(f"dropout={share}: {type(layer).__name__} is not made of one attention and one MLP; leave dropout out")
         for branch in branches:
-            branch.register_forward_hook(_dropped(share))
+            branch.register_forward_hook(Dropped(share))
     if not layers:
         raise UserError(f"dropout={share}: {type(model).__name__} does not say what its layers are; leave dropout out")
 
 
-class _dropped:
+class Dropped:
     """A hook on a branch: its first output, dropped."""
 
     def __init__(self, share: float) -> None:

@@ -37,8 +37,8 @@ def flex_trees(segments: Segments, query: Tensor, key: Tensor, value: Tensor, ru
 
 
 def tree_mask(segments: Segments, window: int | None, device: torch.device) -> BlockMask:
-    """Which blocks of tokens see which, and inside them which token sees which; made once per batch and window."""
-    cached = ("flex", window)
+    """Which blocks of tokens see which, and inside them which token sees which; made once per batch, window and device."""
+    cached = ("flex", window, device)
     if cached not in segments.cache:
         # Bounds of each query, compared with the key's place: a mask that looks up something of each key costs ten times as much.
         start, root, trunk, position = (column.to(device, torch.int32) for column in segments.bounds())

@@ -42,6 +42,7 @@ class TokenScores:
 
     logprobs: Tensor  # (S,) float32 log P(token | prompt, earlier tokens of its completion), nats
     entropy: Tensor  # (S,) float32 entropy of the full distribution the token was drawn from, nats
+    rank: Tensor  # (S,) int64, no gradient: how many tokens are likelier; below k, it is among the k likeliest
 
 
 def tail_of(model: PreTrainedModel) -> Tail:
@@ -75,9 +76,9 @@ def tree_states(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
 
 
 def score_tokens(model: PreTrainedModel, batch: TreeBatch, *, temperature: float = 1.0) -> TokenScores:
-    """Log-probability and entropy of every scored token, of logits / ``temperature``."""
+    """Log-probability, entropy and rank of every scored token, of logits / ``temperature``."""
     rows = tree_states(model, batch).index_select(0, batch.sources.to(model.device))
-    return TokenScores(*token_logprobs(rows, batch.targets.to(model.device), tail_of(model), temperature=temperature))
+    return score_rows(rows, batch.targets.to(model.device), tail_of(model), temperature=temperature)
 
 
 def score_rewards(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
@@ -98,7 +99,13 @@ def scalar_outputs(model: PreTrainedModel, rows: Tensor) -> Tensor:
 
 
 def token_logprobs(rows: Tensor, targets: Tensor, tail: Tail, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Hidden rows (S, H) and targets (S,) -> logprobs (S,) and entropy (S,), both differentiable in rows, weight and bias.
+    """``score_rows`` without the ranks."""
+    scores = score_rows(rows, targets, tail, temperature=temperature)
+    return scores.logprobs, scores.entropy
+
+
+def score_rows(rows: Tensor, targets: Tensor, tail: Tail, *, temperature: float = 1.0) -> TokenScores:
+    """Hidden rows (S, H) and targets (S,) -> their scores; logprobs and entropy are differentiable in rows, weight and bias.
 
     The matrix products run in the autocast dtype, and everything after them is float32. The target's own logit is computed again in
     float32 and takes its place among the others before the log-sum-exp: a sure token's rounding then cancels (an exact logit against a
@@ -109,23 +116,24 @@ def token_logprobs(rows: Tensor, targets: Tensor, tail: Tail, *, temperature: fl
     scale = tail.scale / temperature
     count, spare = len(rows), -len(rows) % _multiple(rows.device)
     rows, targets = nn.functional.pad(rows, (0, 0, 0, spare)), nn.functional.pad(targets, (0, spare))
-    logprobs, entropy = _ChunkedLogprobs.apply(rows, tail.weight, tail.bias, targets, scale, tail.softcap, tail.scale, dtype)
-    return logprobs[:count], entropy[:count]
+    found = _ChunkedLogprobs.apply(rows, tail.weight, tail.bias, targets, scale, tail.softcap, tail.scale, dtype)
+    return TokenScores(*(t[:count] for t in found))
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
-    """logits = cap(tail_scale * (rows W^T + b)) * scale / tail_scale, then log softmax at the targets and the entropy."""
+    """logits = cap(tail_scale * (rows W^T + b)) * scale / tail_scale; then the targets' log softmax and ranks, and the entropy."""
 
     @staticmethod
     def forward(
         ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float, softcap: float | None,
         tail_scale: float, dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         count = len(rows)
         wide = torch.promote_types(rows.dtype, torch.float32)
         logprobs = torch.empty(count, dtype=wide, device=rows.device)
         entropy = torch.empty_like(logprobs)
         lse, exact = torch.empty_like(logprobs), torch.empty_like(logprobs)
+        rank = torch.empty(count, dtype=torch.long, device=rows.device)
         options = ctx.options = Scaling(scale, softcap, tail_scale)
         ctx.dtype = dtype
         statistics = fused(row_statistics, rows.device)
@@ -136,15 +144,17 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 if bias is not None:
                     raw = raw + bias[targets[part]].to(wide)
                 exact[part] = _finish(raw, options)[0]
-                lse[part], entropy[part] = statistics(narrow[part] @ narrow_weight.T, bias, targets[part], exact[part], options)
+                found = statistics(narrow[part] @ narrow_weight.T, bias, targets[part], exact[part], options)
+                lse[part], entropy[part], rank[part] = found
                 logprobs[part] = exact[part] - lse[part]
         ctx.save_for_backward(rows, weight, bias, targets, lse, entropy, exact)
-        return logprobs, entropy
+        ctx.mark_non_differentiable(rank)
+        return logprobs, entropy, rank
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         rows, weight, bias, targets, lse, entropy, exact = ctx.saved_tensors
-        d_logprobs, d_entropy = grads
+        d_logprobs, d_entropy, _ = grads
         options, dtype = ctx.options, ctx.dtype
         wide = lse.dtype
         d_rows = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
@@ -179,15 +189,17 @@ class Scaling(NamedTuple):
 
 def row_statistics(
     raw: Tensor, bias: Tensor | None, targets: Tensor, exact: Tensor, options: Scaling
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Raw products (s, V) in any format, and the targets' exact logits (s,), whose format is computed in -> log-sum-exp, entropy (s,)."""
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Raw products (s, V) in any format, and the targets' exact logits (s,), whose format is computed in -> log-sum-exp, entropy and the
+    targets' ranks (s,)."""
     logits, _ = _logits(raw, bias, targets, exact, options)
+    rank = (logits > exact.unsqueeze(-1)).sum(-1)
     top = logits.amax(-1, keepdim=True)
     shifted = logits - top
     weights = shifted.exp()
     total = weights.sum(-1)
     # entropy = lse - sum p * logit; both relative to the row's maximum
-    return total.log() + top.squeeze(-1), total.log() - (weights.mul_(shifted).sum(-1) / total)
+    return total.log() + top.squeeze(-1), total.log() - (weights.mul_(shifted).sum(-1) / total), rank
 
 
 def logit_slopes(

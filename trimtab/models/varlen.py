@@ -5,6 +5,7 @@ and siblings attend to their prompt. They are merged by log-sum-exp, and the mer
 FlexAttention (``flex``) computes the same for windows and soft caps; for trees of a few hundred tokens it takes several times as long.
 """
 
+import functools
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -43,7 +44,13 @@ def can_flash(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether the kernel takes these; the values' format is the one that is computed in."""
     size = query.shape[-1]
     sizes = size % 8 == 0 and size <= LARGEST_HEAD and value.shape[-1] == key.shape[-1] == size
-    return sizes and value.dtype in (torch.bfloat16, torch.float16) and torch.backends.cuda.is_flash_attention_available()
+    return sizes and value.dtype in (torch.bfloat16, torch.float16) and has_flash(query.device)
+
+
+@functools.cache
+def has_flash(device: torch.device) -> bool:
+    """Whether this build of torch has the kernel, and the card can run it (Ampere and later)."""
+    return torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def flash_trees(segments: Segments, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
@@ -54,8 +61,9 @@ def flash_trees(segments: Segments, query: Tensor, key: Tensor, value: Tensor, r
 
 
 def ranges(segments: Segments, device: torch.device) -> Ranges:
-    """The kernel's view of ``segments``, made once per batch."""
-    if "ranges" not in segments.cache:
+    """The kernel's view of ``segments``, made once per batch and device."""
+    cached = ("ranges", device)
+    if cached not in segments.cache:
         own: list[int] = []
         queries: list[int] = []
         keys: list[int] = []
@@ -73,12 +81,12 @@ def ranges(segments: Segments, device: torch.device) -> Ranges:
                 rows.append(torch.arange(end, end + size))
                 prompts.append(torch.arange(span.start, end))
         none = torch.zeros(0, dtype=torch.long)
-        segments.cache["ranges"] = Ranges(
+        segments.cache[cached] = Ranges(
             _bounds(own, device), max(own, default=0),
             torch.cat([none, *rows]).to(device), _bounds(queries, device), max(queries, default=0),
             torch.cat([none, *prompts]).to(device), _bounds(keys, device), max(keys, default=0),
         )  # fmt: skip
-    found = segments.cache["ranges"]
+    found = segments.cache[cached]
     assert isinstance(found, Ranges)
     return found
 

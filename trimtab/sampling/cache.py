@@ -17,8 +17,6 @@ Shape legend: n rows (samples being drawn), P pages, p pages of a row at most, b
 key-value heads, D head size.
 """
 
-import functools
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -26,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trimtab.common.device import has_triton
 from trimtab.common.errors import UserError
 from trimtab.models.attention import AttentionRule, Layout, softmax_with
 from trimtab.sampling.schedule import moves_to_front
@@ -220,12 +219,6 @@ class Reading:
         return self._indices[heads, groups]
 
 
-@functools.cache
-def by_pages(device: torch.device) -> bool:
-    """Whether ``paged_attention`` can run there."""
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
-
-
 def reading_tables(pages: np.ndarray, place: np.ndarray, width: int, used: int) -> tuple[np.ndarray, ...]:
     """Rows' pages (n, p), ``NOWHERE`` where a row has fewer, and ``place`` (n,) below ``width``, which tells rows that read the same pages
     apart -> these two, which row reads each of the ``used`` pages at each place (P, W), and as which of its blocks (P,).
@@ -240,7 +233,7 @@ def reading_tables(pages: np.ndarray, place: np.ndarray, width: int, used: int) 
 
 @dataclass(frozen=True)
 class Paged:
-    """The same for ``paged_attention``: ``pages`` (n, p) are each row's pages."""
+    """What ``paged_attention`` needs to know instead: ``pages`` (n, p) are each row's pages."""
 
     pool: Pool
     pages: Tensor
@@ -260,7 +253,7 @@ class Decode(Layout):
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
         """See ``Layout.attend``."""
         keys, values = (self._written(kept, new) for kept, new in zip(self.own.layers[layer], (key, value), strict=True))
-        if by_pages(query.device):
+        if has_triton(query.device):
             from trimtab.sampling.paged import paged_attention  # Triton is not there without a GPU
 
             assert not isinstance(self.prompts, Reading)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trimtab.common.device import has_triton
 from trimtab.common.errors import UserError
 from trimtab.common.rng import seed_for
 from trimtab.models.attention import TreeLayout
@@ -30,12 +31,11 @@ from trimtab.sampling.cache import (
     Reading,
     Rows,
     Shape,
-    by_pages,
     pages_for,
     reading_tables,
 )
 from trimtab.sampling.draws import pick, truncate, uniforms
-from trimtab.sampling.graphs import Graphs, few, recorder_for
+from trimtab.sampling.graphs import Graphs, Recorder, few, recorder_for
 from trimtab.sampling.packed import can_pack, packed_linears
 from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, Stop, check_prompts
 from trimtab.sampling.schedule import ROW_MULTIPLE, Group, Schedule, group_jobs
@@ -79,6 +79,14 @@ class NativeEngine:
         assert rows >= 1
         self.model, self.end_id, self.rows, self.kv_bytes, self.autocast, self.decode = model, end_id, rows, kv_bytes, autocast, decode
         self.stats: SamplingStats | None = None
+        self._recorder: Recorder | None = None
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What records decoding steps where the model is now."""
+        if self._recorder is None:
+            self._recorder = recorder_for(self.model.device)
+        return self._recorder
 
     def sample(
         self, prompts: Sequence[Sequence[int]], k: int, options: SamplingOptions, keys: Sequence[str], *,
@@ -97,7 +105,10 @@ class NativeEngine:
         began = time.perf_counter()
         with _sampling(self.model, self.autocast, rows=_round_up(min(self.rows, len(prompts) * k), ROW_MULTIPLE)):
             run = _Run(self, prompts, k, options, keys)
-            samples = run.all(on_progress)
+            try:
+                samples = run.all(on_progress)
+            finally:
+                run.graphs = None  # it holds the run, and with it keys and values, which would lie beside the training step's memory
         self.stats = SamplingStats(
             samples=len(samples), tokens=run.tokens, prompt_tokens=run.prompt_tokens, steps=run.steps, rows=run.schedule.rows,
             kv_bytes=run.kv_bytes, seconds=time.perf_counter() - began,
@@ -174,8 +185,8 @@ class _Run:
         # How rows read the prompts' pages: None when a row came or went.
         self.tables: tuple[np.ndarray, ...] | None = None
         self.reading: Reading | Paged | None = None
-        record = recorder_for(self.device)
-        self.graphs = Graphs(self._recorded, self.device, record) if record is not None else None
+        recorder = engine.recorder
+        self.graphs = Graphs(self._recorded, self.device, recorder) if recorder is not None else None
 
     def _allocate(self, engine: NativeEngine, prompt_of: Sequence[int], k: int) -> tuple[int, int, int, list[Group]]:
         """Makes the pools for as many rows as the engine's bytes hold; returns rows, slots, width and groups."""
@@ -290,7 +301,7 @@ class _Run:
             table = self.prompt_table
             blocks = pages_for(schedule.longest_prefix) if self.graphs is None else table.shape[1]
             pages = table[schedule.slot[:count], :blocks] * busy[:, None]
-            if by_pages(self.device):
+            if has_triton(self.device):
                 self.tables = (pages,)
             else:
                 used = self.prompts.used if self.graphs is None else self.prompts.size
@@ -326,7 +337,7 @@ class _Run:
 
     def _reading(self, tables: Sequence[Tensor]) -> Reading | Paged:
         """How rows read the prompts' pages, from the arrays of ``_step``."""
-        return Paged(self.prompts, *tables) if by_pages(self.device) else Reading(self.prompts, *tables)
+        return Paged(self.prompts, *tables) if has_triton(self.device) else Reading(self.prompts, *tables)
 
     def _finished(self, tokens: np.ndarray, busy: np.ndarray, drawn: np.ndarray) -> list[tuple[int, Stop]]:
         ended = tokens == self.end_id

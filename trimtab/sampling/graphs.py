@@ -4,8 +4,11 @@ A graph replays what it recorded on the memory that it recorded it with: every s
 shapes few, and the memory that a step reads and writes stays where it is.
 """
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,8 +16,18 @@ from torch import Tensor
 
 Outputs = tuple[Tensor, ...]
 Step = Callable[[Sequence[Tensor]], Outputs]
-# Records a call without running it; what runs it, and the tensors that each run fills.
-Recorder = Callable[[Callable[[], Outputs]], tuple[Callable[[], None], Outputs]]
+
+
+class Recorder(Protocol):
+    """Records calls without running them. One for an engine, so that what it learns and the memory that it sets aside serve every call."""
+
+    usable: bool  # False once a step could not be recorded
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Inside, what cannot be recorded raises RuntimeError."""
+
+    def record(self, call: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+        """What runs ``call`` again, and the tensors that each run fills."""
 
 
 @dataclass
@@ -28,30 +41,28 @@ class Recording:
 
 
 class Graphs:
-    """``step`` on arrays: run as it is when a shape is first met (libraries set themselves up, weights are cast), recorded at the second
-    time, replayed from then on. A model that cannot be recorded (one that asks the GPU for a number on the way) runs as it is."""
+    """``step`` on arrays: run as it is when a shape is first met (libraries set themselves up, weights are cast), run and watched the
+    second time, then recorded and replayed. A model that cannot be recorded (it asks the GPU for a number on the way) runs as it is."""
 
-    def __init__(self, step: Step, device: torch.device, record: Recorder) -> None:
-        self.step, self.device, self.record = step, device, record
+    def __init__(self, step: Step, device: torch.device, recorder: Recorder) -> None:
+        self.step, self.device, self.recorder = step, device, recorder
         self.replays = 0
-        self._kept: dict[tuple[tuple[int, ...], ...], Recording | None] = {}
-        self._recordable = True
+        self._met: dict[tuple[tuple[int, ...], ...], int] = {}
+        self._kept: dict[tuple[tuple[int, ...], ...], Recording] = {}
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> Outputs:
         """Outputs are overwritten by the next call. An array that is given again, the same object, is taken to be unchanged."""
         shapes = tuple(array.shape for array in arrays)
-        if shapes not in self._kept or not self._recordable:
-            self._kept[shapes] = None
-            return self.step([self._tensor(array) for array in arrays])
-        kept = self._kept[shapes]
-        if kept is None:
+        self._met[shapes] = met = self._met.get(shapes, 0) + 1
+        if shapes not in self._kept:
             inputs = [self._tensor(array) for array in arrays]
-            try:
-                replay, outputs = self.record(lambda: self.step(inputs))
-            except RuntimeError:
-                self._recordable = False
+            if met == 1 or not self.recorder.usable:
                 return self.step(inputs)
-            kept = self._kept[shapes] = Recording(inputs, replay, outputs, list(arrays))
+            if met == 2:
+                return self._watched(inputs)
+            step = self.step  # the recording must not hold this object, which holds it
+            self._kept[shapes] = Recording(inputs, *self.recorder.record(lambda: step(inputs)), list(arrays))
+        kept = self._kept[shapes]
         for i, array in enumerate(arrays):
             if array is not kept.held[i]:
                 kept.inputs[i].copy_(torch.from_numpy(array))
@@ -60,30 +71,65 @@ class Graphs:
         self.replays += 1
         return kept.outputs
 
+    def _watched(self, inputs: Sequence[Tensor]) -> Outputs:
+        """A step, after which it is known whether it can be recorded: a recording that fails would leave the allocator in disorder."""
+        try:
+            with self.recorder.watching():
+                return self.step(inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.recorder.usable = False
+            print(f"sampling: steps of this model cannot be recorded as CUDA graphs and run one by one ({str(error).splitlines()[0]})")
+            return self.step(inputs)  # what it wrote of keys and values it writes again
+
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self.device)
 
 
-def recorder_for(device: torch.device) -> Recorder | None:
-    """What records steps on ``device``; None where nothing does, and nothing need."""
-    if device.type != "cuda":
-        return None
-    pool = torch.cuda.graph_pool_handle()  # one for all shapes: outputs are read before anything else is replayed
+class CudaRecorder:
+    """``Recorder`` of CUDA graphs, all in one pool of memory: outputs are read before anything else is replayed."""
 
-    def record(call: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+    def __init__(self, device: torch.device) -> None:
+        self.usable, self.device = True, device
+        self._pool = torch.cuda.graph_pool_handle()
+        # Holds the pool between calls, so that the next call's graphs take the memory of the last one's.
+        self._holder = self._captured(lambda: (torch.zeros(1, device=device),))
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """See ``Recorder``: an operation that waits for the GPU is an error."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch calls this a prototype
+            before = torch.cuda.get_sync_debug_mode()
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+
+    def record(self, call: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+        """See ``Recorder``."""
+        graph, outputs = self._captured(call)
+        return graph.replay, outputs
+
+    def _captured(self, call: Callable[[], Outputs]) -> tuple[torch.cuda.CUDAGraph, Outputs]:
         # Not by torch.cuda.graph: it would hand the allocator's free memory back to the driver each time.
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
-        torch.cuda.synchronize(device)
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self.device)
+        torch.cuda.synchronize(self.device)
         with torch.cuda.stream(stream):
-            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 outputs = call()
             finally:
                 graph.capture_end()
-        torch.cuda.current_stream(device).wait_stream(stream)
-        return graph.replay, outputs
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        return graph, outputs
 
-    return record
+
+def recorder_for(device: torch.device) -> Recorder | None:
+    """What records steps on ``device``; None where nothing does, and nothing need."""
+    return CudaRecorder(device) if device.type == "cuda" else None
 
 
 def few(count: int, most: int) -> int:

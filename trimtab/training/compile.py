@@ -4,14 +4,17 @@ Whole-model compilation would follow the tree layout, which is another for every
 rotations, the MLP) is the same for any number of tokens.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from trimtab.common.device import allow_programs
+from trimtab.common.device import allow_programs, has_triton
 from trimtab.common.errors import UserError
 
 # Attention functions that compiled programs leave and come back from.
@@ -19,13 +22,16 @@ _outside: set[str] = set()
 
 
 def compiles(setting: str, device: torch.device) -> bool:
-    """What ``compile=`` means on ``device``."""
-    return setting == "true" or (setting == "auto" and device.type == "cuda")
+    """What ``compile=`` means on ``device``: ``auto`` is for GPUs that kernels can be compiled for."""
+    return setting == "true" or (setting == "auto" and has_triton(device))
 
 
-def compile_layers(modules: Mapping[str, nn.Module], *, must: bool = True) -> None:
-    """Compiles the layers of Hugging Face models in place; the first step then takes up to a minute longer. A model that does not say what
-    its layers are is left as it is unless it ``must`` be compiled.
+def compile_layers(modules: Mapping[str, nn.Module], *, must: bool = True, checkpointing: bool = False) -> None:
+    """Compiles the layers of Hugging Face models in place; the first step then takes up to a minute longer. A model that does not say
+    what its layers are is left as it is unless it ``must`` be compiled.
+
+    ``checkpointing``: a layer keeps its input alone (Chen et al. 2016), around its compiled program. Transformers' own checkpointing lies
+    inside, where the program could not be left for attention, and torch then compiles nothing, in silence.
 
     Raises:
         UserError: there is no C++ compiler (CPU), or a model does not say which of its modules are layers.
@@ -51,3 +57,13 @@ def compile_layers(modules: Mapping[str, nn.Module], *, must: bool = True) -> No
             _outside.add(how)
         for layer in layers:
             layer.compile(dynamic=True)
+            program = layer._compiled_call_impl
+            if checkpointing and program is not None:
+                layer._compiled_call_impl = functools.partial(_recomputed, program)
+
+
+def _recomputed(program: Callable[..., Any], *args: Any, **words: Any) -> Any:
+    """``program``'s outputs, whose gradients run it again."""
+    if not torch.is_grad_enabled():
+        return program(*args, **words)
+    return checkpoint(program, *args, use_reentrant=False, **words)

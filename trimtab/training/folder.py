@@ -91,6 +91,11 @@ class RunFolder:
         write_json(self.path / "run.json", info)
         return True
 
+    @property
+    def run_id(self) -> str:
+        """A name that no other run has: the folder's, and when the run began."""
+        return f"{self.path.resolve().name}-{self._info['started']:.3f}".replace(".", "-")
+
     def end(self, status: str, figures: Mapping[str, Any] | None = None) -> None:
         """Writes how the run ended: ``done``, ``interrupted`` or ``failed``; results.json when there are figures."""
         if figures is not None:

@@ -31,12 +31,14 @@ class Learner:
 
     def __init__(self, method: Method, settings: TrainingSettings) -> None:
         self.method, self.settings = method, settings
-        if settings.checkpointing:
-            keep_few_activations(method.modules)
         self.parameters = trained_parameters(method.modules)
         self.device = next(iter(self.parameters.values())).device
         if compiles(settings.compile, self.device):
-            compile_layers({**method.modules, **method.frozen}, must=settings.compile == "true")
+            must = settings.compile == "true"
+            compile_layers(method.modules, must=must, checkpointing=settings.checkpointing)
+            compile_layers(method.frozen, must=must)
+        elif settings.checkpointing:
+            keep_few_activations(method.modules)
         self.optimizer = adamw(self.parameters.values(), settings)
         self.meter: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
 
@@ -126,7 +128,7 @@ def train(method: Method, settings: TrainingSettings, folder: RunFolder, steps: 
         kept = {"method": method.state_dict(), "offsets": folder.offsets()}
         checkpoint.save(checkpoints, state.step, learner.parameters, learner.optimizer, kept)
 
-    tracked = tracking(settings.track, folder.path, state.step, settings.model_dump())
+    tracked = tracking(settings.track, folder.path, folder.run_id, state.step, settings.model_dump())
     with tracked as tracker, interruptible() as ctrl_c, Progress(method.name, steps, done=state.step) as bar:
         if first:
             tracker.log(0, first)

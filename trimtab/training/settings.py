@@ -1,12 +1,17 @@
 """The settings that every training verb shares."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from trimtab.common.config import Settings
 from trimtab.common.precision import DTYPE_SENTENCE, Dtype
 from trimtab.training.tracking import TrackerName
+
+
+def _as_text(value: Any) -> Any:
+    """Python's and YAML's true and false as the words that the option takes."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 class TrainingSettings(Settings):
@@ -25,7 +30,7 @@ class TrainingSettings(Settings):
     checkpointing: bool = Field(
         False, description="compute activations again in the backward pass: a third more time, far less memory, the same numbers"
     )
-    compile: Literal["auto", "true", "false"] = Field(
+    compile: Annotated[Literal["auto", "true", "false"], BeforeValidator(_as_text)] = Field(
         "auto", description="torch.compile of the layers: auto = on GPUs (a minute at the start); on CPU it needs g++ and gained nothing"
     )
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
