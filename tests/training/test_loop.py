@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from trimtab.common import precision
 from trimtab.common.errors import UserError
 from trimtab.feedback.protocol import Rule
-from trimtab.methods import ppo, rloo
+from trimtab.methods import ppo, rloo, trpo
 from trimtab.methods.dpo import DPO
 from trimtab.methods.offline import FixedData, Offline
 from trimtab.methods.reward import Reward
@@ -82,16 +82,18 @@ def online(name: str, folder: Path) -> Method:
         kl=ppo.KLControl(target=0.5, horizon=60), seed=5,
     )  # fmt: skip
     parts = online_parts(folder, Rule(lambda prompt, text: float(text.count("a")) - 0.1 * len(text)))
-    if name == "rloo":
-        shared = config.model_dump(include=set(rloo.Config.model_fields) & set(config.model_fields_set))
-        return rloo.RLOO(rloo.Config(**{**shared, "micro_batch_tokens": 30}), parts)
+    if name in ("rloo", "trpo"):
+        kind: Any = {"rloo": rloo.Config, "trpo": trpo.Config}[name]
+        shared = config.model_dump(include=set(kind.model_fields) & set(config.model_fields_set))
+        made = kind(**{**shared, "micro_batch_tokens": 30})
+        return rloo.RLOO(made, parts) if name == "rloo" else trpo.TRPO(made, parts)
     return ppo.PPO(config, parts, load_scorer(folder))
 
 
-@pytest.fixture(params=["sft", "reward", "dpo", "ppo", "rloo"])
+@pytest.fixture(params=["sft", "reward", "dpo", "ppo", "rloo", "trpo"])
 def make(request: pytest.FixtureRequest) -> Callable[[], Method]:
     """A fresh method with its start weights, as a new process would build it."""
-    if request.param in ("ppo", "rloo"):
+    if request.param in ("ppo", "rloo", "trpo"):
         folder = request.getfixturevalue("policy_folder")
         return lambda: online(request.param, folder)
     return {"sft": sft, "reward": reward, "dpo": dpo}[request.param]
