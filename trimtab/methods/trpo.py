@@ -30,7 +30,7 @@ from trimtab.methods.online import Answers, Online, OnlineSettings, engine_logpr
 from trimtab.models.fisher import exact_kl, fisher_vector, scored_rows, trained
 from trimtab.models.score import Tail, score_tokens, tail_of, token_logprobs
 from trimtab.training.method import Learner, Metrics, MicroBatch, OptimizerStep, State
-from trimtab.training.trust_region import line_search, natural_step
+from trimtab.training.trust_region import Search, line_search, natural_step
 from trimtab.trees import PromptTree, TreeBatch, pack_indices, step_indices
 
 # Settings of the optimizer that TRPO has none of.
@@ -135,14 +135,17 @@ class TRPO(Online):
             reached, kl = self.measure(answers, old_tail) if fraction else (start, 0.0)
             return reached - start, kl
 
-        found = line_search(move, delta=trust.delta, shrink=trust.shrink, tries=trust.tries)
+        nowhere = Search(0.0, 0.0, 0.0, 0.0)  # all answers are equally good
+        found = line_search(move, delta=trust.delta, shrink=trust.shrink, tries=trust.tries) if direction.size else nowhere
         if not found.fraction:
             move(0.0)
         self.logged |= {
             "policy_loss": -start, "grad_norm": float(gradient.norm()), "trust/residual": direction.residual,
             "trust/fraction": found.fraction, "trust/step": found.fraction * direction.size, "trust/kl": found.kl,
-            "trust/kl_proposed": found.proposed_kl, "trust/gain": found.gain, "trust/gain_predicted": direction.predicted,
+            "trust/gain": found.gain, "trust/gain_predicted": direction.predicted,
         }  # fmt: skip
+        if math.isfinite(found.proposed_kl):  # no number is no number in JSON either
+            self.logged["trust/kl_proposed"] = found.proposed_kl
 
     def gradient(self, answers: OptimizerStep, where: str) -> tuple[float, Tensor]:
         """The surrogate at the old weights, and its gradient (n,).
