@@ -4,21 +4,26 @@ Prints what agrees with the CPU; fails at the first thing that does not, or that
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from away import NAME, away
 from test_loop import SETTINGS, Killed, dpo, killing, metrics, online, reward, sft
 from tiny_models import save_tiny_policy
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from trimtab.common import precision
+from trimtab.models import fisher
+from trimtab.models.fisher import HeadInputs
 from trimtab.models.load import load_policy
 from trimtab.sampling.engine import NativeEngine
 from trimtab.sampling.protocol import SamplingOptions
 from trimtab.training.folder import RunFolder
 from trimtab.training.loop import train
 from trimtab.training.method import Method
+from trimtab.trees import TreeBatch
 
 STEPS = 3
 
@@ -33,13 +38,30 @@ def run(method: Method, path: Path) -> dict[tuple[int, str], float]:
     return metrics(path)
 
 
+def forward_mode_at_home(twin: PreTrainedModel) -> None:
+    """The make-believe device has no dual tensors (torch takes their wrapper apart): TRPO's forward-mode pass, and nothing else of it, is
+    computed by ``twin`` on the CPU."""
+    true = fisher._forward_mode
+
+    def at_home(model: PreTrainedModel, batch: TreeBatch, vector: Mapping[str, Tensor]) -> tuple[HeadInputs, ...]:
+        if model.device.type == "cpu":
+            return true(model, batch, vector)
+        twin.load_state_dict({name: t.cpu() for name, t in model.state_dict().items()})
+        found = true(twin, batch.to("cpu"), {name: t.cpu() for name, t in vector.items()})
+        return tuple(HeadInputs(*(None if t is None else t.to(model.device) for t in part)) for part in found)
+
+    fisher._forward_mode = at_home
+
+
 def main(work: Path) -> None:
     precision.fast_in_bf16 = lambda kind: False  # both sides in float32
     start = save_tiny_policy(work / "start")
-    makers = {"sft": sft, "dpo": dpo, "reward": reward, "ppo": lambda: online("ppo", start), "rloo": lambda: online("rloo", start)}
+    makers = {"sft": sft, "dpo": dpo, "reward": reward}
+    makers |= {name: lambda name=name: online(name, start) for name in ("ppo", "rloo", "trpo")}
     prompts, options = [[5, 9, 12, 7], [30, 31]], SamplingOptions(max_tokens=12)
     with away() as device:  # before the first backward of this process
         pass
+    forward_mode_at_home(load_policy(start))
     expected = {name: run(make(), work / "cpu" / name) for name, make in makers.items()}
     drawn = NativeEngine(load_policy(start), 1).sample(prompts, 3, options, ["a", "b"])
     with away() as device:

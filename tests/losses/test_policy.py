@@ -16,6 +16,7 @@ from trimtab.losses.policy import (
     kl_estimate,
     leave_one_out,
     shaped_rewards,
+    surrogate,
     whiten,
 )
 
@@ -113,6 +114,15 @@ def test_k1_and_k3_are_unbiased_and_k3_is_never_negative() -> None:
         kl_estimate(p, "k4")
 
 
+def test_the_surrogate_worked_by_hand() -> None:
+    """Ratios 2 and 1/2, advantages 3 and -4: 6 and -2; at ratio 1 its slope is A grad log pi."""
+    found = surrogate(vector(math.log(2), -math.log(2)), vector(0, 0), vector(3, -4))
+    assert found.tolist() == pytest.approx([6, -2])
+    logprobs = vector(-1, -2).requires_grad_()
+    surrogate(logprobs, logprobs.detach(), vector(3, -4)).sum().backward()
+    assert logprobs.grad is not None and logprobs.grad.tolist() == [3, -4]
+
+
 def test_clipped_surrogate_worked_by_hand() -> None:
     """eps 0.2. ratio 1.5: A = 1 -> -1.2 (clipped), A = -1 -> 1.5 (not). ratio 0.5: A = 1 -> -0.5, A = -1 -> 0.8. ratio 1: -A."""
     ratios, advantages = vector(1.5, 1.5, 0.5, 0.5, 1.0), vector(1, -1, 1, -1, 3)
@@ -180,6 +190,7 @@ def test_gradients_by_finite_differences() -> None:
         draw(),
         draw(),
     )
+    assert torch.autograd.gradcheck(lambda x: surrogate(x, old, advantages), [logprobs])
     assert torch.autograd.gradcheck(lambda x: clipped_surrogate(x, old, advantages, clip=0.3)[0], [logprobs])
     assert torch.autograd.gradcheck(lambda v: clipped_value_loss(v, old, returns, clip=0.3), [values])
     for name in KL_ESTIMATORS:

@@ -20,7 +20,7 @@ from torch._dynamo.utils import counters
 from trimtab.common import precision
 from trimtab.common.errors import UserError
 from trimtab.feedback.protocol import Rule
-from trimtab.methods import ppo, rloo
+from trimtab.methods import ppo, rloo, trpo
 from trimtab.methods.dpo import DPO
 from trimtab.methods.offline import FixedData, Offline
 from trimtab.methods.reward import Reward
@@ -83,16 +83,18 @@ def online(name: str, folder: Path) -> Method:
         kl=ppo.KLControl(target=0.5, horizon=60), seed=5,
     )  # fmt: skip
     parts = online_parts(folder, Rule(lambda prompt, text: float(text.count("a")) - 0.1 * len(text)))
-    if name == "rloo":
-        shared = config.model_dump(include=set(rloo.Config.model_fields) & set(config.model_fields_set))
-        return rloo.RLOO(rloo.Config(**{**shared, "micro_batch_tokens": 30}), parts)
+    if name in ("rloo", "trpo"):
+        kind: Any = {"rloo": rloo.Config, "trpo": trpo.Config}[name]
+        shared = config.model_dump(include=set(kind.model_fields) & set(config.model_fields_set))
+        made = kind(**{**shared, "micro_batch_tokens": 30})
+        return rloo.RLOO(made, parts) if name == "rloo" else trpo.TRPO(made, parts)
     return ppo.PPO(config, parts, load_scorer(folder))
 
 
-@pytest.fixture(params=["sft", "reward", "dpo", "ppo", "rloo"])
+@pytest.fixture(params=["sft", "reward", "dpo", "ppo", "rloo", "trpo"])
 def make(request: pytest.FixtureRequest) -> Callable[[], Method]:
     """A fresh method with its start weights, as a new process would build it."""
-    if request.param in ("ppo", "rloo"):
+    if request.param in ("ppo", "rloo", "trpo"):
         folder = request.getfixturevalue("policy_folder")
         return lambda: online(request.param, folder)
     return {"sft": sft, "reward": reward, "dpo": dpo}[request.param]
@@ -432,18 +434,20 @@ def test_a_killed_run_with_dropout_goes_on_with_the_same_dropout(tmp_path: Path)
 
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler on CPU")
+@pytest.mark.parametrize(("name", "last"), [("ppo", 1), ("trpo", 2)])
 def test_compiled_layers_give_the_same_run_and_sampling_leaves_them_alone(
-    policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, last: int, policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    """Metrics of the first step to float32's rounding; PPO samples between updates, in any number of rows."""
+    """Metrics of the first steps to float32's rounding; PPO samples between updates, in any number of rows; TRPO's forward-mode pass is not
+    compiled, its others are."""
     monkeypatch.setattr(precision, "fast_in_bf16", lambda kind: False)
     steps, found = 2, []
     for compiled in (False, True):
         settings = SETTINGS.model_copy(update={"compile": "true" if compiled else "false"})
-        run(online("ppo", policy_folder), tmp_path / str(compiled), settings, steps)
+        run(online(name, policy_folder), tmp_path / str(compiled), settings, steps)
         found.append(metrics(tmp_path / str(compiled)))
     assert found[0].keys() == found[1].keys()
-    first = {key: value for key, value in found[0].items() if key[0] == 1}
+    first = {key: value for key, value in found[0].items() if key[0] <= last}
     assert {key: found[1][key] for key in first} == pytest.approx(first, rel=1e-3, abs=1e-4)
 
 

@@ -78,6 +78,11 @@ def whiten(values: Tensor) -> Tensor:
     return centred / (values.std(correction=0) + 1e-8)
 
 
+def surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> Tensor:
+    """ratio * A for each token, with ratio = pi / pi_old. Schulman et al. 2015 (TRPO), equation 14. Shapes: three of (S,) -> (S,)."""
+    return torch.exp(logprobs - old_logprobs) * advantages
+
+
 def clipped_surrogate(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, clip: float
 ) -> tuple[Tensor, Tensor]:

@@ -101,8 +101,8 @@ def carrying(positions: Tensor, layout: Layout) -> Tensor:
 
 @dataclass(eq=False)  # not frozen: torch.compile looks into frozen ones, and compiles again for other numbers of spans (torch 2.11)
 class TreeLayout:
-    """The layout of a packed ``TreeBatch``. ``kernel``: ``math``, or ``auto`` for the fastest that can: ``cpu``, on GPUs ``varlen`` or
-    ``flex``."""
+    """The layout of a packed ``TreeBatch``. ``kernel``: ``math``; ``trees``, the same tree by tree; or ``auto`` for the fastest that can:
+    ``cpu``, on GPUs ``varlen`` or ``flex``."""
 
     segments: Segments
     kernel: str = "auto"
@@ -115,6 +115,8 @@ class TreeLayout:
         plain = rule.window is None and rule.softcap is None and query.device.type == "cpu"
         if self.kernel == "math":
             return math_attention(self.segments, query, key, value, rule)
+        if self.kernel == "trees":
+            return tree_by_tree(self.segments, query, key, value, rule)
         if query.device.type == "cuda" and rule.window is None and rule.softcap is None:
             from trimtab.models.varlen import can_flash, flash_trees  # imports that a CPU never needs, here and below
 

@@ -60,8 +60,9 @@ def hidden_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, layout
     return out.last_hidden_state.squeeze(0)
 
 
-def tree_states(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
-    """(T or a few more, H) last hidden states of a packed batch; those of the tokens that fill up ``ROWS`` come last.
+def tree_states(model: PreTrainedModel, batch: TreeBatch, kernel: str = "auto") -> Tensor:
+    """(T or a few more, H) last hidden states of a packed batch; those of the tokens that fill up ``ROWS`` come last. ``kernel`` is
+    ``TreeLayout``'s.
 
     Raises:
         UserError: a token id that the model has no row for (ids travel in files, and files can be wrong).
@@ -72,7 +73,7 @@ def tree_states(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
         raise UserError(f"{tree.key!r}: has token ids that the model does not know, it knows 0 to {known - 1}; leave token_ids out")
     spare = spare_tokens(batch.tokens, model.device)
     ids, positions = (nn.functional.pad(t, (0, spare)).to(model.device) for t in (batch.ids, batch.positions))
-    return hidden_states(model, ids, positions, TreeLayout(batch.layout.filled(spare)))
+    return hidden_states(model, ids, positions, TreeLayout(batch.layout.filled(spare), kernel))
 
 
 def score_tokens(model: PreTrainedModel, batch: TreeBatch, *, temperature: float = 1.0) -> TokenScores:
@@ -139,11 +140,11 @@ class _ChunkedLogprobs(torch.autograd.Function):
         statistics = fused(row_statistics, rows.device)
         with torch.autocast(rows.device.type, enabled=False):
             narrow, narrow_weight = rows.to(dtype), weight.to(dtype)
-            for part in _chunks(count, weight):
+            for part in chunks(count, weight):
                 raw = (rows[part].to(wide) * weight[targets[part]].to(wide)).sum(-1)
                 if bias is not None:
                     raw = raw + bias[targets[part]].to(wide)
-                exact[part] = _finish(raw, options)[0]
+                exact[part] = finish(raw, options)[0]
                 found = statistics(narrow[part] @ narrow_weight.T, bias, targets[part], exact[part], options)
                 lse[part], entropy[part], rank[part] = found
                 logprobs[part] = exact[part] - lse[part]
@@ -165,7 +166,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         slopes = fused(logit_slopes, rows.device)
         with torch.autocast(rows.device.type, enabled=False):
             narrow, narrow_weight = rows.to(dtype), weight.to(dtype)
-            for part in _chunks(len(rows), weight):
+            for part in chunks(len(rows), weight):
                 above = [None if d is None else d[part] for d in (d_logprobs, d_entropy)]
                 raw = narrow[part] @ narrow_weight.T
                 d_logits = slopes(raw, bias, targets[part], exact[part], lse[part], entropy[part], *above, options)
@@ -223,7 +224,7 @@ def _logits(raw: Tensor, bias: Tensor | None, targets: Tensor, exact: Tensor, op
     raw = raw.to(exact.dtype)
     if bias is not None:
         raw = raw + bias.to(exact.dtype)
-    logits, slope = _finish(raw, options)
+    logits, slope = finish(raw, options)
     return _changed(logits, targets, exact), slope
 
 
@@ -236,7 +237,8 @@ def _changed(values: Tensor, columns: Tensor, new: Tensor, *, add: bool = False)
     return torch.where(here, values + new.unsqueeze(-1) if add else new.unsqueeze(-1), values)
 
 
-def _finish(raw: Tensor, options: Scaling) -> tuple[Tensor, Tensor | float]:
+def finish(raw: Tensor, options: Scaling) -> tuple[Tensor, Tensor | float]:
+    """Raw products + bias of any shape -> logits, and their slope with respect to them."""
     scale, softcap, tail_scale = options
     if softcap is None:
         return (raw if scale == 1.0 else raw * scale), scale
@@ -256,7 +258,8 @@ def _multiple(device: torch.device) -> int:
     return ROWS_GPU if device.type == "cuda" else ROWS
 
 
-def _chunks(count: int, weight: Tensor) -> list[slice]:
+def chunks(count: int, weight: Tensor) -> list[slice]:
+    """``count`` rows in parts whose logits under a head's ``weight`` (V, H) are ``CHUNK_LOGITS`` at most."""
     if weight.device.type == "cuda":  # whole multiples: a compiled kernel for other row counts is another kernel
         size = max(1, CHUNK_LOGITS_GPU // len(weight) // ROWS_GPU) * ROWS_GPU
     else:

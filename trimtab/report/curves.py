@@ -125,6 +125,8 @@ CATALOGUE = (
         "approx. KL of one update, nats per token, k3",
         "Steady and small (0.001 to 0.05). Peaks mean steps that are too large.",
     ),
+    _one("trust/kl", "KL of the step", "KL(old, new), nats per token", "At most trust.delta, always; 0 where no step was good.", 0.0),
+    _one("trust/fraction", "Share of the step", "share of the natural step", "1, or a little less; near 0 steps are cut too much."),
     _one(
         "clipfrac",
         "Clipped share",
