@@ -1,8 +1,8 @@
 """Every family that the tests know, small, with random weights, in float32: ``python bench/families.py [gpu]`` prints one line of JSON.
 
 Trees against transformers' own forward on each prompt + completion: the largest difference of a token's logprob, and of a parameter's
-gradient relative to its size (decided as in tests/models/test_attention.py). The engine: its logprobs against the trainer's on what it drew,
-and whether its greedy answers are transformers' token for token.
+gradient relative to its size (as in tests/models/test_attention.py). The engine: its logprobs against the trainer's on what it drew, and
+whether its greedy answers are transformers' token for token.
 """
 
 import json
@@ -43,7 +43,8 @@ def config_of(family: str, gpu: bool) -> Any:
 
 def greedy_agrees(ours: PreTrainedModel, eager: PreTrainedModel, prompts: list[tuple[int, ...]]) -> bool:
     """Whether 24 greedy tokens of each prompt are transformers'."""
-    found = NativeEngine(ours, NO_END).sample(prompts, 1, SamplingOptions(max_tokens=24, greedy=True), [str(i) for i in range(len(prompts))])
+    keys = [str(i) for i in range(len(prompts))]
+    found = NativeEngine(ours, NO_END).sample(prompts, 1, SamplingOptions(max_tokens=24, greedy=True), keys)
     for prompt, (sample,) in zip(prompts, found, strict=True):
         ids = torch.tensor([prompt], device=eager.device)
         whole = eager.generate(

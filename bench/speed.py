@@ -39,7 +39,7 @@ MARKS = {
 }
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_TOP_PAD_": str(64 << 20)}
 PROFILED = ("dpo", "ppo", "generate")
-OURS = ("sweep", "numerics", "profile")  # measured without a peer
+OURS = ("sweep", "numerics", "profile", "families")  # measured without a peer
 TRAINED = ("sft", "reward", "rankings", "dpo", "rloo", "ppo")
 # name of a side -> (environment, words for peer.py); trimtab's own is none of them
 SIDES: dict[str, tuple[Mapping[str, str], Sequence[str]]] = {
@@ -130,6 +130,8 @@ def measure_alone(name: str, steps: int, size: str) -> Any:
         return ours("ours.py", "SWEEP", "sweep", str(steps), size)
     if name == "numerics":
         return ours("numerics.py", "NUMERICS", *(["gpu"] if GPU else []))
+    if name == "families":
+        return ours("families.py", "FAMILIES", *(["gpu"] if GPU else []))
     return [ours("spent.py", "PROFILE", work, str(steps), size) for work in PROFILED]
 
 
@@ -191,7 +193,7 @@ def render(kept: Mapping[str, Any]) -> str:
                 tokens = statistics.median(t for run in ours for t in run["tokens"])
                 cells, over = f"{tokens / mine:.0f} tokens/s | {tokens / theirs:.0f} tokens/s", "-"
             lines.append(f"| {what.what} | {cells} | {side} | {ratio:.1f} | {mark} | {share} | {over} |")
-    lines += ["", *shares(kept), *losses(kept), *profiles(kept), *swept(kept), *numerics(kept), MARKS[kind][1]]
+    lines += ["", *shares(kept), *losses(kept), *profiles(kept), *swept(kept), *numerics(kept), *families(kept), MARKS[kind][1]]
     return "\n".join(lines)
 
 
@@ -268,6 +270,21 @@ def numerics(kept: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
     for row in kept["numerics"]["packing"]:
         lines.append(f"| {row['budget']} | {row['pairs']} | {row['steps']} | {row['extra']} | {100 * row['empty']:.1f} % |")
+    return [*lines, ""]
+
+
+def families(kept: Mapping[str, Any]) -> list[str]:
+    """How exact each family is on trees and in the engine."""
+    if "families" not in kept:
+        return []
+    lines = [
+        "Families, small, random weights, float32 (`python bench/families.py`): the largest difference between a token's logprob on trees and in",
+        "the family's own forward, and of a parameter's gradient relative to its size; the engine's logprobs against the trainer's; its greedy",
+        "answers against transformers':", "", "| family | logprobs, nats | gradients | engine, nats | greedy |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for family, found in kept["families"].items():
+        same = "the same tokens" if found["greedy"] else "**other tokens**"
+        lines.append(f"| {family} | {found['logprobs']:.1e} | {found['gradients']:.1e} | {found['engine']:.1e} | {same} |")
     return [*lines, ""]
 
 
