@@ -280,7 +280,8 @@ def families(kept: Mapping[str, Any]) -> list[str]:
     lines = [
         "Families, small, random weights, float32 (`python bench/families.py`): the largest difference between a token's logprob on trees",
         "and in the family's own forward, and of a parameter's gradient relative to its size; the engine's logprobs against the trainer's;",
-        "whether its greedy answers are transformers':", "", "| family | logprobs, nats | gradients | engine, nats | greedy |", "|---|---|---|---|---|",
+        "whether its greedy answers are transformers':", "",
+        "| family | logprobs, nats | gradients | engine, nats | greedy |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for family, found in kept["families"].items():
         same = "the same tokens" if found["greedy"] else "**other tokens**"
