@@ -30,7 +30,7 @@ from trimtab.training.method import Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, step_indices
 
 
-class Config(SampledSettings, EpochSettings):
+class Config(EpochSettings, SampledSettings):
     """Settings of ``trimtab bon``."""
 
     num_completions: int = Field(8, ge=2, description="answers sampled for each prompt, of which the best is kept: n")

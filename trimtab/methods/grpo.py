@@ -35,7 +35,7 @@ from trimtab.training.method import Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, step_indices
 
 
-class Config(OnlineSettings, EpochSettings):
+class Config(EpochSettings, OnlineSettings):
     """Settings of ``trimtab grpo``."""
 
     beta: float = Field(0.05, ge=0, description="strength of the KL to the reference, per nat")

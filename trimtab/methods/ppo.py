@@ -58,7 +58,7 @@ from trimtab.training.method import Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, step_indices
 
 
-class Config(OnlineSettings, EpochSettings):
+class Config(EpochSettings, OnlineSettings):
     """Settings of ``trimtab ppo``."""
 
     variant: Literal["clip", "penalty"] = Field("clip", description="what keeps the policy near the one that sampled")
