@@ -5,11 +5,12 @@ Prints what agrees with the CPU; fails at the first thing that does not, or that
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from away import NAME, away
-from test_loop import SETTINGS, Killed, dpo, killing, metrics, online, reward, sft
+from test_loop import ONLINE, SETTINGS, Killed, dpo, killing, metrics, online, reward, sft
 from tiny_models import save_tiny_policy
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -56,8 +57,7 @@ def forward_mode_at_home(twin: PreTrainedModel) -> None:
 def main(work: Path) -> None:
     precision.fast_in_bf16 = lambda kind: False  # both sides in float32
     start = save_tiny_policy(work / "start")
-    makers = {"sft": sft, "dpo": dpo, "reward": reward}
-    makers |= {name: lambda name=name: online(name, start) for name in ("ppo", "rloo", "trpo")}
+    makers = {"sft": sft, "dpo": dpo, "reward": reward, **{name: partial(online, name, start) for name in ONLINE}}
     prompts, options = [[5, 9, 12, 7], [30, 31]], SamplingOptions(max_tokens=12)
     with away() as device:  # before the first backward of this process
         pass

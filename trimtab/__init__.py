@@ -25,7 +25,7 @@ _HOMES = {
     "load_policy": "models.load", "load_scorer": "models.load", "load_tokenizer": "models.load", "save_model": "models.load",
     "score_tokens": "models.score", "score_rewards": "models.score", "score_values": "models.score",
     "NativeEngine": "sampling.engine", "SamplingOptions": "sampling.protocol",
-    "Rule": "feedback.protocol", "RewardModel": "feedback.reward_model",
+    "Rule": "feedback.protocol", "RewardModel": "feedback.reward_model", "Ensemble": "feedback.ensemble",
     "Method": "training.method", "MicroBatch": "training.method", "State": "training.method",
     "run": "methods.build", "run_method": "methods.build", "Trained": "methods.build",
     "write_report": "report", "UserError": "common.errors",

@@ -15,6 +15,7 @@ TINY = {
     "reward": ["steps=2", "batch_size=4", "threads=1"],
     "dpo": ["steps=2", "batch_size=4", "threads=1"],
     "ppo": ["steps=2", "batch_size=4", "minibatch_size=2", "max_tokens=8", "threads=1"],
+    "grpo": ["steps=2", "batch_size=4", "minibatch_size=2", "max_tokens=8", "threads=1"],
     "sample": ["max_tokens=8"],
 }
 

@@ -13,8 +13,11 @@ from trimtab.losses.policy import (
     clipped_value_loss,
     explained_variance,
     gae,
+    group_normalised,
     kl_estimate,
     leave_one_out,
+    penalised_surrogate,
+    self_critical,
     shaped_rewards,
     surrogate,
     whiten,
@@ -168,6 +171,47 @@ def test_whiten_worked_by_hand() -> None:
     )
 
 
+def test_whitening_may_keep_the_mean() -> None:
+    """1 2 3 keep their mean 2: 2 -+ sqrt(1.5) and 2; a constant added comes out again; one value is itself."""
+    found = whiten(vector(1, 2, 3), keep_mean=True)
+    assert found.tolist() == pytest.approx([2 - math.sqrt(1.5), 2, 2 + math.sqrt(1.5)], abs=1e-6)
+    assert torch.allclose(whiten(vector(11, 12, 13), keep_mean=True), found + 10)
+    assert whiten(vector(5), keep_mean=True).tolist() == [5.0]
+
+
+def test_penalised_surrogate_worked_by_hand() -> None:
+    """beta 3. ratio 2, A = 1: -(2 - 3 (2 - 1 - log 2)) = 1 - 3 log 2. ratio 1/2, A = -1: 1/2 + 3 (1/2 - 1 + log 2). ratio 1: -A."""
+    loss, ratio = penalised_surrogate(vector(2, 0.5, 1).log(), torch.zeros(3, dtype=torch.float64), vector(1, -1, 4), beta=3.0)
+    assert loss.tolist() == pytest.approx([1 - 3 * math.log(2), 3 * math.log(2) - 1, -4])
+    assert ratio.tolist() == pytest.approx([2.0, 0.5, 1.0]) and not ratio.requires_grad
+
+
+def test_limits_of_the_surrogates() -> None:
+    """eps to infinity and beta to 0 are the same plain surrogate; at ratio 1 all of them have REINFORCE's gradient -A grad log pi."""
+    generator = torch.Generator().manual_seed(2)
+    logprobs, old, a = (torch.randn(8, generator=generator, dtype=torch.float64) for _ in range(3))
+    free = clipped_surrogate(logprobs, old, a, clip=1e9)[0]
+    assert torch.equal(free, penalised_surrogate(logprobs, old, a, beta=0.0)[0]) and torch.allclose(free, -(logprobs - old).exp() * a)
+    for of in (
+        lambda x: clipped_surrogate(x, old, a, clip=1e9), lambda x: clipped_surrogate(x, old, a, clip=0.1),
+        lambda x: penalised_surrogate(x, old, a, beta=5.0),
+    ):  # fmt: skip
+        there = old.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(of(there)[0].sum(), there)
+        assert torch.allclose(slope, -a)
+
+
+def test_the_penaltys_gradient_is_that_of_the_exact_kl() -> None:
+    """Over p = softmax(old) the expectation of k3's gradient in the logits is that of KL(p, softmax(x)), which is softmax(x) - p."""
+    old, x = vector(0.3, -0.2, 1.0), vector(-0.5, 0.4, 0.1).requires_grad_()
+    p = old.softmax(0)
+    zero = torch.zeros(3, dtype=torch.float64)
+    mean = (p * penalised_surrogate(x.log_softmax(0), old.log_softmax(0), zero, beta=1.0)[0]).sum()
+    assert float(mean.detach()) == pytest.approx(float((p * (p.log() - x.detach().log_softmax(0))).sum()))
+    (slope,) = torch.autograd.grad(mean, x)
+    assert torch.allclose(slope, x.detach().softmax(0) - p)
+
+
 def test_explained_variance_worked_by_hand() -> None:
     """Perfect values 1, a constant 0, values off by more than the returns vary negative: returns 1 3, values 3 1 -> 1 - 4/1."""
     returns = vector(1, 3)
@@ -192,6 +236,7 @@ def test_gradients_by_finite_differences() -> None:
     )
     assert torch.autograd.gradcheck(lambda x: surrogate(x, old, advantages), [logprobs])
     assert torch.autograd.gradcheck(lambda x: clipped_surrogate(x, old, advantages, clip=0.3)[0], [logprobs])
+    assert torch.autograd.gradcheck(lambda x: penalised_surrogate(x, old, advantages, beta=0.7)[0], [logprobs])
     assert torch.autograd.gradcheck(lambda v: clipped_value_loss(v, old, returns, clip=0.3), [values])
     for name in KL_ESTIMATORS:
         assert torch.autograd.gradcheck(lambda x, name=name: kl_estimate(x, name), [logprobs])
@@ -211,3 +256,36 @@ def test_leave_one_out_sums_to_zero_and_ignores_what_all_answers_share(rows: lis
     sums = torch.zeros(len(rows), dtype=found.dtype).index_add(0, group, found)
     assert torch.allclose(sums, torch.zeros_like(sums), atol=1e-9)
     assert torch.allclose(leave_one_out(returns + shift, group), found, atol=1e-9)
+
+
+def test_self_critical_worked_by_hand() -> None:
+    """Prompt 0: 1 and 4 against the greedy answer's 3; prompt 1: 2 against 5. The greedy answers themselves get 0."""
+    returns, group = vector(1, 2, 4, 3, 5), torch.tensor([0, 1, 0, 0, 1])
+    greedy = torch.tensor([False, False, False, True, True])
+    assert self_critical(returns, group, greedy).tolist() == [-2.0, -3.0, 1.0, 0.0, 0.0]
+    assert self_critical(returns[:0], group[:0], greedy[:0]).tolist() == []
+
+
+def test_group_normalised_worked_by_hand() -> None:
+    """Prompt 0: 1 4 7, mean 4, deviation sqrt(6); prompt 1: 2 0, mean 1, deviation 1; prompt 2: alone; prompt 3: all equal."""
+    returns, group = vector(1, 2, 4, 0, 7, 9, 5, 5), torch.tensor([0, 1, 0, 1, 0, 2, 3, 3])
+    centred = [-3.0, 1.0, 0.0, -1.0, 3.0, 0.0, 0.0, 0.0]
+    assert group_normalised(returns, group, divide_by_std=False).tolist() == centred
+    deviations = [math.sqrt(6), 1, math.sqrt(6), 1, math.sqrt(6), 1, 1, 1]
+    expected = [x / (d + 1e-4) for x, d in zip(centred, deviations, strict=True)]
+    assert group_normalised(returns, group).tolist() == pytest.approx(expected)
+
+
+@given(st.lists(st.lists(numbers, min_size=2, max_size=5), min_size=1, max_size=4), numbers)
+def test_groups_are_centred_and_ignore_what_all_answers_share(rows: list[list[float]], shift: float) -> None:
+    """Sums are 0, a constant changes nothing, no advantage passes sqrt(K - 1), and without the deviation it is (K - 1) / K of RLOO's."""
+    returns = vector(*(x for row in rows for x in row))
+    group = torch.tensor([n for n, row in enumerate(rows) for _ in row])
+    sizes = torch.tensor([float(len(row)) for row in rows], dtype=torch.float64)[group]
+    for std in (True, False):
+        found = group_normalised(returns, group, divide_by_std=std)
+        sums = torch.zeros(len(rows), dtype=found.dtype).index_add(0, group, found)
+        assert torch.allclose(sums, torch.zeros_like(sums), atol=1e-8)
+        assert torch.allclose(group_normalised(returns + shift, group, divide_by_std=std), found, atol=1e-8)
+    assert (group_normalised(returns, group).abs() <= (sizes - 1).sqrt() + 1e-9).all()
+    assert torch.allclose(group_normalised(returns, group, divide_by_std=False), leave_one_out(returns, group) * (sizes - 1) / sizes)

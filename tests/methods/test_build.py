@@ -38,7 +38,7 @@ def test_a_missing_option_is_refused_before_anything_is_loaded(
     for loader in ("load_policy", "load_scorer", "load_tokenizer", "read_text"):
         if hasattr(module, loader):
             monkeypatch.setattr(module, loader, lambda *a, **k: pytest.fail("loaded before the options were checked"))
-    needed = {"pretrain": ["data"], "ppo": ["model", "data", "reward"]}.get(name, ["model", "data"])
+    needed = ["data"] if name == "pretrain" else ["model", "data", *(["reward"] if "reward" in module.Config.model_fields else [])]
     for missing in needed:
         given = {option: "no/such/place/at-all" for option in needed if option != missing}
         config = module.Config(out=str(tmp_path / missing), **given)

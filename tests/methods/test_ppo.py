@@ -1,5 +1,6 @@
 """PPO's iteration taken apart: what the first ratio and KL are, what shaped rewards sum to, where the controller moves."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,17 +8,23 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import PROMPTS, answer_score, online_parts, save_tiny_policy
+from tiny_models import PROMPTS, answer_score, gradient_error, gradients, online_parts, random_trees, save_tiny_policy
 
+from trimtab.common.errors import RunFailed
 from trimtab.common.files import write_json
 from trimtab.data.template import Renderer
+from trimtab.feedback.ensemble import Ensemble
 from trimtab.feedback.protocol import Rule
 from trimtab.feedback.reward_model import RewardModel
+from trimtab.losses.policy import clipped_surrogate, clipped_value_loss
+from trimtab.methods.control import Penalty, RunningScale
+from trimtab.methods.mix import Mix, Ptx
 from trimtab.methods.online import tree_lengths
 from trimtab.methods.ppo import PPO, Config, KLControl, start_value
 from trimtab.methods.reward import add_pad_token
 from trimtab.models.load import load_scorer, load_tokenizer, save_model
-from trimtab.models.score import score_rewards
+from trimtab.models.score import score_rewards, score_tokens, score_values
+from trimtab.training.loop import Learner
 from trimtab.training.method import MicroBatch, State
 from trimtab.trees import PromptTree, TreeBatch
 
@@ -37,11 +44,12 @@ def make(start: Path, *, other_reference: bool = False, **options: Any) -> PPO:
         "seed": 1,
         "dtype": "float32",
     }
+    mix = options.pop("mix", None)
     config = Config(**{**settings, **options})
     value = load_scorer(start)
     torch.nn.init.normal_(value.score.weight, generator=torch.Generator().manual_seed(3))
     parts = online_parts(start, Rule(answer_score), Rule(answer_score, "gold"), other_reference=other_reference)
-    return PPO(config, parts, value)
+    return PPO(config, parts, value, mix=mix)
 
 
 def first_epoch(method: PPO) -> list[list[MicroBatch]]:
@@ -239,3 +247,195 @@ def test_a_reward_model_that_is_only_watched_is_not_called_gold(start: Path) -> 
     method.parts = replace(method.parts, reward=Rule(answer_score, "gold"), gold=Rule(lambda prompt, text: -5.0, "proxy"))
     method.rollouts([0, 1], 0)
     assert method.logged["reward/watched"] == -5.0 and method.logged["reward/gold"] != -5.0
+
+
+def moved_policy(method: PPO) -> list[MicroBatch]:
+    """The first minibatch, once the policy is no longer the one that sampled it."""
+    (step, *_) = first_epoch(method)
+    with torch.no_grad():
+        method.policy.lm_head.weight.mul_(1.05)
+    return step
+
+
+def policy_slopes(method: PPO, step: Sequence[MicroBatch]) -> dict[str, torch.Tensor]:
+    for batch in step:
+        method.loss(batch)[0].backward()
+    return gradients(method.policy)
+
+
+def test_without_any_option_the_loss_is_the_clipped_one_bit_for_bit(start: Path) -> None:
+    """(sum of the clipped surrogate + value_coef * sum of the clipped value loss) / tokens, and nothing else in the graph."""
+    method = make(start, other_reference=True)
+    for batch in moved_policy(method):
+        tokens, extra = score_tokens(method.policy, batch.trees), batch.extra
+        surrogate = clipped_surrogate(tokens.logprobs, extra["old_logprobs"], extra["advantages"], clip=0.2)[0]
+        values = score_values(method.value, batch.trees)
+        value_loss = clipped_value_loss(values, extra["old_values"], extra["returns"], clip=0.2)
+        assert torch.equal(method.loss(batch)[0], (surrogate.sum() + 0.5 * value_loss.sum()) / batch.divisor)
+
+
+def test_one_epoch_without_a_clip_is_reinforce_with_the_advantages(start: Path) -> None:
+    """At the first update the ratio is 1, so that the policy's gradient is sum of -A grad log pi / tokens."""
+    method = make(start, clip=1e9)
+    (step, *_) = first_epoch(method)
+    found = policy_slopes(method, step)
+    for batch in step:
+        (-(batch.extra["advantages"] * score_tokens(method.policy, batch.trees).logprobs).sum() / batch.divisor).backward()
+    assert gradient_error(found, gradients(method.policy)) <= 1e-4
+
+
+def test_the_penalty_is_the_plain_surrogate_plus_its_price_times_the_kl(start: Path) -> None:
+    """The loss with price 3 less the loss with a price of almost nothing is 3 * k3 per token; a tiny price is clip to infinity."""
+    step = moved_policy(method := make(start, variant="penalty", penalty=Penalty(beta=3.0)))
+    for batch in step:
+        loss, metrics = method.loss(batch)
+        method.price = 1e-12
+        free, _ = method.loss(batch)
+        method.price = 3.0
+        kl, tokens = metrics["approx_kl"]
+        assert kl > 0
+        assert float((loss - free).detach()) == pytest.approx(3 * kl / batch.divisor, rel=1e-3)
+        assert tokens <= batch.divisor
+    method.price = 1e-12
+    other = make(start, clip=1e9)
+    other.policy = method.policy
+    assert gradient_error(policy_slopes(method, step), policy_slopes(other, step)) <= 1e-5
+
+
+def test_the_price_rises_where_the_policy_moved_too_far(start: Path) -> None:
+    """Target 1e-6 per token: after one iteration of large steps the KL is far above it, and log beta grows by the rate, 0.5."""
+    method = make(start, variant="penalty", penalty=Penalty(beta=2.0, target=1e-6), lr=1e-2, stop_kl=1e9, micro_batch_tokens=500)
+    method.update(method.batches(State(0, 9)), Learner(method, method.config), "step 0")
+    old = torch.cat([r.old_logprobs for r in method._rollouts])
+    now = torch.cat([t.logprobs for t in method.score_rollouts([r.tree for r in method._rollouts])])
+    logged = method.after(State(1, 9))
+    assert logged["penalty/beta"] == 2.0 and method.price == pytest.approx(2.0 * math.exp(0.5))
+    exact = float((torch.expm1(now - old) - (now - old)).mean())
+    assert logged["penalty/kl"] == pytest.approx(exact, rel=1e-4) and exact > 1e-5
+    other = make(start, variant="penalty")
+    other.load_state_dict(method.state_dict())
+    assert other.price == method.price
+    other.load_state_dict({"beta": 0.3})  # of a run begun before there was a price
+    assert other.beta == 0.3
+
+
+def test_dual_descent_holds_the_kl_of_a_real_policy(start: Path) -> None:
+    """From a price that is far too low (the first iterations move by an eighth of a nat and more): iterations 31 to 40 end within 20 % of
+    the target, on average."""
+    method = make(
+        start, variant="penalty", penalty=Penalty(beta=0.1, target=0.02), batch_size=5, num_completions=8, max_tokens=6, minibatch_size=5,
+        epochs_per_batch=4, beta=0.0, lr=3e-3, stop_kl=1e9, micro_batch_tokens=8192,
+    )  # fmt: skip
+    method.parts = replace(method.parts, reward=Rule(lambda prompt, text: float(text.count("a"))))
+    learner = Learner(method, method.config)
+    seen = []
+    for i in range(40):
+        method.update(method.batches(State(i, 40)), learner, f"step {i}")
+        seen.append(method.after(State(i, 40))["penalty/kl"])
+    assert min(seen[:3]) > 0.125 and sum(seen[-10:]) / 10 == pytest.approx(0.02, rel=0.2)
+
+
+def test_the_entropy_bonus_is_taken_off_the_loss(start: Path) -> None:
+    method, plain = make(start, entropy_coef=0.7), make(start)
+    step, same = first_epoch(method)[0], first_epoch(plain)[0]
+    for batch, other in zip(step, same, strict=True):
+        entropy = float(score_tokens(method.policy, batch.trees).entropy.sum().detach()) / batch.divisor
+        assert entropy > 0
+        gap = float((plain.loss(other)[0] - method.loss(batch)[0]).detach())
+        assert gap == pytest.approx(0.7 * entropy, rel=1e-4)
+
+
+def test_rewards_in_another_scale(start: Path) -> None:
+    """whiten: all token rewards to variance 1, their mean kept; running: scores less the mean so far, over the deviation so far."""
+    plain = make(start, other_reference=True)
+    answers = plain.answer([0, 1, 2, 3], 0)
+    tokens = plain.score_rollouts(answers.trees)
+    flat = torch.cat(plain.rewards(answers, tokens))
+    white = torch.cat(make(start, normalise="whiten").rewards(answers, tokens))
+    assert float(white.std(correction=0)) == pytest.approx(1, abs=1e-4)
+    assert float(white.mean()) == pytest.approx(float(flat.mean()), abs=1e-4)
+
+    running = make(start, normalise="running", beta=0.0)
+    every: list[float] = []
+    for iteration in range(3):
+        rows = [[float(x + 10 * iteration) for x in row] for row in answers.scores]
+        every += [x for row in rows for x in row]
+        shaped = running.rewards(replace(answers, scores=rows), tokens)
+        mean, deviation = torch.tensor(every).mean(), torch.tensor(every).std(correction=0)
+        sums = [float(part.sum()) for r, tree in zip(shaped, answers.trees, strict=True) for part in r.split(tree_lengths(tree).tolist())]
+        expected = [float((x - mean) / deviation) for row in rows for x in row]
+        assert sums == pytest.approx(expected, abs=1e-4)
+    again = make(start, normalise="running")
+    again.load_state_dict(running.state_dict())
+    assert again.scale.state_dict() == running.scale.state_dict() and again.scale.count == len(every)
+
+
+def test_a_running_scale_of_equal_scores_is_zero() -> None:
+    scale = RunningScale()
+    assert scale.normalised(3.0) == 0.0
+    scale.add([])
+    scale.add([2.0, 2.0])
+    assert scale.normalised(2.0) == 0.0
+
+
+def test_demonstrations_are_mixed_into_every_update(start: Path) -> None:
+    """PPO-ptx: beside each minibatch two of five trees, the next ones each time; their mean cross-entropy counts 4 times."""
+    trees = random_trees([(3, (4,)), (5, (2,)), (4, (6,)), (2, (3,)), (6, (5,))])
+    method = make(start, mix=Mix(trees.__getitem__, 5, 2, 500, 1), ptx=Ptx(weight=4.0, demonstrations="demos.jsonl"))
+    plain = make(start)
+    steps, without = [list(s) for s in method.batches(State(1, 9))], [list(s) for s in plain.batches(State(1, 9))]
+    assert len(steps) == len(without) == 4
+    mixed = [[tree for batch in step if not batch.extra for tree in batch.trees.trees] for step in steps]
+    assert [len(row) for row in mixed] == [2, 2, 2, 2] and mixed[0] != mixed[1]
+    again = [[t for b in s if not b.extra for t in b.trees.trees] for s in make(start, mix=method.mix).batches(State(1, 9))]
+    assert again == mixed
+    for step, other in zip(steps, without, strict=True):
+        assert [b.trees.trees for b in step if b.extra] == [b.trees.trees for b in other]
+        (batch,) = (b for b in step if not b.extra)
+        loss, metrics = method.loss(batch)
+        total, count = metrics["ptx_loss"]
+        assert count == batch.divisor == len(batch.trees.targets)
+        assert float(loss.detach()) == pytest.approx(4 * total / count, rel=1e-5)
+
+
+def test_answers_that_were_cut_are_left_out_where_that_is_asked(start: Path) -> None:
+    """The rest is what it is without the option; where nothing is left the run fails and says what to do."""
+    long = {"max_tokens": 60, "num_completions": 8}
+    method, plain = make(start, cut="left_out", **long), make(start, **long)
+    kept, every = method.answer([0, 1, 2, 3], 0), plain.answer([0, 1, 2, 3], 0)
+    ended = {s.token_ids for row in every.samples for s in row if s.stop == "end"}
+    assert 0 < len(ended) < 32 and {s.token_ids for row in kept.samples for s in row} == ended
+    assert all(row for row in kept.samples) and [t.key for t in kept.trees] == [p.id for p in kept.prompts]
+    assert [len(row) for row in kept.scores] == [len(t.completions) for t in kept.trees]
+    assert sum(len(r.tree.completions) for r in method.rollouts([0, 1, 2, 3], 0)) == len([s for row in kept.samples for s in row])
+    with pytest.raises(RunFailed, match="iteration 1: every answer was cut at max_tokens=1, and cut=left_out leaves nothing"):
+        make(start, cut="left_out", max_tokens=1).answer([0, 1], 0)
+
+
+def test_sibling_order_and_a_constant_change_the_policy_gradient_by_nothing(start: Path) -> None:
+    """A constant goes to the value model: with advantages over the returns (lambda 1, no values) whitening takes it out again."""
+    method = make(start, beta=0.0, gae_lambda=1.0, batch_size=2)
+    with torch.no_grad():
+        method.value.score.weight.zero_()
+    expected = policy_slopes(method, method.minibatch(method.rollouts([0, 1], 0)))
+    real = method.parts.reward
+    method.parts = replace(method.parts, reward=Rule(lambda prompt, text: answer_score(prompt, text) + 5))
+    assert gradient_error(policy_slopes(method, method.minibatch(method.rollouts([0, 1], 0))), expected) <= 1e-4
+    method.parts = replace(method.parts, reward=real)
+    turned = [
+        replace(r, tree=r.tree.with_completions(r.tree.completions[::-1]), **{
+            name: torch.cat(getattr(r, name).split(tree_lengths(r.tree).tolist())[::-1])
+            for name in ("old_logprobs", "advantages", "returns", "old_values")
+        })
+        for r in method.rollouts([0, 1], 0)
+    ]  # fmt: skip
+    assert gradient_error(policy_slopes(method, method.minibatch(turned)), expected) <= 1e-5
+
+
+def test_the_value_model_of_an_ensemble_starts_from_its_first_reward_model(start: Path, tmp_path: Path) -> None:
+    scorer, tokenizer = load_scorer(start, seed=5), load_tokenizer(start)
+    add_pad_token(scorer, tokenizer, Renderer(tokenizer).end_id)
+    save_model(scorer, tokenizer, tmp_path / "reward")
+    reward = RewardModel(tmp_path / "reward")
+    value, _ = start_value(str(start), Ensemble([Rule(answer_score), reward], "mean"), reward.renderer)
+    assert torch.equal(value.score.weight, reward.model.score.weight)

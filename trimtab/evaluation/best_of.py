@@ -5,11 +5,10 @@ score, sample i (from 1) is the best of C(i - 1, n - 1) of the C(N, n) subsets (
 set of 64 samples gives the whole curve n = 1..64, and each point uses every sample.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
+from trimtab.common.best_of import best_of_n, kl_bound
 from trimtab.common.stats import Estimate, mean_interval
 
 
@@ -21,36 +20,6 @@ class BestOf:
     kl_bound: float
     proxy: Estimate
     gold: Estimate
-
-
-def kl_bound(n: int) -> float:
-    """log n - (n - 1) / n: an upper bound on KL(best-of-n, policy) in nats per completion, whatever the reward.
-
-    It was long used as the exact value; Beirami et al. 2024 show that it is only a bound, loose where a few answers
-    hold most of the probability.
-    """
-    assert n >= 1, n
-    return math.log(n) - (n - 1) / n
-
-
-def best_of_n(proxy: Sequence[float], gold: Sequence[float], n: int) -> float:
-    """E[gold of the sample with the highest proxy] over all subsets of ``n`` of one prompt's N samples.
-
-    Samples with equal proxy share their chances: which of them is taken is a fair draw.
-    """
-    total = len(proxy)
-    assert len(gold) == total and 1 <= n <= total, f"best of {n} from {total} samples with {len(gold)} gold scores"
-    order = sorted(range(total), key=lambda i: proxy[i])
-    subsets = math.comb(total, n)
-    expected, below = 0.0, 0
-    for _, tied in groupby(order, key=lambda i: proxy[i]):
-        members = list(tied)
-        upto = below + len(members)
-        # the best lies in this group when the subset lies in the first `upto` samples but not in the first `below`
-        chance = (math.comb(upto, n) - math.comb(below, n)) / subsets
-        expected += chance * sum(gold[i] for i in members) / len(members)
-        below = upto
-    return expected
 
 
 def best_of_curve(

@@ -10,7 +10,8 @@ from trimtab.records import Completion, Prompt
 class Feedback(Protocol):
     """Scores answers. ``source`` names what its numbers are: ``proxy`` (a trained model), ``gold`` or ``rule``."""
 
-    source: str
+    @property
+    def source(self) -> str: ...
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]) -> list[list[float]]:
         """One number for each completion of each prompt; higher is better."""

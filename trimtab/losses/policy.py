@@ -1,4 +1,4 @@
-"""Policy-gradient pieces on flat tokens: shaped rewards, GAE, the clipped surrogate, the value loss, KL estimators."""
+"""Policy-gradient pieces on flat tokens: shaped rewards, baselines, GAE, the surrogates, the value loss, KL estimators."""
 
 import torch
 from torch import Tensor
@@ -72,10 +72,41 @@ def leave_one_out(returns: Tensor, group: Tensor) -> Tensor:
     return torch.where(others > 0, returns - (sums - returns) / others.clamp_min(1), torch.zeros_like(returns))
 
 
-def whiten(values: Tensor) -> Tensor:
-    """(n,) -> zero mean and unit variance over all n (Huang et al. 2024, detail 10). One value is returned as 0."""
-    centred = values - values.mean()
-    return centred / (values.std(correction=0) + 1e-8)
+def self_critical(returns: Tensor, group: Tensor, greedy: Tensor) -> Tensor:
+    """Each return minus that of its group's greedy answer, which itself gets 0: R_i - R_greedy.
+
+    Rennie et al. 2017 (SCST), section 3. Shapes: returns (C,), group (C,) int64 from 0, greedy (C,) bool, once in every group -> (C,).
+    """
+    groups = int(group.max()) + 1 if len(group) else 0
+    baselines = returns.new_zeros(groups).index_add(0, group[greedy], returns[greedy])
+    return returns - baselines[group]
+
+
+def group_normalised(returns: Tensor, group: Tensor, *, divide_by_std: bool = True) -> Tensor:
+    """(R_i - mean of its group) / (standard deviation of its group + 1e-4), or without the division.
+
+    Shao et al. 2024 (GRPO), section 4.1.2; Liu et al. 2025 (Dr. GRPO) leave the division out, and it is then (K - 1) / K of
+    ``leave_one_out``. The deviation is the population's (divisor K). 1e-4: answers that differ by rounding alone shall not be told
+    apart. Shapes: returns (C,), group (C,) int64 from 0 -> (C,).
+    """
+    groups = int(group.max()) + 1 if len(group) else 0
+
+    def mean(values: Tensor) -> Tensor:
+        sums = values.new_zeros(groups).index_add(0, group, values)
+        return (sums / torch.bincount(group, minlength=groups).clamp_min(1))[group]
+
+    centred = returns - mean(returns)
+    return centred / (mean(centred.square()).sqrt() + 1e-4) if divide_by_std else centred
+
+
+def whiten(values: Tensor, *, keep_mean: bool = False) -> Tensor:
+    """(n,) -> zero mean and unit variance over all n; with ``keep_mean`` the mean is what it was. One value is then itself, else 0.
+
+    Advantages: Huang et al. 2022 (the 37 implementation details of PPO), detail 7. Rewards keep their mean: Huang et al. 2024.
+    """
+    mean = values.mean()
+    whitened = (values - mean) / (values.std(correction=0) + 1e-8)
+    return whitened + mean if keep_mean else whitened
 
 
 def surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> Tensor:
@@ -95,10 +126,22 @@ def clipped_surrogate(
     return loss, ratio.detach()
 
 
+def penalised_surrogate(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, beta: float
+) -> tuple[Tensor, Tensor]:
+    """-(ratio * A - beta * KL(pi_old, pi)) for each token, with ratio = pi / pi_old and the KL by k3.
+
+    Schulman et al. 2017 (PPO), equation 8. The tokens are pi_old's, so that k3 = ratio - 1 - log ratio and its gradient
+    (ratio - 1) * grad log pi are unbiased; at pi = pi_old both are 0. Shapes: three of (S,) -> loss (S,), ratio (S,) detached.
+    """
+    ratio = torch.exp(logprobs - old_logprobs)
+    return beta * kl_estimate(old_logprobs - logprobs, "k3") - ratio * advantages, ratio.detach()
+
+
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, clip: float | None) -> Tensor:
     """0.5 * max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2) for each token; without ``clip`` 0.5 * (V - R)^2.
 
-    The clipped form is that of Schulman's baselines code (Huang et al. 2024, detail 9). Shapes: three of (S,) -> (S,).
+    The clipped form is that of Schulman's baselines code (Huang et al. 2022, detail 9). Shapes: three of (S,) -> (S,).
     """
     loss = (values - returns).square()
     if clip is not None:

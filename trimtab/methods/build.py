@@ -17,8 +17,9 @@ from trimtab.common.errors import UserError
 from trimtab.data.encode import Report, comparison_trees
 from trimtab.data.formats import read_comparisons
 from trimtab.data.template import Renderer, ensure_template, read_template, tokenizer_sha
+from trimtab.feedback.ensemble import named_judges, reward_folders
+from trimtab.feedback.function import function_file
 from trimtab.feedback.protocol import Feedback
-from trimtab.feedback.reward_model import reward_folder
 from trimtab.methods import NOT_METHODS
 from trimtab.methods.offline import FixedData, tree_pairs
 from trimtab.models.load import grow_vocabulary, load_tokenizer, max_positions, model_folder, save_model, stop_at
@@ -32,7 +33,7 @@ from trimtab.trees import PromptTree
 # A name like ``village`` or ``reward:DIR`` -> who says what is better. The command line gives it, so that methods import no judge.
 Rewards = Callable[[str], Feedback]
 
-INPUT_FIELDS = ("data", "eval_data", "demonstrations", "tokenizer", "chat_template")
+INPUT_FIELDS = ("data", "eval_data", "demonstrations", "tokenizer", "chat_template", "ptx.demonstrations", "ptx.text")
 DROPOUT_SENTENCE = "share of what attention and MLP compute that is dropped in training; draws depend on how a step is split and compiled"
 LR_SENTENCE = "peak learning rate; the default is for models of a billion weights, one of a few million takes a hundred times more"
 ALL_THREADS = torch.get_num_threads()  # before any run of this process chose fewer
@@ -101,7 +102,7 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
     if not folder.begin(
         name,
         given,
-        inputs=[given[f] for f in INPUT_FIELDS if given.get(f)],
+        inputs=inputs_of(given),
         parents=parents_of(given),
     ):
         print(f"{folder.path}: already done; delete it to run again")
@@ -122,8 +123,18 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
 def parents_of(given: Mapping[str, Any]) -> list[Path]:
     """The model folders (or hub names) that a run starts from; a judge that is a program is none."""
     models = [model_folder(given[name]) for name in ("model", "reference") if given.get(name)]
-    judges = [reward_folder(given[name]) for name in ("reward", "gold") if given.get(name)]
-    return [*models, *(judge for judge in judges if judge)]
+    return [*models, *(folder for name in ("reward", "gold") if given.get(name) for folder in reward_folders(given[name]))]
+
+
+def inputs_of(given: Mapping[str, Any]) -> list[str]:
+    """The files that a run reads, those of rewards that somebody wrote included; a dotted field is a group's."""
+    found = []
+    for field in INPUT_FIELDS:
+        group, _, name = field.rpartition(".")
+        inside = given.get(group, {}) if group else given
+        found += [inside[name]] if inside.get(name) else []
+    judges = [judge for name in ("reward", "gold") if given.get(name) for judge in named_judges(given[name])]
+    return [*found, *(str(file[0]) for judge in judges if (file := function_file(judge)))]
 
 
 def need(config: TrainingSettings, *names: str) -> None:

@@ -1,8 +1,8 @@
 """What methods that learn from their own answers share: sampling them, scoring them, and what is logged about them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,11 +10,15 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trimtab.common.config import Settings
+from trimtab.common.errors import RunFailed
+from trimtab.common.precision import products
+from trimtab.common.rng import generator
 from trimtab.data.encode import prompt_trees
 from trimtab.data.formats import read_prompts, refuse_shared_ids
 from trimtab.data.template import Renderer
+from trimtab.feedback.ensemble import reward_models
 from trimtab.feedback.protocol import Feedback
-from trimtab.feedback.reward_model import RewardModel
 from trimtab.methods.build import (
     LR_SENTENCE,
     Rewards,
@@ -24,25 +28,28 @@ from trimtab.methods.build import (
     refuse_other_tokenizer,
     start_tokenizer,
 )
-from trimtab.models.load import load_policy, max_positions
+from trimtab.models.load import load_policy
+from trimtab.models.score import score_tokens
 from trimtab.records import Completion, Prompt
 from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
 from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
-from trimtab.training.method import Method
-from trimtab.trees import PromptTree
+from trimtab.training.method import Method, MicroBatch, OptimizerStep
+from trimtab.trees import PromptTree, TreeBatch, pack_indices
 
 # Answers of each iteration that go to samples.jsonl.
 SAMPLE_ROWS = 8
+REWARD_SENTENCE = (
+    "what is maximised: reward:DIR, a judge's name, module:function or FILE.py of (prompt, text), or several: mean:A,B min:A,B mean-std:A,B"
+)
 
 
-class OnlineSettings(StartSettings):
+class SampledSettings(StartSettings):
     """Settings of every method that samples. ``batch_size`` counts prompts per iteration, ``steps`` iterations."""
 
     lr: float = Field(2e-6, gt=0, description=LR_SENTENCE)
     reference: str = Field("", description="reference model; empty = the start model")
-    reward: str = Field("", description="what is maximised: reward:DIR, a reward-model folder, or a judge's name")
+    reward: str = Field("", description=REWARD_SENTENCE)
     gold: str = Field("", description="a judge that is only watched, never trained on, e.g. village, or another reward model")
-    beta: float = Field(0.05, ge=0, description="strength of the KL penalty in the reward, per nat")
     num_completions: int = Field(1, ge=1, description="answers sampled for each prompt")
     max_tokens: int = Field(64, ge=1, description="longest answer, tokens")
     temperature: float = Field(
@@ -50,6 +57,22 @@ class OnlineSettings(StartSettings):
     )
     engine: EngineName = Field("native", description=ENGINE_SENTENCE)
     cut_penalty: float = Field(1.0, ge=0, description="taken off the score of an answer cut before its end token")
+    cut: Literal["penalised", "left_out"] = Field(
+        "penalised", description="an answer cut before its end token loses cut_penalty, or nothing is learnt from it"
+    )
+
+
+class OnlineSettings(SampledSettings):
+    """The same with the reference's hold on the policy."""
+
+    beta: float = Field(0.05, ge=0, description="strength of the KL penalty in the reward, per nat")
+
+
+class EpochSettings(Settings):
+    """Beside these, of methods that may go over an iteration's answers more than once."""
+
+    epochs_per_batch: int = Field(2, ge=1, description="passes over an iteration's answers")
+    minibatch_size: int = Field(64, ge=1, description="prompts per optimizer step within an iteration")
 
 
 @dataclass(frozen=True)
@@ -70,6 +93,7 @@ class Parts:
 class Answers:
     """One iteration's answers of the current policy, prompt by prompt."""
 
+    chosen: Sequence[int]  # which of all prompts these are
     prompts: Sequence[Prompt]
     trees: Sequence[PromptTree]  # with the sampled completions
     samples: Sequence[Sequence[Sample]]
@@ -80,9 +104,9 @@ class Online(Method):
     """Samples answers from the policy and scores them; a method says what is learnt from them."""
 
     shown = ("reward/proxy", "kl/reference")
-    config: OnlineSettings
+    config: SampledSettings
 
-    def __init__(self, config: OnlineSettings, parts: Parts) -> None:
+    def __init__(self, config: SampledSettings, parts: Parts) -> None:
         self.config, self.parts = config, parts
         self.policy, self.reference = parts.policy, parts.reference.requires_grad_(False)
         self.logged: dict[str, float] = {}
@@ -91,29 +115,61 @@ class Online(Method):
     @property
     def frozen(self) -> dict[str, nn.Module]:
         judges = {"reward": self.parts.reward, "gold": self.parts.gold}
-        return {"reference": self.reference, **{name: judge.model for name, judge in judges.items() if isinstance(judge, RewardModel)}}
+        models = {f"{name}.{i}": m.model for name, judge in judges.items() if judge for i, m in enumerate(reward_models(judge))}
+        return {"reference": self.reference, **models}
 
     def answer(self, chosen: Sequence[int], iteration: int) -> Answers:
-        """Answers to the chosen prompts: they depend on the seed, the iteration and the weights only."""
+        """Answers to the chosen prompts: they depend on the seed, the iteration and the weights only.
+
+        Raises:
+            RunFailed: every answer was cut, and such answers are left out.
+        """
+        prompts, samples = self.sample(chosen, self.config.num_completions, iteration)
+        completions = [[self.completion(s) for s in row] for row in samples]
+        proxy = self.parts.reward.score(prompts, completions)
+        gold = self.parts.gold.score(prompts, completions) if self.parts.gold else None
+        self._log(prompts, completions, proxy, gold)
+        trees = [self.parts.trees[i] for i in chosen]
+        answers = Answers(chosen, prompts, answered(trees, samples), samples, self.penalised(proxy, samples))
+        return self.finished(answers, iteration) if self.config.cut == "left_out" else answers
+
+    def sample(
+        self, chosen: Sequence[int], k: int, iteration: int, *, greedy: bool = False
+    ) -> tuple[list[Prompt], list[list[Sample]]]:
+        """The chosen prompts and ``k`` completions of each."""
         config, parts = self.config, self.parts
-        options = SamplingOptions(max_tokens=config.max_tokens, temperature=config.temperature, seed=config.seed)
+        options = SamplingOptions(max_tokens=config.max_tokens, temperature=config.temperature, seed=config.seed, greedy=greedy)
         prompts = [parts.prompts[i] for i in chosen]
         keys = [f"{prompt.id}/{iteration}/{slot}" for slot, prompt in enumerate(prompts)]
-        samples = parts.engine.sample([parts.trees[i].prompt for i in chosen], config.num_completions, options, keys)
-        trees = [
-            parts.trees[i].with_completions([s.token_ids for s in row]) for i, row in zip(chosen, samples, strict=True)
-        ]
-        completions = [[self._completion(s) for s in row] for row in samples]
-        proxy = parts.reward.score(prompts, completions)
-        gold = parts.gold.score(prompts, completions) if parts.gold else None
-        self._log(prompts, completions, proxy, gold)
-        scores = [
-            [r - config.cut_penalty * (s.stop == "length") for r, s in zip(rewards, row, strict=True)]
+        return prompts, parts.engine.sample([parts.trees[i].prompt for i in chosen], k, options, keys)
+
+    def penalised(self, proxy: Sequence[Sequence[float]], samples: Sequence[Sequence[Sample]]) -> list[list[float]]:
+        """The reward's scores, minus ``cut_penalty`` where an answer was cut."""
+        return [
+            [r - self.config.cut_penalty * (s.stop == "length") for r, s in zip(rewards, row, strict=True)]
             for rewards, row in zip(proxy, samples, strict=True)
         ]
-        return Answers(prompts, trees, samples, scores)
 
-    def _completion(self, sample: Sample) -> Completion:
+    def finished(self, answers: Answers, iteration: int) -> Answers:
+        """Without the answers that were cut, and without the prompts that then have none.
+
+        Raises:
+            RunFailed: nothing is left.
+        """
+        kept = [[k for k, s in enumerate(row) if s.stop != "length"] for row in answers.samples]
+        left = [i for i, ks in enumerate(kept) if ks]
+        if not left:
+            limit = self.config.max_tokens
+            raise RunFailed(
+                f"iteration {iteration + 1}: every answer was cut at max_tokens={limit}, and cut=left_out leaves nothing; raise max_tokens"
+            )
+        samples = [[answers.samples[i][k] for k in kept[i]] for i in left]
+        scores = [[answers.scores[i][k] for k in kept[i]] for i in left]
+        chosen, prompts = [answers.chosen[i] for i in left], [answers.prompts[i] for i in left]
+        return Answers(chosen, prompts, answered([answers.trees[i] for i in left], samples), samples, scores)
+
+    def completion(self, sample: Sample) -> Completion:
+        """A sample as what judges read."""
         renderer = self.parts.renderer
         return Completion(renderer.decode(sample.token_ids), None, sample.token_ids, renderer.sha, sample.stop)
 
@@ -143,8 +199,63 @@ class Online(Method):
             for i, (p, row) in enumerate(zip(prompts[:SAMPLE_ROWS], completions, strict=False))
         ]
 
+    def said(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every answer token: its logprob by the policy and by the reference, and the policy's entropy. Three of (S,)."""
+        with products(self.config.dtype):
+            policy = score_tokens(self.policy, batch, temperature=self.config.temperature)
+            reference = score_tokens(self.reference, batch, temperature=self.config.temperature)
+        return policy.logprobs, reference.logprobs, policy.entropy
+
+    def log_tokens(self, answers: Answers, logprobs: Tensor, reference: Tensor, entropy: Tensor, **more: float) -> float:
+        """Logs what the models say of the answers' tokens, each (S,), and ``more``; returns the KL in nats per completion."""
+        apart = (engine_logprobs(answers.samples) - logprobs).abs()
+        log_ratio = logprobs - reference
+        kl = float(log_ratio.sum()) / sum(map(len, answers.samples))
+        self.logged |= {
+            "kl/reference": kl, "kl/per_token": float(log_ratio.mean()), "entropy": float(entropy.mean()), **more,
+            "engine/max_diff": float(apart.max()), "engine/mean_diff": float(apart.mean()),
+        }  # fmt: skip
+        return kl
+
     def samples(self) -> Sequence[Mapping[str, Any]]:
         return self._rows
+
+
+def answered(trees: Sequence[PromptTree], samples: Sequence[Sequence[Sample]]) -> list[PromptTree]:
+    """The trees with what was sampled as their completions."""
+    return [tree.with_completions([s.token_ids for s in row]) for tree, row in zip(trees, samples, strict=True)]
+
+
+def shuffled_epochs(config: EpochSettings, count: int, seed: int, iteration: int) -> Iterator[list[int]]:
+    """Which of an iteration's ``count`` trees each optimizer step takes: all of them in every epoch, in another order."""
+    for epoch in range(config.epochs_per_batch):
+        order = generator(seed, "minibatches", iteration, epoch).permutation(count)
+        for start in range(0, len(order), config.minibatch_size):
+            yield order[start : start + config.minibatch_size].tolist()
+
+
+def packed(
+    trees: Sequence[PromptTree], extras: Sequence[Mapping[str, Tensor]], budget: int, divisor: float
+) -> OptimizerStep:
+    """One optimizer step: the trees in micro-batches of ``budget`` tokens, with what the loss needs of each tree, end to end."""
+    step = []
+    for members in pack_indices(trees, budget):
+        extra = {name: torch.cat([extras[i][name] for i in members]) for name in extras[members[0]]}
+        step.append(MicroBatch(TreeBatch.pack([trees[i] for i in members]), divisor, extra))
+    return step
+
+
+@torch.no_grad()
+def by_token(
+    trees: Sequence[PromptTree], budget: int, score: Callable[[TreeBatch], tuple[Tensor, ...]]
+) -> list[tuple[Tensor, ...]]:
+    """What ``score`` (a batch -> some of (S,)) says of each tree's answer tokens, in the trees' order and on the CPU."""
+    out: dict[int, tuple[Tensor, ...]] = {}
+    for members in pack_indices(trees, budget):
+        sizes = [int(tree_lengths(trees[i]).sum()) for i in members]
+        parts = zip(*(x.cpu().split(sizes) for x in score(TreeBatch.pack([trees[i] for i in members]))), strict=True)
+        out.update(zip(members, parts, strict=True))
+    return [out[i] for i in range(len(trees))]
 
 
 def engine_logprobs(samples: Sequence[Sequence[Sample]]) -> Tensor:
@@ -157,23 +268,23 @@ def tree_lengths(tree: PromptTree) -> Tensor:
     return torch.tensor([len(c) for c in tree.completions])
 
 
-def load_parts(name: str, config: OnlineSettings, rewards: Rewards) -> tuple[Parts, PreTrainedTokenizerBase]:
+def load_parts(name: str, config: SampledSettings, rewards: Rewards) -> tuple[Parts, PreTrainedTokenizerBase]:
     """Reads prompts, the start model, the reference and the reward.
 
     Raises:
         UserError: one of them cannot be read; policy and reference have different tokenizers.
     """
+    reward = rewards(config.reward)  # first: a mistyped one is told before the models are read
+    gold = rewards(config.gold) if config.gold else None
     policy = load_policy(config.model)
     reference = load_policy(config.reference or config.model)
-    reward = rewards(config.reward)
     refuse_other_tokenizer(config.model, config.reference)
     tokenizer, renderer = start_tokenizer(config.model, policy, reference)
-    longest = min(length_limit(config, policy), reward.longest if isinstance(reward, RewardModel) else max_positions(policy))
+    longest = min([length_limit(config, policy), *(model.longest for model in reward_models(reward))])
     read = read_prompts(config.data)
     refuse_shared_ids(read, config.data)
     trees = announced(name, config.data, prompt_trees(read, renderer, longest - config.max_tokens))
     by_id = {p.id: p for p in read}
     asked = max((len(t.prompt) for t in trees), default=0) + config.max_tokens
     engine = engine_for(config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype, longest=asked)
-    gold = rewards(config.gold) if config.gold else None
     return Parts(policy, reference, engine, reward, gold, [by_id[t.key] for t in trees], trees, renderer), tokenizer

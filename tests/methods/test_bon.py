@@ -1,0 +1,79 @@
+"""Best-of-n finetuning taken apart: the best is kept, its gradient is SFT's, what is logged about it is worked by hand."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from online_methods import first_step, made, shuffled, slopes
+from tiny_models import PROMPTS, answer_score, gradient_error, gradients, save_tiny_policy
+
+from trimtab.feedback.protocol import Rule
+from trimtab.methods.bon import BestOfN, Config, best
+from trimtab.methods.offline import FixedData
+from trimtab.methods.sft import SFT
+from trimtab.training.loop import Learner
+from trimtab.training.method import State
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_policy(tmp_path_factory.mktemp("bon") / "policy")
+
+
+def make(start: Path, **options: Any) -> BestOfN:
+    method: BestOfN = made(BestOfN, Config, start, **options)
+    return method
+
+
+def test_the_best_answer_of_each_prompt_is_trained_on_as_sft_does(start: Path) -> None:
+    method = make(start)
+    answers = method.answer([0, 1, 2], 0)
+    end, renderer = method.parts.renderer.end_id, method.parts.renderer
+    kept = best(answers)
+    for tree, answered in zip(kept, answers.trees, strict=True):
+        prompt = next(p for p in PROMPTS if p.id == tree.key)
+        scores = [answer_score(prompt, renderer.decode(c)) - 2.5 * (c[-1] != end) for c in answered.completions]
+        assert tree.completions == (answered.completions[scores.index(max(scores))],)
+    expected = SFT(method.policy, FixedData(kept, batch_size=3))
+    for batch in expected.batches(State(0, 1))[0]:
+        expected.loss(batch)[0].backward()
+    slope = gradients(method.policy)
+    chosen = make(start)
+    assert gradient_error(slopes(chosen, first_step(chosen)), slope) > 1e-2  # the first iteration's prompts are others
+    chosen.answer = lambda *given: answers  # type: ignore[method-assign]
+    assert gradient_error(slopes(chosen, first_step(chosen)), slope) <= 1e-5
+
+
+def test_what_is_logged_is_worked_by_hand(start: Path) -> None:
+    """Scores 1 4 2 3 and 0 0 0 8. Best of 4: (4 + 8) / 2 = 6. Best of 2, over the six pairs: (4 * 3 + 3 * 2 + 2) / 6 = 20 / 6 and 8 / 2."""
+    method = make(start, num_completions=4)
+    answers = replace(method.answer([0, 1], 0), scores=[[1.0, 4.0, 2.0, 3.0], [0.0, 0.0, 0.0, 8.0]])
+    method._log_best(answers)
+    logged = method.after(State(1, 1))
+    assert logged["reward/best"] == 6.0 and logged["reward/best_of_half"] == pytest.approx((20 / 6 + 4) / 2)
+    assert logged["kl/bound"] == pytest.approx(math.log(4) - 0.75) and logged["kl/reference"] == 0.0
+
+
+def test_sibling_order_and_a_constant_change_nothing(start: Path) -> None:
+    method = make(start)
+    answers = replace(method.answer([0, 1, 2], 0), scores=[[1.0, 3.0, 2.0], [5.0, 4.0, 0.0], [0.0, 1.0, 9.0]])
+    kept = [tree.completions for tree in best(answers)]
+    assert kept == [(tree.completions[k],) for tree, k in zip(answers.trees, (1, 0, 2), strict=True)]
+    assert [tree.completions for tree in best(shuffled(answers, [[2, 0, 1], [1, 0, 2], [0, 2, 1]]))] == kept
+    assert [tree.completions for tree in best(replace(answers, scores=[[x + 7 for x in row] for row in answers.scores]))] == kept
+
+
+def test_the_reward_grows(start: Path) -> None:
+    """Rewarded for the letter a: after 30 iterations there are more of them than at first, and the best is above the mean."""
+    method = make(start, batch_size=4, num_completions=8, lr=3e-3)
+    method.parts = replace(method.parts, reward=Rule(lambda prompt, text: float(text.count("a"))))
+    learner = Learner(method, method.config)
+    rewards, bests = [], []
+    for i in range(30):
+        method.update(method.batches(State(i, 30)), learner, f"step {i}")
+        logged = method.after(State(i, 30))
+        rewards.append(logged["reward/rule"])
+        bests.append(logged["reward/best"] - logged["reward/best_of_half"])
+    assert sum(rewards[-5:]) > 1.5 * sum(rewards[:5]) + 0.5 and min(bests) >= -1e-9
