@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from away import NAME, away
-from test_loop import SETTINGS, Killed, dpo, killing, metrics, online, reward, sft
+from test_loop import ON_RANKINGS, SETTINGS, Killed, dpo, killing, metrics, online, reward, sft
 from tiny_models import save_tiny_policy
 from torch import nn
 
@@ -36,7 +36,10 @@ def run(method: Method, path: Path) -> dict[tuple[int, str], float]:
 def main(work: Path) -> None:
     precision.fast_in_bf16 = lambda kind: False  # both sides in float32
     start = save_tiny_policy(work / "start")
-    makers = {"sft": sft, "dpo": dpo, "reward": reward, "ppo": lambda: online("ppo", start), "rloo": lambda: online("rloo", start)}
+    on_rankings = {name: ON_RANKINGS[name] for name in ("kto", "slic")}  # the others take no path that these do not
+    makers = {
+        "sft": sft, "dpo": dpo, "reward": reward, **on_rankings, "ppo": lambda: online("ppo", start), "rloo": lambda: online("rloo", start)
+    }  # fmt: skip
     prompts, options = [[5, 9, 12, 7], [30, 31]], SamplingOptions(max_tokens=12)
     with away() as device:  # before the first backward of this process
         pass

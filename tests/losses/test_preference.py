@@ -84,7 +84,7 @@ def test_a_tie_worked_by_hand() -> None:
     assert torch.equal(tie_loss(vector(2), vector(5)), tie_loss(vector(5), vector(2)))
     a = vector(1.5).requires_grad_()
     loss = tie_loss(a, vector(1.5))
-    assert float(loss) == pytest.approx(math.log(2)) and float(torch.autograd.grad(loss, a)[0]) == pytest.approx(0, abs=1e-15)
+    assert float(loss.detach()) == pytest.approx(math.log(2)) and float(torch.autograd.grad(loss, a)[0]) == pytest.approx(0, abs=1e-15)
 
 
 def ranking(*scores: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
@@ -133,6 +133,12 @@ def test_dpo_variants_worked_by_hand() -> None:
     assert value("hinge") == 0 and value("hinge", beta=0.1) == pytest.approx(0.6, abs=1e-12)
     assert value("ipo") == pytest.approx(9, abs=1e-12)
     assert value("ipo", lengths=(vector(4), vector(2))) == pytest.approx(0.25, abs=1e-12)
+
+
+def test_the_sigmoid_loss_is_its_equation_bit_for_bit() -> None:
+    a, b, c, d = torch.randn(4, 99, generator=torch.Generator().manual_seed(6)) * 30
+    expected = -torch.nn.functional.logsigmoid(0.3 * (a - c) - 0.3 * (b - d))
+    assert torch.equal(dpo_loss(a, b, c, d, beta=0.3, lengths=(torch.ones(99), torch.ones(99)))[0], expected)
 
 
 @pytest.mark.parametrize("loss", ["cdpo", "robust"])
