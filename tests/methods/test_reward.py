@@ -164,3 +164,71 @@ def test_rankings_that_are_all_ties_are_refused(tmp_path: Path) -> None:
     config = Config(model=str(save_tiny_policy(tmp_path / "policy")), data=str(data), out=str(tmp_path / "run"))
     with pytest.raises(UserError, match="ties.jsonl: no ranking has two answers of different rank"):
         run("reward", config, lambda name: None)  # type: ignore[arg-type,return-value]
+
+
+def one_batch(scorer: Any, trees: list[PromptTree], **options: Any) -> tuple[float, Any]:
+    method = Reward(scorer, FixedData([]), **options)
+    (batch,) = micro_batches(trees, 1000, method.size)
+    loss, metrics = method.loss(batch)
+    return loss.item(), metrics
+
+
+def test_ties_as_half_by_the_formula() -> None:
+    """The third ranking, 1 1 2: two pairs and a tie, each a third of it; the fourth is a tie alone and now counts: five rankings, not four.
+
+    Accuracy is still of the ten pairs that differ.
+    """
+    scorer = pair(FAMILIES["llama"](), scorer=True)[0]
+    trees = ranked_trees()
+    with torch.no_grad():
+        scores = [score_rewards(scorer, TreeBatch.pack([tree])).tolist() for tree in trees]
+
+    def cost(margin: float) -> float:
+        return math.log1p(math.exp(-margin))
+
+    def tie(a: float, b: float) -> float:
+        return 0.5 * cost(a - b) + 0.5 * cost(b - a)
+
+    first, second, (a, b, c), (d, e), (_, f, g) = scores
+    six = [cost(first[i] - first[j]) for i, j in ((1, 0), (1, 3), (1, 2), (0, 3), (0, 2), (3, 2))]
+    means = [sum(six) / 6, cost(second[0] - second[1]), (cost(a - c) + cost(b - c) + tie(a, b)) / 3, tie(d, e), cost(g - f)]
+    loss, metrics = one_batch(scorer, trees, ties="half")
+    assert loss == pytest.approx(sum(means) / 5, rel=1e-5)
+    assert metrics["loss"] == (pytest.approx(sum(means), rel=1e-5), 5.0) and metrics["accuracy"][1] == metrics["margin"][1] == 10
+
+
+def test_plackett_luce_by_the_formula() -> None:
+    """Each answer against all below it, tied ones not against each other, the mean over answers with somebody below; four rankings."""
+    scorer = pair(FAMILIES["llama"](), scorer=True)[0]
+    trees = ranked_trees()
+    means = []
+    with torch.no_grad():
+        for tree in trees:
+            scores, ranks = score_rewards(scorer, TreeBatch.pack([tree])).tolist(), tree.ranks or ()
+            costs = []
+            for i, rank in enumerate(ranks):
+                below = [scores[j] for j, r in enumerate(ranks) if None not in (r, rank) and r > rank]  # type: ignore[operator]
+                if below:
+                    costs.append(math.log(math.exp(scores[i]) + sum(map(math.exp, below))) - scores[i])
+            if costs:
+                means.append(sum(costs) / len(costs))
+    loss, metrics = one_batch(scorer, trees, loss="plackett_luce")
+    assert len(means) == 4 and loss == pytest.approx(sum(means) / 4, rel=1e-5) and metrics["loss"][1] == 4
+
+
+def test_of_two_answers_every_loss_of_a_ranking_is_the_pairs() -> None:
+    scorer = pair(FAMILIES["llama"](), scorer=True)[0]
+    trees = [tree for tree in ranked_trees() if tree.ranks in ((1, 2), (None, 2, 1))]
+    found = [one_batch(scorer, trees, **options)[0] for options in ({}, {"ties": "half"}, {"loss": "plackett_luce"})]
+    assert len(trees) == 2 and found[1] == found[0] and found[2] == pytest.approx(found[0], rel=1e-6)
+
+
+def test_rankings_of_ties_alone_train_where_ties_count(tmp_path: Path) -> None:
+    rows = [{**comparison(i), "ranks": [1, 1, 1]} for i in range(3)]
+    data = write_lines(tmp_path / "ties.jsonl", rows)
+    words: dict[str, Any] = {"model": str(save_tiny_policy(tmp_path / "policy")), "data": str(data), "steps": 1, "batch_size": 3}
+    with pytest.raises(UserError, match="no ranking has two answers of different rank"):
+        run("reward", Config(out=str(tmp_path / "skip"), **words), lambda name: None)  # type: ignore[arg-type,return-value]
+    run("reward", Config(out=str(tmp_path / "half"), ties="half", **words), lambda name: None)  # type: ignore[arg-type,return-value]
+    names = {row["name"] for row in read_lines(tmp_path / "half" / "metrics.jsonl")}
+    assert "loss" in names and "accuracy" not in names

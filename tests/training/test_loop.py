@@ -23,10 +23,15 @@ from trimtab.feedback.protocol import Rule
 from trimtab.methods import bon, grpo, ppo, rloo, scst, trpo
 from trimtab.methods.control import Penalty
 from trimtab.methods.dpo import DPO
+from trimtab.methods.kto import KTO
 from trimtab.methods.mix import Mix, Ptx
 from trimtab.methods.offline import FixedData, Offline
+from trimtab.methods.orpo import ORPO
 from trimtab.methods.reward import Reward
 from trimtab.methods.sft import SFT
+from trimtab.methods.simpo import SimPO
+from trimtab.methods.slic import SLiC
+from trimtab.methods.triplet import Triplet
 from trimtab.models.load import load_scorer
 from trimtab.training import checkpoint
 from trimtab.training.compile import compile_layers, compiles
@@ -72,6 +77,22 @@ def reward(budget: int = SETTINGS.micro_batch_tokens) -> Method:
 def dpo(budget: int = SETTINGS.micro_batch_tokens) -> Method:
     policy = pair(FAMILIES["gemma2"]())[0]
     return offline(DPO, policy, copy.deepcopy(policy), beta=0.3, budget=budget)
+
+
+def kto() -> Method:
+    policy = pair(FAMILIES["llama"]())[0]
+    return offline(KTO, policy, copy.deepcopy(policy), beta=0.3, longest=96)
+
+
+def without_reference(kind: Any, **options: Any) -> Callable[[], Method]:
+    return lambda: offline(kind, pair(FAMILIES["llama"]())[0], **options)
+
+
+# What differs from the methods of ``make`` in nothing that the loop sees but its loss, and in KTO a forward pass before the step.
+ON_RANKINGS: dict[str, Callable[[], Method]] = {
+    "kto": kto, "triplet": without_reference(Triplet, delta=3.0), "slic": without_reference(SLiC, delta=3.0, sft_weight=0.5),
+    "orpo": without_reference(ORPO, odds_weight=0.5), "simpo": without_reference(SimPO, beta=2.0, gamma=0.5),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -526,8 +547,25 @@ def test_bf16_autocast_trains_and_keeps_float32_weights(tmp_path: Path) -> None:
     assert a != b and a[1, "loss"] == pytest.approx(b[1, "loss"], rel=2e-2)
 
 
+def documented() -> set[str]:
+    return set(re.findall(r"`([a-z_/]+)`", (Path(__file__).resolve().parents[2] / "docs/metrics.md").read_text()))
+
+
 def test_docs_say_what_every_logged_number_is(make: Callable[[], Method], tmp_path: Path) -> None:
     run(make(), tmp_path / "run", steps=1)
-    documented = set(re.findall(r"`([a-z_/]+)`", (Path(__file__).resolve().parents[2] / "docs/metrics.md").read_text()))
     logged = {row["name"].removeprefix("eval/") for row in read_lines(tmp_path / "run/metrics.jsonl")}
-    assert logged - documented == set()
+    assert logged - documented() == set()
+
+
+@pytest.mark.parametrize("name", ON_RANKINGS)
+def test_the_other_methods_on_rankings_go_on_bit_for_bit_and_log_what_docs_say(name: str, tmp_path: Path) -> None:
+    """Killed between two micro-batches of the fourth step, with a checkpoint of the second."""
+    make = ON_RANKINGS[name]
+    expected = run(make(), tmp_path / "whole")
+    calls: list[int] = []
+    run(counting(make(), calls), tmp_path / "count", steps=3)
+    with pytest.raises(Killed):
+        run(killing(make(), len(calls)), tmp_path / "killed")
+    assert run(make(), tmp_path / "killed") == expected
+    logged = {row["name"].removeprefix("eval/") for row in read_lines(tmp_path / "whole/metrics.jsonl")}
+    assert logged - documented() == set()

@@ -22,7 +22,16 @@ from trimtab.feedback.function import function_file
 from trimtab.feedback.protocol import Feedback
 from trimtab.methods import NOT_METHODS
 from trimtab.methods.offline import FixedData, tree_pairs
-from trimtab.models.load import grow_vocabulary, load_tokenizer, max_positions, model_folder, save_model, stop_at
+from trimtab.models.load import (
+    grow_vocabulary,
+    load_policy,
+    load_tokenizer,
+    max_positions,
+    model_folder,
+    save_model,
+    stop_at,
+)
+from trimtab.records import Comparison
 from trimtab.training.folder import RunFolder
 from trimtab.training.loop import train
 from trimtab.training.method import Method
@@ -194,15 +203,18 @@ def fixed_data(
     return FixedData(trees, held_out, config.batch_size, config.micro_batch_tokens, config.seed, config.eval_limit)
 
 
-def ranked_data(name: str, config: RankingSettings, renderer: Renderer, limit: int) -> FixedData:
+def ranked_data(
+    name: str, config: RankingSettings, renderer: Renderer, limit: int, *, keep: Callable[[PromptTree], object] = tree_pairs,
+    read: Callable[[str], list[Comparison]] = read_comparisons,
+) -> FixedData:  # fmt: skip
     """``fixed_data`` of rankings, of the answers that ``config.models`` asks for, in trees of at most ``limit`` tokens.
 
     Raises:
         UserError: no answer is by one of those models; no ranking has two answers of different rank.
     """
 
-    def read(path: str) -> tuple[list[PromptTree], Report]:
-        rankings = read_comparisons(path)
+    def trees_of(path: str) -> tuple[list[PromptTree], Report]:
+        rankings = read(path)
         if config.models:
             named = {str(c.model) for ranking in rankings for c in ranking.completions if c.model}
             rankings = [kept for ranking in rankings if (kept := ranking.among(config.models)).completions]
@@ -211,7 +223,19 @@ def ranked_data(name: str, config: RankingSettings, renderer: Renderer, limit: i
                 raise UserError(f"{path}: no answer is by {' or '.join(config.models)}; it {found}")
         return comparison_trees(rankings, renderer, limit)
 
-    return fixed_data(name, config, read, keep=tree_pairs)
+    return fixed_data(name, config, trees_of, keep=keep)
+
+
+def on_pairs(
+    name: str, config: RankingSettings, make: Callable[[PreTrainedModel, FixedData], Method],
+    read: Callable[[str], list[Comparison]] = read_comparisons,
+) -> Trained:  # fmt: skip
+    """What a method without a reference builds: reads the start model and rankings, and has ``make`` put them together."""
+    need(config, "model", "data")
+    policy = load_policy(config.model)
+    tokenizer, renderer = start_tokenizer(config.model, policy)
+    data = ranked_data(name, config, renderer, length_limit(config, policy), read=read)
+    return Trained(make(policy, data), len(data.trees), {"model": (policy, tokenizer)})
 
 
 def length_limit(config: TrainingSettings, model: PreTrainedModel) -> int:

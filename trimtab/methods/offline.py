@@ -5,14 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from trimtab.models.score import score_tokens
 from trimtab.records import pairs_of
-from trimtab.training.method import Method, MicroBatch, OptimizerStep, State
+from trimtab.training.method import Method, Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, pack_by_budget, step_indices
 
 # tree -> what it counts in the divisor: trained tokens (SFT), 1 (a ranking), its pairs (DPO)
 Size = Callable[[PromptTree], float]
+# tree -> pairs of its completions
+Pairs = Callable[[PromptTree], list[tuple[int, int]]]
 
 
 def trained_tokens(tree: PromptTree) -> float:
@@ -50,7 +54,11 @@ class Offline(Method):
     def batches(self, state: State) -> Sequence[OptimizerStep]:
         data = self.data
         chosen = step_indices(len(data.trees), data.batch_size, data.seed, state.step)
-        return [micro_batches([data.trees[i] for i in chosen], data.budget, self.size)]
+        return [self.split([data.trees[i] for i in chosen])]
+
+    def split(self, trees: Sequence[PromptTree]) -> list[MicroBatch]:
+        """One optimizer step's micro-batches (or all held-out trees')."""
+        return micro_batches(trees, self.data.budget, self.size)
 
     @torch.no_grad()
     def evaluate(self, state: State) -> dict[str, float]:
@@ -58,19 +66,45 @@ class Offline(Method):
         totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         device = next(p for module in self.modules.values() for p in module.parameters()).device
         held_out = self.data.held_out[: self.data.eval_limit or None]
-        for batch in micro_batches(held_out, self.data.budget, self.size) if held_out else ():
+        for batch in self.split(held_out) if held_out else ():
             for name, (total, count) in self.loss(batch.to(device))[1].items():
                 totals[name][0] += total
                 totals[name][1] += count
         return {f"eval/{name}": total / count for name, (total, count) in totals.items() if count}
 
 
-def ranked_pairs(batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Every comparable pair of every ranking: better (P,) and worse (P,) as indices into C, and the ranking (P,) into N."""
+class OnPairs(Offline):
+    """A policy trained on all comparable pairs of each tree by its own log-probabilities, without a reference."""
+
+    shown = ("loss", "eval/accuracy")
+    size: Size = staticmethod(lambda tree: float(len(tree_pairs(tree))))
+
+    def __init__(self, policy: PreTrainedModel, data: FixedData) -> None:
+        super().__init__(data)
+        self.policy = policy
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"policy": self.policy}
+
+    def sequence_logprobs(self, batch: TreeBatch) -> tuple[Tensor, Tensor]:
+        """(C,) log P(y|x) summed over each completion's tokens, and the same divided by their number."""
+        logprobs = batch.sum_by_completion(score_tokens(self.policy, batch).logprobs)
+        return logprobs, logprobs / batch.lengths
+
+
+def pair_metrics(losses: Tensor, chosen: Tensor, rejected: Tensor) -> Metrics:
+    """Loss (P,), and from the two scores of each pair (P,) how often the better answer's is higher and by how much."""
+    return {"loss": total(losses), "accuracy": total((chosen > rejected).float()), "margin": total(chosen - rejected)}
+
+
+def ranked_pairs(batch: TreeBatch, pairs: Pairs | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Every comparable pair of every ranking (or those that ``pairs`` finds), tree by tree: better (P,) and worse (P,) as indices into
+    C, and the ranking (P,) into N."""
     better, worse, ranking = [], [], []
     first = 0
     for n, tree in enumerate(batch.trees):
-        for a, b in tree_pairs(tree):
+        for a, b in (pairs or tree_pairs)(tree):
             better.append(first + a)
             worse.append(first + b)
             ranking.append(n)
@@ -86,6 +120,30 @@ def ranked_pairs(batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor]:
 def tree_pairs(tree: PromptTree) -> list[tuple[int, int]]:
     """(better, worse) for every pair of ranked completions of one tree that is not a tie."""
     return pairs_of(tree.ranks or ())
+
+
+def tree_ties(tree: PromptTree) -> list[tuple[int, int]]:
+    """Every pair of completions of one tree that were ranked alike."""
+    ranks = tree.ranks or ()
+    return [(i, j) for i, rank in enumerate(ranks) for j in range(i + 1, len(ranks)) if rank is not None and rank == ranks[j]]
+
+
+def best_answer(tree: PromptTree) -> int:
+    """The first of the best-ranked completions of a tree that has ranks."""
+    ranks = [rank for rank in tree.ranks or () if rank is not None]
+    return (tree.ranks or ()).index(min(ranks))
+
+
+def good_answers(batch: TreeBatch, which: Callable[[PromptTree], int] = best_answer) -> tuple[Tensor, Tensor]:
+    """Of each ranking that has a pair, the answer that ``which`` names (B,), as index into C, and the ranking's number of pairs (B,)."""
+    found, pairs, first = [], [], 0
+    for tree in batch.trees:
+        if count := len(tree_pairs(tree)):
+            found.append(first + which(tree))
+            pairs.append(count)
+        first += len(tree.completions)
+    device = batch.ids.device
+    return torch.tensor(found, dtype=torch.long, device=device), torch.tensor(pairs, dtype=torch.long, device=device)
 
 
 def total(values: Tensor, count: float | None = None) -> tuple[float, float]:

@@ -3,11 +3,15 @@
 loss = -(1 / C(K,2)) * sum over pairs of log sigma(r(x, y_w) - r(x, y_l)); all pairs of one ranking in one element, ties left
 out, the mean then taken over rankings. Ouyang et al. 2022, equation 1. A ranking of K answers is one tree, so its prompt is
 computed once and its K answers once, not C(K,2) times. Scores are shifted afterwards so that demonstrations average 0.
+
+``ties=half`` keeps the pairs that a labeler ranked alike: each counts as half a win of either, so C(K,2) is all ranked pairs.
+``loss=plackett_luce`` takes the whole ranking at once: every answer against all that stand below it, the mean over the answers that have
+somebody below them. Of two answers all of these are the same loss.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +26,7 @@ from trimtab.data.encode import demonstration_trees
 from trimtab.data.formats import read_demonstrations
 from trimtab.data.template import PAD
 from trimtab.feedback.reward_model import score_in_budget
-from trimtab.losses.preference import bradley_terry_loss
+from trimtab.losses.preference import bradley_terry_loss, plackett_luce_loss, tie_loss
 from trimtab.methods.build import (
     LR_SENTENCE,
     RankingSettings,
@@ -34,7 +38,7 @@ from trimtab.methods.build import (
     ranked_data,
     start_tokenizer,
 )
-from trimtab.methods.offline import FixedData, Offline, ranked_pairs, total, tree_pairs
+from trimtab.methods.offline import FixedData, Offline, ranked_pairs, total, tree_pairs, tree_ties
 from trimtab.models.load import grow_vocabulary, load_scorer
 from trimtab.models.score import score_rewards
 from trimtab.training.method import Metrics, MicroBatch
@@ -48,6 +52,12 @@ class Config(RankingSettings):
     """Settings of ``trimtab reward``."""
 
     lr: float = Field(1e-5, gt=0, description=LR_SENTENCE)
+    loss: Literal["pairs", "plackett_luce"] = Field(
+        "pairs", description="what a ranking costs: the mean over its pairs, or over its answers against all those below (Plackett-Luce)"
+    )
+    ties: Literal["skip", "half"] = Field(
+        "skip", description="pairs that were ranked alike: left out, or half a win of either (of loss=pairs)"
+    )
     demonstrations: str = Field(
         "", description="demonstrations whose mean score becomes 0; empty = the answers of data"
     )
@@ -60,9 +70,11 @@ class Reward(Offline):
     shown = ("loss", "eval/accuracy")
     size = staticmethod(lambda tree: float(bool(tree_pairs(tree))))
 
-    def __init__(self, scorer: PreTrainedModel, data: FixedData) -> None:
+    def __init__(self, scorer: PreTrainedModel, data: FixedData, *, loss: str = "pairs", ties: str = "skip") -> None:
         super().__init__(data)
-        self.scorer = scorer
+        self.scorer, self.kind, self.ties = scorer, loss, ties
+        if ties == "half":
+            self.size = lambda tree: float(tells_something(tree))
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -71,12 +83,25 @@ class Reward(Offline):
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
         rewards = score_rewards(self.scorer, batch.trees)
         better, worse, ranking = ranked_pairs(batch.trees)
-        pairs_of = torch.bincount(ranking, minlength=len(batch.trees.trees))
         margins = rewards[better] - rewards[worse]
-        losses = bradley_terry_loss(rewards[better], rewards[worse]) / pairs_of[ranking]
-        rankings = float((pairs_of > 0).sum())
-        metrics = {"loss": total(losses, rankings), "accuracy": total((margins > 0).float()), "margin": total(margins)}
-        return losses.sum() / batch.divisor, metrics
+        accuracy, margin = total((margins > 0).float()), total(margins)
+        if self.kind == "plackett_luce":
+            stage = better.unique()
+            losses = plackett_luce_loss(rewards[better], rewards[worse], better, len(rewards))[stage]
+            ranking = batch.trees.tree_of[stage]
+        else:
+            losses = bradley_terry_loss(rewards[better], rewards[worse])
+            if self.ties == "half":
+                a, b, tied = ranked_pairs(batch.trees, tree_ties)
+                losses, ranking = torch.cat([losses, tie_loss(rewards[a], rewards[b])]), torch.cat([ranking, tied])
+        parts_of = torch.bincount(ranking, minlength=len(batch.trees.trees))
+        losses = losses / parts_of[ranking]
+        return losses.sum() / batch.divisor, {"loss": total(losses, float((parts_of > 0).sum())), "accuracy": accuracy, "margin": margin}
+
+
+def tells_something(tree: PromptTree) -> bool:
+    """Whether two answers of a tree were ranked, alike or not."""
+    return bool(tree_pairs(tree) or tree_ties(tree))
 
 
 def pair_hits(rewards: Sequence[Sequence[float]], trees: Sequence[PromptTree]) -> tuple[list[float], list[str]]:
@@ -104,11 +129,13 @@ def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, en
 def build(config: Config, rewards: Rewards) -> Trained:
     """Reads rankings and the start model, a language model (the head is then new) or a reward model."""
     need(config, "model", "data")
+    if config.ties == "half" and config.loss != "pairs":
+        raise UserError(f"ties=half means nothing to loss={config.loss}, in which tied answers do not compete; leave one of the two out")
     scorer = load_scorer(config.model, seed=config.seed)
     tokenizer, renderer = start_tokenizer(config.model, scorer)
     add_pad_token(scorer, tokenizer, renderer.end_id)
     limit = length_limit(config, scorer)
-    data = ranked_data("reward", config, renderer, limit)
+    data = ranked_data("reward", config, renderer, limit, keep=tells_something if config.ties == "half" else tree_pairs)
     measured = zero = data.trees[:SCALE_RANKINGS]
     if config.demonstrations:
         made = demonstration_trees(read_demonstrations(config.demonstrations), renderer, limit)
@@ -131,4 +158,4 @@ def build(config: Config, rewards: Rewards) -> Trained:
         hits, prompts = pair_hits(score_in_budget(scorer, data.held_out, config.micro_batch_tokens, config.dtype), data.held_out)
         return {"accuracy": share_interval(hits, clusters=prompts, seed=config.seed).to_json()}
 
-    return Trained(Reward(scorer, data), len(data.trees), {"model": (scorer, tokenizer)}, finish)
+    return Trained(Reward(scorer, data, loss=config.loss, ties=config.ties), len(data.trees), {"model": (scorer, tokenizer)}, finish)

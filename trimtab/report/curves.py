@@ -110,6 +110,8 @@ CATALOGUE = (
             ("eval/logprob_rejected", "worse, held out"),
         ),
     ),
+    _one("active", "Pairs that pull", "share of pairs", "Pairs whose margin is below delta. At 0 the hinge has nothing more to teach."),
+    _one("kl/baseline", "KTO's baseline", "nats per answer", "What gains and losses are reckoned from: 0 at first, then small."),
     _one("policy_loss", "Policy loss", "clipped surrogate", "Small and noisy around 0; it is no measure of progress."),
     _one("value_loss", "Value loss", "squared error of returns", "Should fall early and then stay low."),
     _one(
@@ -150,6 +152,11 @@ LOSS_UNITS = {
     "sft": "nats per token",
     "reward": "nats per pair of answers",
     "dpo": "nats per pair of answers",
+    "triplet": "nats per pair of answers",
+    "slic": "nats per pair of answers",
+    "orpo": "nats per pair of answers",
+    "simpo": "nats per pair of answers",
+    "kto": "share of an answer's weight",
 }
 
 

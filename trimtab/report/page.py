@@ -98,7 +98,7 @@ def missing_of(folder: Folder) -> list[str]:
     return [text(note, 300) for note in dict.fromkeys(out)]
 
 
-TRAINING = ("pretrain", "sft", "reward", "dpo", "ppo")
+TRAINING = ("pretrain", "sft", "reward", "dpo", "kto", "triplet", "slic", "orpo", "simpo", "ppo")
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:

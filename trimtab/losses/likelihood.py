@@ -1,0 +1,62 @@
+"""Losses on the policy's own likelihoods, without a reference model: the sequence triplet, SLiC-HF, ORPO, SimPO.
+
+``chosen`` and ``rejected`` are log P(y|x) of each pair's answers: summed over the tokens, the end token included, or that sum divided
+by the number of tokens. Each function says which; which answers make a pair is the method's business.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+SURE = -1e-6
+"""Mean logprob above which an answer's odds count as 1e6 to 1: in float32 the odds of a sure answer would be infinite."""
+
+
+def triplet_loss(chosen: Tensor, rejected: Tensor, *, delta: float) -> Tensor:
+    """max(0, delta - log P(y+|x) + log P(y-|x)): the better answer is to be likelier by ``delta`` nats, then nothing more is asked.
+
+    Zhao et al. 2022 (SLiC), the rank loss. Sums or means over tokens, with ``delta`` in the same unit.
+
+    Shapes: (P,), (P,) -> (P,), nats.
+    """
+    return (delta - chosen + rejected).relu()
+
+
+def slic_loss(chosen: Tensor, rejected: Tensor, reference_answer: Tensor, *, delta: float, sft_weight: float) -> Tensor:
+    """max(0, delta - log P(y+|x) + log P(y-|x)) - lambda * log P(y_ref|x), with lambda = ``sft_weight``.
+
+    Zhao et al. 2023 (SLiC-HF). ``reference_answer`` is log P(y_ref|x) of a good answer to each pair's prompt: likelihoods of
+    this policy, not of a reference model. Sums or means over tokens, all three alike.
+
+    Shapes: three of (P,) -> (P,), nats.
+    """
+    return triplet_loss(chosen, rejected, delta=delta) - sft_weight * reference_answer
+
+
+def log_odds(mean_logprob: Tensor) -> Tensor:
+    """log [p / (1 - p)] of p = exp(mean logprob), the geometric mean of an answer's token probabilities. Any shape.
+
+    Hong et al. 2024, equation 4 (``SURE`` bounds it).
+    """
+    return mean_logprob - torch.log(-torch.expm1(mean_logprob.clamp(max=SURE)))
+
+
+def orpo_loss(chosen: Tensor, rejected: Tensor, answer: Tensor, *, odds_weight: float) -> Tensor:
+    """-log P(y|x) per token of a good answer, and lambda * -log sigma(log odds(y_w) - log odds(y_l)), with lambda = ``odds_weight``.
+
+    Hong et al. 2024 (ORPO), equations 6 and 7. ``answer`` is the mean logprob of the answer that is learnt (of two answers, the chosen).
+    All are means over tokens.
+
+    Shapes: three of (P,) -> (P,), nats.
+    """
+    return -answer - odds_weight * logsigmoid(log_odds(chosen) - log_odds(rejected))
+
+
+def simpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, gamma: float) -> Tensor:
+    """-log sigma(beta * log P(y_w|x) - beta * log P(y_l|x) - gamma) of means over tokens.
+
+    Meng et al. 2024 (SimPO), equation 6.
+
+    Shapes: (P,), (P,) -> (P,), nats.
+    """
+    return -logsigmoid(beta * (chosen - rejected) - gamma)
