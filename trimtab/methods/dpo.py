@@ -20,11 +20,9 @@ from trimtab.methods.build import (
     length_limit,
     need,
     ranked_data,
-    refuse_other_tokenizer,
-    start_tokenizer,
+    start_pair,
 )
 from trimtab.methods.offline import FixedData, Offline, ranked_pairs, total, tree_pairs
-from trimtab.models.load import load_policy
 from trimtab.models.score import score_tokens
 from trimtab.training.method import Metrics, MicroBatch
 from trimtab.trees import TreeBatch
@@ -100,10 +98,7 @@ def best_answers(batch: TreeBatch) -> tuple[Tensor, Tensor]:
 def build(config: Config, rewards: Rewards) -> Trained:
     """Reads rankings, the start model and the reference."""
     need(config, "model", "data")
-    policy = load_policy(config.model)
-    reference = load_policy(config.reference or config.model)
-    refuse_other_tokenizer(config.model, config.reference)
-    tokenizer, renderer = start_tokenizer(config.model, policy, reference)
+    policy, reference, tokenizer, renderer = start_pair("dpo", config, config.reference)
     limit = length_limit(config, policy)
     data = ranked_data("dpo", config, renderer, limit)
     method = DPO(policy, reference, data, beta=config.beta, sft_weight=config.sft_weight)

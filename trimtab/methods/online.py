@@ -21,10 +21,9 @@ from trimtab.methods.build import (
     StartSettings,
     announced,
     length_limit,
-    refuse_other_tokenizer,
-    start_tokenizer,
+    start_pair,
 )
-from trimtab.models.load import load_policy, max_positions
+from trimtab.models.load import max_positions
 from trimtab.records import Completion, Prompt
 from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
 from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
@@ -163,11 +162,8 @@ def load_parts(name: str, config: OnlineSettings, rewards: Rewards) -> tuple[Par
     Raises:
         UserError: one of them cannot be read; policy and reference have different tokenizers.
     """
-    policy = load_policy(config.model)
-    reference = load_policy(config.reference or config.model)
+    policy, reference, tokenizer, renderer = start_pair(name, config, config.reference)
     reward = rewards(config.reward)
-    refuse_other_tokenizer(config.model, config.reference)
-    tokenizer, renderer = start_tokenizer(config.model, policy, reference)
     longest = min(length_limit(config, policy), reward.longest if isinstance(reward, RewardModel) else max_positions(policy))
     read = read_prompts(config.data)
     refuse_shared_ids(read, config.data)

@@ -35,10 +35,11 @@ from trimtab.losses.policy import (
     shaped_rewards,
     whiten,
 )  # fmt: skip
-from trimtab.methods.build import Rewards, Trained, need
+from trimtab.methods.build import Rewards, Trained, adapt, need
 from trimtab.methods.offline import total
 from trimtab.methods.online import Answers, Online, OnlineSettings, Parts, engine_logprobs, load_parts, tree_lengths
 from trimtab.models.load import grow_vocabulary, load_scorer
+from trimtab.models.lora import Quantize
 from trimtab.models.score import score_tokens, score_values
 from trimtab.training.method import Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, pack_indices, step_indices
@@ -219,7 +220,7 @@ class PPO(Online):
         self.beta = state["beta"]
 
 
-def start_value(model: str, reward: Feedback, renderer: Renderer) -> tuple[PreTrainedModel, float]:
+def start_value(model: str, reward: Feedback, renderer: Renderer, quantize: Quantize = "none") -> tuple[PreTrainedModel, float]:
     """The value model and the constant that is added to its output.
 
     It starts from the reward model's weights where that reads the policy's tokens, and then predicts calibrated rewards, (plain
@@ -228,9 +229,9 @@ def start_value(model: str, reward: Feedback, renderer: Renderer) -> tuple[PreTr
     """
     if isinstance(reward, RewardModel) and reward.renderer.sha == renderer.sha:
         calibration = reward.calibration
-        value, factor, offset = load_scorer(reward.folder), 1 / calibration.scale, -calibration.shift / calibration.scale
+        value, factor, offset = load_scorer(reward.folder, quantize=quantize), 1 / calibration.scale, -calibration.shift / calibration.scale
     else:
-        value, factor, offset = load_scorer(model), 0.0, 0.0
+        value, factor, offset = load_scorer(model, quantize=quantize), 0.0, 0.0
         grow_vocabulary(value, len(renderer.tokenizer))
     with torch.no_grad():
         value.score.weight *= factor
@@ -243,6 +244,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
     if config.kl.target and not config.beta:
         raise UserError(f"kl.target={config.kl.target} multiplies beta, and beta is 0; write a beta to start from")
     parts, tokenizer = load_parts("ppo", config, rewards)
-    value, value_offset = start_value(config.model, parts.reward, parts.renderer)
+    value, value_offset = start_value(config.model, parts.reward, parts.renderer, config.lora.quantize)
+    adapt("ppo", config, value)
     outputs = {"model": (parts.policy, tokenizer), "value": (value, tokenizer)}
     return Trained(PPO(config, parts, value, value_offset), len(parts.trees), outputs)

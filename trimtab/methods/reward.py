@@ -28,6 +28,7 @@ from trimtab.methods.build import (
     RankingSettings,
     Rewards,
     Trained,
+    adapt,
     announced,
     length_limit,
     need,
@@ -104,9 +105,10 @@ def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, en
 def build(config: Config, rewards: Rewards) -> Trained:
     """Reads rankings and the start model, a language model (the head is then new) or a reward model."""
     need(config, "model", "data")
-    scorer = load_scorer(config.model, seed=config.seed)
-    tokenizer, renderer = start_tokenizer(config.model, scorer)
-    add_pad_token(scorer, tokenizer, renderer.end_id)
+    scorer = load_scorer(config.model, seed=config.seed, quantize=config.lora.quantize)
+    tokenizer, renderer = start_tokenizer(config.model, scorer, grow=not config.lora.rank)
+    add_pad_token(scorer, tokenizer, renderer.end_id)  # a row that nothing reads, so none that would have to be trained
+    adapt("reward", config, scorer)
     limit = length_limit(config, scorer)
     data = ranked_data("reward", config, renderer, limit)
     measured = zero = data.trees[:SCALE_RANKINGS]
