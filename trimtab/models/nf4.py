@@ -1,5 +1,5 @@
 """Linear layers with weights in NF4: 4 bits a weight, one of 16 quantiles of a normal distribution times the largest of its block of 64
-(QLoRA, Dettmers et al. 2023, sections 3 and 4; the blocks' scales are quantised again). Through bitsandbytes, on CPUs too.
+(QLoRA, Dettmers et al. 2023, sections 2 and 3; the blocks' scales are quantised again). Through bitsandbytes, on CPUs too.
 
 The products are our own: a weight is made float32 when its layer is computed, and again in the backward pass, so that training, scoring
 and sampling multiply the same numbers (bitsandbytes multiplies other ones on some CPUs while no gradient is recorded).
