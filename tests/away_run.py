@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from away import NAME, away
-from test_loop import SETTINGS, Killed, dpo, killing, metrics, online, reward, sft
+from test_loop import SETTINGS, Killed, adapted, dpo, killing, metrics, online, reward, sft
 from tiny_models import save_tiny_policy
 from torch import nn
 
@@ -37,6 +37,7 @@ def main(work: Path) -> None:
     precision.fast_in_bf16 = lambda kind: False  # both sides in float32
     start = save_tiny_policy(work / "start")
     makers = {"sft": sft, "dpo": dpo, "reward": reward, "ppo": lambda: online("ppo", start), "rloo": lambda: online("rloo", start)}
+    makers["adapters"] = lambda: adapted("dpo", start)
     prompts, options = [[5, 9, 12, 7], [30, 31]], SamplingOptions(max_tokens=12)
     with away() as device:  # before the first backward of this process
         pass

@@ -65,7 +65,7 @@ def logprobs(model: PreTrainedModel) -> torch.Tensor:
 @pytest.mark.parametrize("options", KINDS, ids=["lora", "dora", "qlora", "qdora"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_at_the_start_it_is_the_start_model_and_merged_it_is_the_trained_one(family: str, options: Lora) -> None:
-    """Every family: bit for bit before a step, in bf16 too; without adapters afterwards as well; merged to 1e-5; gradients go to adapters."""
+    """Every family: bit for bit before a step, in bf16 too; without adapters afterwards as well; merged to 1e-5; adapters alone learn."""
     model = pair(FAMILIES[family]())[0]
     if options.quantize == "nf4":
         quantise(model, CPU)
@@ -264,9 +264,13 @@ def test_targets_that_are_no_layers_are_refused(target: str, message: str) -> No
 
 
 def test_a_bare_adapter_given_as_a_model_is_one_line(tmp_path: Path) -> None:
-    save_adapter(adapted("llama", Lora(rank=4)), load_tokenizer(save_tiny_policy(tmp_path / "start")), tmp_path / "adapter")
-    with pytest.raises(UserError, match="adapter: a peft adapter, not a whole model; merge it into its base"):
-        load_policy(tmp_path / "adapter")
+    start = save_tiny_policy(tmp_path / "start")
+    model = load_policy(start)
+    add_adapters(model, Lora(rank=4), seed=0)
+    save_adapter(model, load_tokenizer(start), tmp_path / "adapter")
+    for load in (load_policy, load_scorer):
+        with pytest.raises(UserError, match=f"adapter: a peft adapter of {start}, not a whole model; give model/ of the run"):
+            load(tmp_path / "adapter")
 
 
 # ---- 4 bits --------------------------------------------------------------------------------------------------------

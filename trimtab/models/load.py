@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from trimtab.common.device import here
 from trimtab.common.errors import UserError
-from trimtab.common.files import disk_error, sync_directory
+from trimtab.common.files import disk_error, read_json, sync_directory
 from trimtab.common.rng import seed_for
 from trimtab.models.attention import NAME
 from trimtab.models.check import check_architecture
@@ -257,9 +257,12 @@ def hub_reachable() -> bool:
 def _exists(source: Path | str) -> None:
     path = model_folder(source)
     if path.is_dir() and not (path / "config.json").exists():
-        adapter = path / "adapter_config.json"
-        if adapter.exists():
-            raise UserError(f"{source}: a peft adapter, not a whole model; merge it into its base, as model/ of the run that made it is")
+        if (path / "adapter_config.json").exists():
+            base = read_json(path / "adapter_config.json").get("base_model_name_or_path")
+            raise UserError(
+                f"{source}: a peft adapter of {base}, not a whole model; give model/ of the run that made it, or merge the two "
+                "(peft's merge_and_unload, then save_pretrained) and give the result"
+            )
         raise UserError(f"{source}: this folder has no config.json, so it is not a model")
     if not path.exists() and (str(source).startswith((".", "/", "~")) or str(source).count("/") > 1):
         raise UserError(f"{source}: no such model folder")
