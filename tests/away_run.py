@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from away import NAME, away
-from test_loop import ON_RANKINGS, ONLINE, SETTINGS, Killed, dpo, killing, metrics, online, reward, sft
+from test_loop import ON_RANKINGS, ONLINE, SETTINGS, Killed, adapted, dpo, killing, metrics, online, reward, sft
 from tiny_models import save_tiny_policy
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -60,6 +60,7 @@ def main(work: Path) -> None:
     makers = {"sft": sft, "dpo": dpo, "reward": reward}
     makers |= {name: ON_RANKINGS[name] for name in ("kto", "slic")}  # the others take no path that these do not
     makers |= {name: partial(online, name, start) for name in ONLINE}
+    makers["adapters"] = lambda: adapted("dpo", start)
     prompts, options = [[5, 9, 12, 7], [30, 31]], SamplingOptions(max_tokens=12)
     with away() as device:  # before the first backward of this process
         pass

@@ -20,7 +20,7 @@ def test_every_method_runs_on_another_device_and_gives_the_same_numbers(tmp_path
     )
     assert done.returncode == 0, done.stderr[-3000:]
     online = ["ppo", "ppo-penalty", "rloo", "scst", "grpo", "bon", "trpo"]
-    assert done.stdout.split() == ["sampling", "sft", "dpo", "reward", "kto", "slic", *online]
+    assert done.stdout.split() == ["sampling", "sft", "dpo", "reward", "kto", "slic", *online, "adapters"]
 
 
 def test_models_go_to_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from trimtab.common.errors import UserError
 from trimtab.feedback.protocol import Rule
 from trimtab.methods import ppo
 from trimtab.models.load import load_policy, load_scorer, load_tokenizer
+from trimtab.models.lora import Lora, Quantize, add_adapters
 from trimtab.models.score import score_tokens
 from trimtab.sampling.choose import engine_for
 from trimtab.sampling.engine import NativeEngine
@@ -114,6 +115,22 @@ def test_changed_weights_are_sampled_from(engine: VLLMEngine) -> None:
     optimizer.step()
     after = engine.sample(PROMPTS, 1, options, KEYS)
     expected = native(engine).sample(PROMPTS, 1, options, KEYS)
+    assert [[s.token_ids for s in row] for row in after] == [[s.token_ids for s in row] for row in expected] != [
+        [s.token_ids for s in row] for row in before
+    ]
+
+
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+def test_adapters_are_handed_over_merged(quantize: Quantize, folder: Path) -> None:
+    policy, tokenizer = load_policy(folder, quantize=quantize), load_tokenizer(folder)
+    add_adapters(policy, Lora(rank=4), seed=0)
+    engine, options = VLLMEngine(policy, tokenizer, tokenizer.eos_token_id, dtype="float32"), SamplingOptions(max_tokens=8, greedy=True)
+    before = engine.sample(PROMPTS, 1, options, KEYS)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
+    after, expected = engine.sample(PROMPTS, 1, options, KEYS), native(engine).sample(PROMPTS, 1, options, KEYS)
     assert [[s.token_ids for s in row] for row in after] == [[s.token_ids for s in row] for row in expected] != [
         [s.token_ids for s in row] for row in before
     ]

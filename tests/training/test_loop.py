@@ -33,6 +33,8 @@ from trimtab.methods.simpo import SimPO
 from trimtab.methods.slic import SLiC
 from trimtab.methods.triplet import Triplet
 from trimtab.models.load import load_scorer
+from trimtab.models.lora import Lora, add_adapters, without_adapters
+from trimtab.models.nf4 import quantise
 from trimtab.training import checkpoint
 from trimtab.training.compile import compile_layers, compiles
 from trimtab.training.folder import RunFolder
@@ -434,6 +436,49 @@ def test_checkpointing_computes_layers_twice_and_changes_no_bit(make: Callable[[
     once, expected = counted("plain")
     twice, found = counted("checkpointed", checkpointing=True)
     assert once > 0 and twice == 2 * once and found == expected
+
+
+def adapted(kind: str, folder: Path) -> Method:
+    """A method of that kind whose models have adapters; SFT's drop, DPO's and PPO's reference is the policy without them."""
+    model = pair(FAMILIES["gpt2" if kind == "reward" else "gemma2"](), scorer=kind == "reward")[0]
+    if kind == "qlora":
+        quantise(model, torch.device("cpu"))
+    options = Lora(rank=3, dropout=0.2 if kind == "sft" else 0.0, dora=kind == "dpo")
+    if kind != "ppo":
+        add_adapters(model, options, seed=5)
+    if kind == "reward":
+        return offline(Reward, model)
+    if kind == "sft":
+        return offline(SFT, model)
+    if kind in ("dpo", "qlora"):
+        return offline(DPO, model, without_adapters(model), beta=0.3)
+    method = online("ppo", folder)
+    assert isinstance(method, ppo.PPO)
+    for inner in (method.policy, method.value):
+        add_adapters(inner, options, seed=5)
+    method.reference = without_adapters(method.policy).requires_grad_(False)
+    return method
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward", "dpo", "qlora", "ppo"])
+def test_a_killed_run_with_adapters_goes_on_bit_for_bit(kind: str, policy_folder: Path, tmp_path: Path) -> None:
+    """Everything that is not an adapter or a head stays as it was; what adapters drop depends on the step, not on what ran before."""
+    start = outcome(adapted(kind, policy_folder), tmp_path)
+    expected = run(adapted(kind, policy_folder), tmp_path / "whole")
+    moved = {name for name, value in start.items() if expected[name] != value}
+    assert moved == {name for name in start if "lora_" in name or name.endswith("score.weight")}
+    for at in (0, 9):
+        path = tmp_path / str(at)
+        with pytest.raises(Killed):
+            run(killing(adapted(kind, policy_folder), at), path)
+        assert run(adapted(kind, policy_folder), path) == expected, at
+
+
+@pytest.mark.parametrize("kind", ["dpo", "qlora"])
+def test_checkpointing_changes_no_bit_beside_adapters(kind: str, policy_folder: Path, tmp_path: Path) -> None:
+    expected = run(adapted(kind, policy_folder), tmp_path / "plain", steps=2)
+    recomputed = SETTINGS.model_copy(update={"checkpointing": True})
+    assert run(adapted(kind, policy_folder), tmp_path / "recomputed", recomputed, steps=2) == expected
 
 
 def test_a_run_with_8_bit_moments_goes_on_bit_for_bit(tmp_path: Path) -> None:

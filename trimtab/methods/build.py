@@ -28,9 +28,11 @@ from trimtab.models.load import (
     load_tokenizer,
     max_positions,
     model_folder,
+    save_adapter,
     save_model,
     stop_at,
 )
+from trimtab.models.lora import Lora, add_adapters, has_adapters, refuse, without_adapters
 from trimtab.records import Comparison
 from trimtab.training.folder import RunFolder
 from trimtab.training.loop import train
@@ -53,6 +55,7 @@ class StartSettings(TrainingSettings):
 
     model: str = Field("", description="start model: a Hugging Face folder or hub name")
     data: str = Field("", description="training records, a file")
+    lora: Lora = Field(Lora(), description="adapters beside the start model's weights, which then stay as they are")
 
 
 class DataSettings(StartSettings):
@@ -116,14 +119,20 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
     ):
         print(f"{folder.path}: already done; delete it to run again")
         return folder.path
+    lora = config.lora if isinstance(config, StartSettings) else Lora()
     with folder.running():
+        refuse(lora, may_drop=hasattr(config, "dropout"))
         trained = build(config, rewards)
+        adapted = [has_adapters(module) for module in trained.method.modules.values()]
+        assert all(adapted) if lora.rank else not any(adapted), f"{name} does not hand its models to adapt()"
         if not trained.items:
             raise UserError(f"{given.get('data')}: nothing to train on is left; the line above says what was left out and why")
         steps = config.steps or max(1, round(config.epochs * trained.items / config.batch_size))
         train(trained.method, config, folder, steps)
         for inner, (model, tokenizer) in trained.outputs.items():
             save_model(model, tokenizer, folder.path / inner)
+            if has_adapters(model):
+                save_adapter(model, tokenizer, folder.path / ("adapter" if inner == "model" else f"{inner}-adapter"))
         folder.end("done", trained.finish(folder.path))
     print(f"{name}: done; {folder.path / next(iter(trained.outputs), '')} holds the model, trimtab report {folder.path} shows the run")
     return folder.path
@@ -157,13 +166,45 @@ def need(config: TrainingSettings, *names: str) -> None:
             raise UserError(f"{name}= is missing: {type(config).model_fields[name].description}")
 
 
+def adapt(name: str, config: StartSettings, *models: PreTrainedModel) -> None:
+    """Gives each of ``models`` adapters where ``config`` asks for them, after one line about them.
+
+    Raises:
+        UserError: there is no layer of a name in ``lora.targets``.
+    """
+    for model in models if config.lora.rank else ():
+        announce(name, type(model).__name__, add_adapters(model, config.lora, seed=config.seed))
+
+
+def start_pair(
+    name: str, config: StartSettings, reference: str
+) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase, Renderer]:
+    """The policy, what it is held against, and their tokenizer. The reference is a frozen copy of the start model or of ``reference``;
+    with adapters, the start model is the policy without them and no copy is made.
+
+    Raises:
+        UserError: one of them cannot be read; they have different tokenizers.
+    """
+    policy = load_policy(config.model, quantize=config.lora.quantize)
+    shared = config.lora.rank > 0 and reference in ("", config.model)
+    others = [] if shared else [load_policy(reference or config.model)]
+    refuse_other_tokenizer(config.model, reference)
+    tokenizer, renderer = start_tokenizer(config.model, policy, *others, grow=not config.lora.rank)
+    adapt(name, config, policy)
+    return policy, others[0] if others else without_adapters(policy), tokenizer, renderer
+
+
 def start_tokenizer(
-    source: str, *models: PreTrainedModel, chat_template: str = ""
+    source: str, *models: PreTrainedModel, chat_template: str = "", grow: bool = True
 ) -> tuple[PreTrainedTokenizerBase, Renderer]:
     """The start model's tokenizer and the renderer of its chat template: that of the file ``chat_template``, its own, or ChatML.
 
     Each of ``models`` gets the same rows for new tokens, or the first log-ratios of policy and reference would not be 0; and
-    each stops where the template ends an answer when plain transformers samples from the folder it is saved in.
+    each stops where the template ends an answer when plain transformers samples from the folder it is saved in. ``grow=False``: rows
+    are not trained.
+
+    Raises:
+        UserError: the template has tokens without a row, and rows are not trained.
     """
     tokenizer = load_tokenizer(source)
     if chat_template:
@@ -171,6 +212,11 @@ def start_tokenizer(
     ensure_template(tokenizer)
     renderer = Renderer(tokenizer)
     for model in models:
+        if not grow and len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            raise UserError(
+                f"{source}: the chat template has tokens that the model does not know, and adapters train no embeddings; "
+                "train it once with lora.rank=0, or give it a template of its own tokens"
+            )
         grow_vocabulary(model, len(tokenizer))
         stop_at(model, renderer.end_id, tokenizer.eos_token_id)
     return tokenizer, renderer
@@ -232,8 +278,9 @@ def on_pairs(
 ) -> Trained:  # fmt: skip
     """What a method without a reference builds: reads the start model and rankings, and has ``make`` put them together."""
     need(config, "model", "data")
-    policy = load_policy(config.model)
-    tokenizer, renderer = start_tokenizer(config.model, policy)
+    policy = load_policy(config.model, quantize=config.lora.quantize)
+    tokenizer, renderer = start_tokenizer(config.model, policy, grow=not config.lora.rank)
+    adapt(name, config, policy)
     data = ranked_data(name, config, renderer, length_limit(config, policy), read=read)
     return Trained(make(policy, data), len(data.trees), {"model": (policy, tokenizer)})
 

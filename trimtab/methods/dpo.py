@@ -24,11 +24,9 @@ from trimtab.methods.build import (
     length_limit,
     need,
     ranked_data,
-    refuse_other_tokenizer,
-    start_tokenizer,
+    start_pair,
 )
 from trimtab.methods.offline import FixedData, Offline, good_answers, pair_metrics, ranked_pairs, total, tree_pairs
-from trimtab.models.load import load_policy
 from trimtab.models.score import score_tokens
 from trimtab.training.method import Metrics, MicroBatch
 
@@ -101,10 +99,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data")
     if config.label_smoothing and config.loss not in SMOOTHED:
         raise UserError(f"label_smoothing={config.label_smoothing:g} means nothing to loss={config.loss}; write loss=cdpo or loss=robust")
-    policy = load_policy(config.model)
-    reference = load_policy(config.reference or config.model)
-    refuse_other_tokenizer(config.model, config.reference)
-    tokenizer, renderer = start_tokenizer(config.model, policy, reference)
+    policy, reference, tokenizer, renderer = start_pair("dpo", config, config.reference)
     limit = length_limit(config, policy)
     data = ranked_data("dpo", config, renderer, limit)
     options = config.model_dump(include={"beta", "sft_weight", "loss", "label_smoothing"})

@@ -30,11 +30,9 @@ from trimtab.methods.build import (
     length_limit,
     need,
     ranked_data,
-    refuse_other_tokenizer,
-    start_tokenizer,
+    start_pair,
 )
 from trimtab.methods.offline import FixedData, Offline, pair_metrics, ranked_pairs, total, tree_pairs
-from trimtab.models.load import load_policy
 from trimtab.models.score import score_tokens
 from trimtab.records import Comparison, Completion, Demonstration, Record
 from trimtab.training.method import Metrics, MicroBatch
@@ -169,10 +167,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data")
     if config.batch_size < 2:
         raise UserError("batch_size=1: KTO measures its baseline on answers to another prompt of the same step; write 2 or more")
-    policy = load_policy(config.model)
-    reference = load_policy(config.reference or config.model)
-    refuse_other_tokenizer(config.model, config.reference)
-    tokenizer, renderer = start_tokenizer(config.model, policy, reference)
+    policy, reference, tokenizer, renderer = start_pair("kto", config, config.reference)
     limit = length_limit(config, policy)
     data = ranked_data(
         "kto", config, renderer, limit, keep=lambda tree: any(label is not None for label in labels_of(tree)),

@@ -25,10 +25,8 @@ from trimtab.methods.build import (
     StartSettings,
     announced,
     length_limit,
-    refuse_other_tokenizer,
-    start_tokenizer,
+    start_pair,
 )
-from trimtab.models.load import load_policy
 from trimtab.models.score import score_tokens
 from trimtab.records import Completion, Prompt
 from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
@@ -276,10 +274,7 @@ def load_parts(name: str, config: SampledSettings, rewards: Rewards) -> tuple[Pa
     """
     reward = rewards(config.reward)  # first: a mistyped one is told before the models are read
     gold = rewards(config.gold) if config.gold else None
-    policy = load_policy(config.model)
-    reference = load_policy(config.reference or config.model)
-    refuse_other_tokenizer(config.model, config.reference)
-    tokenizer, renderer = start_tokenizer(config.model, policy, reference)
+    policy, reference, tokenizer, renderer = start_pair(name, config, config.reference)
     longest = min([length_limit(config, policy), *(model.longest for model in reward_models(reward))])
     read = read_prompts(config.data)
     refuse_shared_ids(read, config.data)

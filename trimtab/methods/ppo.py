@@ -36,7 +36,7 @@ from trimtab.losses.policy import (
     shaped_rewards,
     whiten,
 )  # fmt: skip
-from trimtab.methods.build import Rewards, Trained, length_limit, need
+from trimtab.methods.build import Rewards, Trained, adapt, length_limit, need
 from trimtab.methods.control import KLControl, Penalty, RunningScale, dual_descent, proportional
 from trimtab.methods.mix import Mix, Ptx, check_mix, mix_loss, mix_step, read_mix
 from trimtab.methods.offline import total
@@ -53,6 +53,7 @@ from trimtab.methods.online import (
     tree_lengths,
 )
 from trimtab.models.load import grow_vocabulary, load_scorer
+from trimtab.models.lora import Quantize
 from trimtab.models.score import score_tokens, score_values
 from trimtab.training.method import Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, step_indices
@@ -241,7 +242,7 @@ class PPO(Online):
         self.scale = RunningScale(**state.get("scale", {}))
 
 
-def start_value(model: str, reward: Feedback, renderer: Renderer) -> tuple[PreTrainedModel, float]:
+def start_value(model: str, reward: Feedback, renderer: Renderer, quantize: Quantize = "none") -> tuple[PreTrainedModel, float]:
     """The value model and the constant that is added to its output.
 
     It starts from the reward model's weights (of an ensemble, the first's) where that reads the policy's tokens, and then predicts
@@ -251,9 +252,9 @@ def start_value(model: str, reward: Feedback, renderer: Renderer) -> tuple[PreTr
     judge = next((found for found in reward_models(reward) if found.renderer.sha == renderer.sha), None)
     if judge is not None:
         calibration = judge.calibration
-        value, factor, offset = load_scorer(judge.folder), 1 / calibration.scale, -calibration.shift / calibration.scale
+        value, factor, offset = load_scorer(judge.folder, quantize=quantize), 1 / calibration.scale, -calibration.shift / calibration.scale
     else:
-        value, factor, offset = load_scorer(model), 0.0, 0.0
+        value, factor, offset = load_scorer(model, quantize=quantize), 0.0, 0.0
         grow_vocabulary(value, len(renderer.tokenizer))
     with torch.no_grad():
         value.score.weight *= factor
@@ -269,6 +270,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
     parts, tokenizer = load_parts("ppo", config, rewards)
     limit = length_limit(config, parts.policy)
     mix = read_mix("ppo", config.ptx, tokenizer, parts.renderer, limit, config.micro_batch_tokens, config.seed)
-    value, value_offset = start_value(config.model, parts.reward, parts.renderer)
+    value, value_offset = start_value(config.model, parts.reward, parts.renderer, config.lora.quantize)
+    adapt("ppo", config, value)
     outputs = {"model": (parts.policy, tokenizer), "value": (value, tokenizer)}
     return Trained(PPO(config, parts, value, value_offset, mix), len(parts.trees), outputs)

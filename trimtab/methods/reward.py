@@ -32,6 +32,7 @@ from trimtab.methods.build import (
     RankingSettings,
     Rewards,
     Trained,
+    adapt,
     announced,
     length_limit,
     need,
@@ -131,9 +132,10 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data")
     if config.ties == "half" and config.loss != "pairs":
         raise UserError(f"ties=half means nothing to loss={config.loss}, in which tied answers do not compete; leave one of the two out")
-    scorer = load_scorer(config.model, seed=config.seed)
-    tokenizer, renderer = start_tokenizer(config.model, scorer)
-    add_pad_token(scorer, tokenizer, renderer.end_id)
+    scorer = load_scorer(config.model, seed=config.seed, quantize=config.lora.quantize)
+    tokenizer, renderer = start_tokenizer(config.model, scorer, grow=not config.lora.rank)
+    add_pad_token(scorer, tokenizer, renderer.end_id)  # a row that nothing reads, so none that would have to be trained
+    adapt("reward", config, scorer)
     limit = length_limit(config, scorer)
     data = ranked_data("reward", config, renderer, limit, keep=tells_something if config.ties == "half" else tree_pairs)
     measured = zero = data.trees[:SCALE_RANKINGS]

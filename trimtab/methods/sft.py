@@ -19,6 +19,7 @@ from trimtab.methods.build import (
     DataSettings,
     Rewards,
     Trained,
+    adapt,
     fixed_data,
     length_limit,
     need,
@@ -27,6 +28,7 @@ from trimtab.methods.build import (
 from trimtab.methods.offline import FixedData, Offline, total
 from trimtab.models.dropout import add_dropout
 from trimtab.models.load import load_policy
+from trimtab.models.lora import drops
 from trimtab.models.score import score_tokens
 from trimtab.training.method import Learner, Metrics, MicroBatch, OptimizerStep
 
@@ -49,7 +51,7 @@ class SFT(Offline):
 
     def __init__(self, policy: PreTrainedModel, data: FixedData, *, dropout: float = 0.0) -> None:
         super().__init__(data)
-        self.policy, self.dropout = policy, dropout
+        self.policy, self.drops = policy, bool(dropout) or drops(policy)
         if dropout:
             add_dropout(policy, dropout)
 
@@ -59,7 +61,7 @@ class SFT(Offline):
 
     def update(self, optimizer_steps: Iterable[OptimizerStep], learner: Learner, where: str) -> None:
         """The usual one; what it drops depends on the seed and ``where`` alone, so that a resumed run drops the same."""
-        if self.dropout:
+        if self.drops:
             torch.manual_seed(seed_for(self.data.seed, "dropout", where))
         super().update(optimizer_steps, learner, where)
 
@@ -72,8 +74,9 @@ class SFT(Offline):
 def build(config: Config, rewards: Rewards) -> Trained:
     """Reads demonstrations and the start model."""
     need(config, "model", "data")
-    policy = load_policy(config.model)
-    tokenizer, renderer = start_tokenizer(config.model, policy, chat_template=config.chat_template)
+    policy = load_policy(config.model, quantize=config.lora.quantize)
+    tokenizer, renderer = start_tokenizer(config.model, policy, chat_template=config.chat_template, grow=not config.lora.rank)
+    adapt("sft", config, policy)
     limit = length_limit(config, policy)
     data = fixed_data("sft", config, lambda path: demonstration_trees(read_demonstrations(path), renderer, limit))
     return Trained(SFT(policy, data, dropout=config.dropout), len(data.trees), {"model": (policy, tokenizer)})

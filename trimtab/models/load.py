@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -23,10 +24,11 @@ from transformers.utils import logging as transformers_logging
 
 from trimtab.common.device import here
 from trimtab.common.errors import UserError
-from trimtab.common.files import disk_error, sync_directory
+from trimtab.common.files import disk_error, read_json, sync_directory
 from trimtab.common.rng import seed_for
 from trimtab.models.attention import NAME
 from trimtab.models.check import check_architecture
+from trimtab.models.lora import Quantize, adapter_files, merged
 
 transformers_logging.disable_progress_bar()  # ours say what is being done; a bar of 30 ms of loading says nothing
 
@@ -35,8 +37,8 @@ DROPOUTS = ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hid
             "attention_probs_dropout_prob", "layerdrop")  # fmt: skip
 
 
-def load_policy(source: Path | str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A causal language model from a folder or hub name, on tree attention, every dropout 0.
+def load_policy(source: Path | str, *, dtype: torch.dtype = torch.float32, quantize: Quantize = "none") -> PreTrainedModel:
+    """A causal language model from a folder or hub name, on tree attention, every dropout 0; ``quantize`` as in ``Lora``.
 
     Raises:
         UserError: there is no such model, it is a reward or value model, transformers cannot read it, or its architecture is not exact
@@ -44,10 +46,12 @@ def load_policy(source: Path | str, *, dtype: torch.dtype = torch.float32) -> Pr
     """
     if is_scorer(source):  # with a tied head no weight would be missing, and it would be taken for a language model in silence
         raise UserError(f"{source}: a reward or value model, not a language model; give the model that it was made from")
-    return _load(AutoModelForCausalLM, source, dtype)
+    return _load(AutoModelForCausalLM, source, dtype, quantize=quantize)
 
 
-def load_scorer(source: Path | str, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> PreTrainedModel:
+def load_scorer(
+    source: Path | str, *, dtype: torch.dtype = torch.float32, seed: int = 0, quantize: Quantize = "none"
+) -> PreTrainedModel:
     """A model with one scalar output per token (``AutoModelForSequenceClassification``, one label): reward or value model.
 
     From a language model's folder the trunk is taken and the head is drawn from N(0, 1 / (H + 1)), as Stiennon et al. 2020 did
@@ -57,7 +61,8 @@ def load_scorer(source: Path | str, *, dtype: torch.dtype = torch.float32, seed:
         UserError: there is no such model, it has more than one label, or its architecture is not exact on trees.
     """
     fresh = not is_scorer(source)
-    model = _load(AutoModelForSequenceClassification, source, dtype, new=("score.weight",) if fresh else (), num_labels=1)
+    new = ("score.weight",) if fresh else ()
+    model = _load(AutoModelForSequenceClassification, source, dtype, new=new, quantize=quantize, num_labels=1)
     if not hasattr(model, "score") or model.score.weight.shape[0] != 1:
         raise UserError(
             f"{source}: not a scalar scorer; give a reward-model folder, or a language model to start one from"
@@ -113,16 +118,29 @@ def new_policy(config: Any, *, seed: int) -> PreTrainedModel:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path | str) -> None:
-    """A folder that plain transformers loads. Complete or absent: written beside it, synced, then renamed.
+    """A folder that plain transformers loads, adapters merged into the weights. Complete or absent.
 
     Raises:
         UserError: the disk is full, or the place cannot be written.
     """
-    folder = Path(folder)
+    _save(merged(model).save_pretrained, tokenizer, Path(folder))
+
+
+def save_adapter(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path | str) -> None:
+    """A folder that plain peft loads onto the model that ``model`` was before it had adapters. Complete or absent.
+
+    Raises:
+        UserError: as ``save_model``.
+    """
+    _save(lambda place: adapter_files(model, place), tokenizer, Path(folder))
+
+
+def _save(write: Callable[[Path], None], tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """What ``write`` writes and the tokenizer: written beside ``folder``, synced, then renamed."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        model.save_pretrained(temporary)
+        write(temporary)
         tokenizer.save_pretrained(temporary)
         for path in [p for p in temporary.rglob("*") if p.is_file()]:
             with open(path, "rb") as f:
@@ -179,7 +197,9 @@ def max_positions(model: PreTrainedModel) -> int:
     )
 
 
-def _load(kind: Any, source: Path | str, dtype: torch.dtype, *, new: tuple[str, ...] = (), **options: Any) -> PreTrainedModel:
+def _load(
+    kind: Any, source: Path | str, dtype: torch.dtype, *, new: tuple[str, ...] = (), quantize: Quantize = "none", **options: Any
+) -> PreTrainedModel:  # fmt: skip
     """``new`` names the weights that the folder need not have; any other missing one would be random."""
     config, source = _config(source), model_folder(source)
     zeros = {name: 0.0 for name in DROPOUTS if isinstance(getattr(config, name, None), float)}
@@ -197,6 +217,10 @@ def _load(kind: Any, source: Path | str, dtype: torch.dtype, *, new: tuple[str, 
     missing = sorted(set(info["missing_keys"]) - set(new))
     if missing:
         raise UserError(f"{source}: no weights for {missing[0]} ({len(missing)} missing); it is not a whole {kind.__name__}")
+    if quantize == "nf4":  # before the rest moves: a GPU never holds more than one layer that is not quantised
+        from trimtab.models.nf4 import quantise  # imports bitsandbytes
+
+        quantise(model, here())
     return model.to(here()).eval()
 
 
@@ -233,6 +257,12 @@ def hub_reachable() -> bool:
 def _exists(source: Path | str) -> None:
     path = model_folder(source)
     if path.is_dir() and not (path / "config.json").exists():
+        if (path / "adapter_config.json").exists():
+            base = read_json(path / "adapter_config.json").get("base_model_name_or_path")
+            raise UserError(
+                f"{source}: a peft adapter of {base}, not a whole model; give model/ of the run that made it, or merge the two "
+                "(peft's merge_and_unload, then save_pretrained) and give the result"
+            )
         raise UserError(f"{source}: this folder has no config.json, so it is not a model")
     if not path.exists() and (str(source).startswith((".", "/", "~")) or str(source).count("/") > 1):
         raise UserError(f"{source}: no such model folder")

@@ -159,8 +159,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
         options, dtype = ctx.options, ctx.dtype
         wide = lse.dtype
         d_rows = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
-        d_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
-        d_bias = torch.zeros(bias.shape, dtype=wide, device=bias.device) if bias is not None else None
+        # a head that is not trained (LoRA) costs neither the product nor a table of its size
+        d_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device) if ctx.needs_input_grad[1] else None
+        d_bias = torch.zeros(bias.shape, dtype=wide, device=bias.device) if ctx.needs_input_grad[2] and bias is not None else None
         if d_entropy is not None and not bool(d_entropy.any()):
             d_entropy = None
         slopes = fused(logit_slopes, rows.device)
@@ -174,10 +175,10 @@ class _ChunkedLogprobs(torch.autograd.Function):
                     d_bias += d_logits.sum(0)
                 d_narrow = d_logits.to(dtype)
                 d_rows[part] = (d_narrow @ narrow_weight).to(rows.dtype)
-                d_weight += d_narrow.T @ narrow[part]
-        return (
-            d_rows, d_weight.to(weight.dtype), d_bias.to(bias.dtype) if d_bias is not None else None, None, None, None, None, None
-        )  # fmt: skip
+                if d_weight is not None:
+                    d_weight += d_narrow.T @ narrow[part]
+        d_weight, d_bias = (None if d is None else d.to(of.dtype) for d, of in ((d_weight, weight), (d_bias, bias)))
+        return d_rows, d_weight, d_bias, None, None, None, None, None
 
 
 class Scaling(NamedTuple):

@@ -21,6 +21,7 @@ from trimtab.common.errors import UserError
 from trimtab.common.precision import in_bf16, products
 from trimtab.common.rng import seed_for
 from trimtab.models.load import max_positions, save_model
+from trimtab.models.lora import merged
 from trimtab.models.score import score_tokens
 from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, Stop, check_prompts
 from trimtab.trees import PromptTree, TreeBatch, pack_indices
@@ -112,6 +113,6 @@ class VLLMEngine:
 
     def _hand_over(self) -> None:
         """Gives vLLM the policy's weights; what it kept of prompts is then void."""
-        weights: list[tuple[str, Tensor]] = [(name, p.detach()) for name, p in self.model.named_parameters()]
+        weights: list[tuple[str, Tensor]] = [(name, p.detach()) for name, p in merged(self.model).named_parameters()]
         self._llm.apply_model(lambda theirs: theirs.load_weights(weights))
         self._llm.reset_prefix_cache()
