@@ -61,6 +61,11 @@ class _Product(torch.autograd.Function):
         (grad,) = grads
         return (grad @ ctx.layer.dequantised().to(grad.dtype)).to(ctx.dtype), None
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        """Forward mode, which TRPO's Fisher-vector products need."""
+        return nn.functional.linear(tangents[0], ctx.layer.dequantised())
+
 
 def quantise(model: PreTrainedModel, device: torch.device) -> None:
     """Puts the weights of all linear layers of the trunk into NF4, on ``device``, one after the other; the rest of the model stays."""
