@@ -149,6 +149,13 @@ def seconds(runs: Sequence[Mapping[str, Any]]) -> float:
     return statistics.median(s for run in runs for s in run["seconds"][1:])
 
 
+def spread(ours: Sequence[Mapping[str, Any]], peer: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """The least and the largest ratio of single steps, which are of the same batches."""
+    runs = zip(ours, peer, strict=False)
+    ratios = [b / a for mine, theirs in runs for a, b in zip(mine["seconds"][1:], theirs["seconds"][1:], strict=False)]
+    return min(ratios), max(ratios)
+
+
 def gigabytes(runs: Sequence[Mapping[str, Any]]) -> float:
     return max(run["peak_bytes"] for run in runs) / 1e9
 
@@ -170,7 +177,8 @@ def render(kept: Mapping[str, Any]) -> str:
     lines = [
         MARKS[kind][0], "",
         f"Measured by `make bench` on {machine}, torch {where['torch']}, products in "
-        f"{where['products']}. Medians of steps, the first of each process left out; ratios are of two sides in one run.",
+        f"{where['products']}. Medians of steps, the first of each process left out; ratios are of two sides in one run, in brackets the least "
+        "and the largest of single steps.",
         "", "| work | trimtab | peer | peer's setting | ratio | asked | peak memory | of the peer's |", "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for work, what in works(SCALE.get(where.get("size", ""), 1)).items():
@@ -187,12 +195,15 @@ def render(kept: Mapping[str, Any]) -> str:
             share = f"{gigabytes(ours):.1f} of {gigabytes(peer):.1f} GB"
             if work in TRAINED:
                 cells = f"{mine:.2f} s | {theirs:.2f} s"
-                # on a GPU ours takes a step's tokens at once, peers a sixteenth of them: what is bought with memory is no ratio
-                over = "-" if kind == "gpu" else f"{100 * activations(ours, work) / activations(peer, work):.0f} %"
+                # on a GPU ours takes a step's tokens at once, peers a sixteenth of them: there the whole of both is compared
+                share_of = gigabytes(ours) / gigabytes(peer) if kind == "gpu" else activations(ours, work) / activations(peer, work)
+                over = f"{100 * share_of:.0f} %"
             else:
                 tokens = statistics.median(t for run in ours for t in run["tokens"])
                 cells, over = f"{tokens / mine:.0f} tokens/s | {tokens / theirs:.0f} tokens/s", "-"
-            lines.append(f"| {what.what} | {cells} | {side} | {ratio:.1f} | {mark} | {share} | {over} |")
+            least, most = spread(ours, peer)
+            ratios = f"{ratio:.1f} ({least:.1f} to {most:.1f})"
+            lines.append(f"| {what.what} | {cells} | {side} | {ratios} | {mark} | {share} | {over} |")
     lines += ["", *shares(kept), *losses(kept), *profiles(kept), *swept(kept), *numerics(kept), *families(kept), MARKS[kind][1]]
     return "\n".join(lines)
 

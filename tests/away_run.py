@@ -89,7 +89,9 @@ def main(work: Path) -> None:
             found = run(there(), work / "away" / name)
             assert found.keys() == expected[name].keys(), name
             for key, value in expected[name].items():
-                assert np.isclose(found[key], value, rtol=1e-3, atol=1e-4), (name, key, found[key], value)
+                # ten steps of conjugate gradient multiply rounding in what is left of the gradient
+                rtol = 1e-2 if key[1] == "trust/residual" else 1e-3
+                assert np.isclose(found[key], value, rtol=rtol, atol=1e-4), (name, key, found[key], value)
             print(name)
 
 

@@ -54,7 +54,9 @@ def test_sft_loss_is_the_mean_over_trained_tokens_of_the_step() -> None:
             method = SFT(policy, FixedData([long, short], [long, short], batch_size=2, budget=budget))
             (step,) = method.batches(State(0, 1))
             assert sum(method.loss(batch)[0].item() for batch in step) == pytest.approx(expected, rel=1e-5)
-            assert method.evaluate(State(0, 1)) == {"eval/loss": pytest.approx(expected, rel=1e-5)}
+            evaluated = method.evaluate(State(0, 1))
+            assert evaluated["eval/loss"] == pytest.approx(expected, rel=1e-5)
+            assert evaluated.keys() == {"eval/loss", "eval/top1", "eval/top5"}
 
 
 def test_without_held_out_data_nothing_is_evaluated() -> None:

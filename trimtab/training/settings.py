@@ -17,7 +17,7 @@ def _as_text(value: Any) -> Any:
 class TrainingSettings(Settings):
     """What the loop and its optimizer need to know. Methods add their own fields."""
 
-    out: str = Field("", description="folder of this run; the same command goes on where it stopped")
+    out: str = Field("", description="folder of this run, empty = runs/VERB; the same command goes on where it stopped")
     seed: int = Field(0, description="seed of every random draw of this run")
     steps: int = Field(0, ge=0, description="optimizer steps (online methods: iterations); 0 = epochs decides")
     epochs: float = Field(1.0, gt=0, description="passes over the data when steps is 0")
