@@ -177,8 +177,8 @@ def render(kept: Mapping[str, Any]) -> str:
     lines = [
         MARKS[kind][0], "",
         f"Measured by `make bench` on {machine}, torch {where['torch']}, products in "
-        f"{where['products']}. Medians of steps, the first of each process left out; ratios are of two sides in one run, in brackets the least "
-        "and the largest of single steps.",
+        f"{where['products']}. Medians of steps, the first of each process left out; ratios are of two sides in one run, "
+        "in brackets the least and the largest of single steps.",
         "", "| work | trimtab | peer | peer's setting | ratio | asked | peak memory | of the peer's |", "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for work, what in works(SCALE.get(where.get("size", ""), 1)).items():

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import signal
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -177,6 +178,7 @@ class CtrlC:
         if self.pressed:
             raise KeyboardInterrupt
         self.pressed = True
+        print("\nthis step is finished and saved first; Ctrl-C again stops at once, back to the last checkpoint", file=sys.stderr)
 
 
 @contextlib.contextmanager
