@@ -514,7 +514,7 @@ def test_a_killed_run_with_dropout_goes_on_with_the_same_dropout(tmp_path: Path)
 
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler on CPU")
-@pytest.mark.parametrize(("name", "last"), [("ppo", 1), ("trpo", 2)])
+@pytest.mark.parametrize(("name", "last"), [("ppo", 1), ("trpo", 1)])
 def test_compiled_layers_give_the_same_run_and_sampling_leaves_them_alone(
     name: str, last: int, policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
@@ -593,7 +593,7 @@ def test_bf16_autocast_trains_and_keeps_float32_weights(tmp_path: Path) -> None:
 
 
 def documented() -> set[str]:
-    return set(re.findall(r"`([a-z_/]+)`", (Path(__file__).resolve().parents[2] / "docs/metrics.md").read_text()))
+    return set(re.findall(r"`([a-z0-9_/]+)`", (Path(__file__).resolve().parents[2] / "docs/metrics.md").read_text()))
 
 
 def test_docs_say_what_every_logged_number_is(make: Callable[[], Method], tmp_path: Path) -> None:
