@@ -56,7 +56,8 @@ def plain_backward(
     return d_query, d_key, d_value
 
 
-def compared(monkeypatch: pytest.MonkeyPatch, shapes: list[tuple[int, list[int]]], sunk: bool) -> None:
+def assert_the_definition(monkeypatch: pytest.MonkeyPatch, shapes: list[tuple[int, list[int]]], sunk: bool) -> None:
+    """Output and every gradient, the sinks' included, are those of ``math_attention``."""
     monkeypatch.setattr(varlen, "_forward", plain_forward)
     monkeypatch.setattr(varlen, "_backward", plain_backward)
     found = []
@@ -75,14 +76,14 @@ def compared(monkeypatch: pytest.MonkeyPatch, shapes: list[tuple[int, list[int]]
 
 @pytest.mark.parametrize("sunk", [False, True])
 def test_values_and_gradients_are_the_definitions(monkeypatch: pytest.MonkeyPatch, sunk: bool) -> None:
-    compared(monkeypatch, [(7, [4, 9, 3]), (5, []), (1, [6]), (3, [2] * 5)], sunk)
+    assert_the_definition(monkeypatch, [(7, [4, 9, 3]), (5, []), (1, [6]), (3, [2] * 5)], sunk)
 
 
 @settings(deadline=None, max_examples=20)
 @given(shapes=SHAPES, sunk=st.booleans())
 def test_any_trees(shapes: list[tuple[int, list[int]]], sunk: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        compared(patch, shapes, sunk)
+        assert_the_definition(patch, shapes, sunk)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: FlashAttention is not tested")
