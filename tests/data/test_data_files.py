@@ -142,7 +142,7 @@ def test_text_from_every_container(tmp_path: Path) -> None:
         ("a.txt", b"caf\xe9", "not UTF-8 text"),
         ("a.zip", b"PK no", "not a readable zip"),
         ("a.jsonl", b'{"prompt": "x"}\n', "a.jsonl:1: no text in field 'text' (found: prompt)"),
-        ("a.csv", b"text\nx\n", "unknown kind of text"),
+        ("a.xml", b"<a/>", "unknown kind of text"),
     ],
 )
 def test_text_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, says: str) -> None:
