@@ -81,7 +81,7 @@ def test_a_separator_inside_a_line_does_not_split_it(tmp_path: Path) -> None:
         ("a.csv", b"a,b\n1,2\n1,2,3\n", "a.csv:3: 3 cells for 2 columns"),
         ("a.csv", b"a\n\xff\n", "not UTF-8"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 1000)[:-20], "not a complete gzip file"),
-        ("a.xml", b"<a/>", "ends in .jsonl, .json, .csv"),
+        ("a.xyz", b"<a/>", "ends in .jsonl, .json, .csv"),
     ],
 )  # fmt: skip
 def test_broken_files_say_where_and_what(tmp_path: Path, name: str, content: bytes, says: str) -> None:
@@ -142,7 +142,7 @@ def test_text_from_every_container(tmp_path: Path) -> None:
         ("a.txt", b"caf\xe9", "not UTF-8 text"),
         ("a.zip", b"PK no", "not a readable zip"),
         ("a.jsonl", b'{"prompt": "x"}\n', "a.jsonl:1: no text in field 'text' (found: prompt)"),
-        ("a.xml", b"<a/>", "unknown kind of text"),
+        ("a.xyz", b"<a/>", "unknown kind of text"),
     ],
 )
 def test_text_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, says: str) -> None:

@@ -66,7 +66,7 @@ def lines(f: IO[bytes], path: Path | str) -> Iterator[tuple[int, bytes]]:
 def too_long(where: str) -> RowError:
     """The error of a row that would fill the memory."""
     said = f"a row of more than {ROW_BYTES >> 20} MB"
-    return RowError(where, f"{said}, or a quote or bracket that is never closed; one JSON object a line (.jsonl) has no such rows", reason=said)
+    return RowError(where, f"{said}, or a quote or bracket that is never closed; write one JSON object a line (.jsonl)", reason=said)
 
 
 def too_blank(where: str) -> RowError:

@@ -12,13 +12,14 @@ from trimtab.data.files.hub import is_hub, scan_hub
 from trimtab.data.files.jsons import scan_json
 from trimtab.data.files.opening import must_be_file, suffix_of
 from trimtab.data.files.tables import scan_table
+from trimtab.data.files.xmls import scan_xml
 from trimtab.records import JSON
 
 Row = tuple[str, JSON | RowError]  # where it stands, and what stands there or why it cannot be read
 
 READERS: dict[str, Callable[[Path | str], Iterator[Row]]] = {
     ".jsonl": scan_json, ".json": scan_json, ".csv": scan_table, ".tsv": scan_table, ".parquet": scan_columns,
-    ".arrow": scan_columns, ".ndjson": scan_json,
+    ".arrow": scan_columns, ".ndjson": scan_json, ".xml": scan_xml,
 }  # fmt: skip
 ROW_SUFFIXES = tuple(READERS)
 NEVER_GZIPPED = (".parquet", ".arrow")  # they are compressed inside
@@ -52,5 +53,6 @@ def scan_rows(path: Path | str) -> Iterator[Row]:
         must_be_file(path)
         if gzipped and suffix in NEVER_GZIPPED:
             raise UserError(f"{path}: gunzip it first; a {suffix} file is compressed inside")
-        raise UserError(f"{path}: unknown kind of file; give one that ends in {', '.join(ROW_SUFFIXES)} (text: or + .gz), or hub:owner/name")
+        endings = ", ".join(ROW_SUFFIXES)
+        raise UserError(f"{path}: unknown kind of file; give one that ends in {endings} (text: or + .gz), or hub:owner/name")
     return READERS[suffix](path)

@@ -39,8 +39,8 @@ def _rows(lines: Iterator[str], path: Path | str) -> Iterator[tuple[str, JSON | 
         where = f"{path}:{rows.line_num + 1}"
         try:
             cells = next(rows, None)
-        except csv.Error as error:
-            yield where, _broken(where, error)
+        except csv.Error as failed:
+            yield where, _broken(where, failed)
             continue
         if cells is None:
             return
@@ -57,8 +57,8 @@ def _columns(rows: Iterator[list[str]], path: Path | str) -> list[str]:
         raise UserError(f"{path}: is empty; the first line of a table names its columns")
     if len(set(columns)) < len(columns):
         raise UserError(f"{path}:1: a column name is given twice ({names(columns)}); give each column its own")
-    if error := _no_text(columns, f"{path}:1"):
-        raise error
+    if unreadable := _no_text(columns, f"{path}:1"):
+        raise unreadable
     return columns
 
 

@@ -1,0 +1,68 @@
+"""One row, whose format is known -> native records."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trimtab.common.errors import RowError, names
+from trimtab.data.formats.base import DEFAULT, ReadSettings, mapping
+from trimtab.data.formats.table import BY_NAME
+from trimtab.data.formats.tidy import tidy
+from trimtab.records import JSON, Record, parse_record
+
+
+def convert(row: JSON, name: str, where: str, settings: ReadSettings = DEFAULT) -> list[Record]:
+    """The records of a row that has the format ``name``.
+
+    Raises:
+        RowError: a field is missing or has the wrong type.
+    """
+    return converted(row, name, where, settings)[0]
+
+
+def converted(row: JSON, name: str, where: str, settings: ReadSettings) -> tuple[list[Record], list[str]]:
+    """``convert``, and what was done to the row, in a few words.
+
+    Raises:
+        RowError: as ``convert``.
+    """
+    out, notes = [], []
+    try:
+        rows = BY_NAME[name].native(row, where, settings)
+        for i, found in enumerate(rows):
+            native, done = tidy(found, where, name == "native")
+            notes += done
+            as_text = {k: str(native[k]) for k in ("user", "use_case", "source") if isinstance(native.get(k), int | float)}
+            if native.get("id") is None:
+                # the file's name and line, without its folder: a moved file keeps its ids, and with them its random streams
+                as_text["id"] = Path(where).name if len(rows) == 1 else f"{Path(where).name}-{i}"
+            out.append(parse_record({**native, **as_text}, where))
+    except KeyError as error:
+        said = f"field {error} is missing"
+        raise RowError(where, f"{said} for format {name} (found: {names(row)})", reason=said, field=str(error.args[0])) from None
+    except (TypeError, AttributeError, ValueError, RecursionError) as error:  # a nested field is something else
+        said = f"a field has the wrong type for format {name} (found: {names(row)}; {error})"
+        raise RowError(where, " ".join(said.split()), reason="a field of the wrong type") from None
+    return out, notes
+
+
+def renamed(row: JSON, fields: Mapping[str, str], where: str) -> JSON:
+    """``row`` with the user's names of fields replaced by ours.
+
+    Raises:
+        RowError: one of them is not there.
+    """
+    found = {ours: _reached(row, theirs, where) for ours, theirs in fields.items()}
+    used = {*fields, *fields.values()}
+    return {**{k: v for k, v in row.items() if k not in used}, **found} if fields else row
+
+
+def _reached(row: JSON, name: str, where: str) -> Any:
+    """The field that the user calls ``name``: of the row, or inside one of its fields, ``data.question``."""
+    value: Any = row
+    for part in [name] if name in row else name.split("."):
+        if part not in mapping(value):
+            said = f"fields names '{name}', which is not there (found: {names(row)})"
+            raise RowError(where, said, reason=f"no field '{name}'", field=name)
+        value = value[part]
+    return value
