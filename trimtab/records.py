@@ -11,6 +11,7 @@ from typing import Any
 from trimtab.common.errors import RowError, UserError, bad_field, missing_field
 
 JSON = dict[str, Any]
+ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 ROLES = ("system", "user", "assistant")
 
 
@@ -256,7 +257,7 @@ def dump(record: Record) -> str:
         UserError: what it holds is no JSON: NaN, half a character (a lone surrogate), something that is no data.
     """
     try:
-        line = json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False)
+        line = ENCODER.encode(record.to_json())
         line.encode()
     except (ValueError, TypeError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
         prompt = record if isinstance(record, Prompt) else record.prompt

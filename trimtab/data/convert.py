@@ -88,7 +88,8 @@ def _dumped(record: Record, where: str) -> str:
 
 
 def _something(lines: Iterator[str], account: Account, to: str) -> Iterator[str]:
-    """``lines``, of which there must be one if there are rows: an empty file would be found out much later."""
+    """``lines``, of which there must be one: an empty file would be found out much later."""
     yield from lines
     if not account.kept:
-        raise UserError(f"{account.path}: nothing in it can be written with to={to}: {account}")
+        said = f"nothing in it can be written with to={to}: {account}" if account.rows else "holds no rows"
+        raise UserError(f"{account.path}: {said}")

@@ -57,32 +57,40 @@ def scan_hub(path: Path | str) -> Iterator[tuple[str, JSON | RowError]]:
 
 
 def _opened(path: Path | str) -> Iterator[dict[str, Any]]:
-    import datasets
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     wanted = parse_hub(path)
-    offline = bool(constants.HF_HUB_OFFLINE)
     try:
-        if not offline:  # one question first: datasets would ask six times, and say so, before it gives up
-            HfApi().dataset_info(wanted.name, revision=wanted.revision, timeout=SECONDS)
-        config, split = wanted.config, wanted.split
-        if split and not config and split in datasets.get_dataset_config_names(wanted.name, revision=wanted.revision):
-            config, split = split, ""
-        loaded = datasets.load_dataset(
-            wanted.name, config or None, split=split or None, revision=wanted.revision, streaming=not offline
-        )
-        yield from loaded if split else _only_split(path, loaded)
-    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        said = "asks for your consent first" if isinstance(error, GatedRepoError) else "is not there, or private"
-        raise UserError(f"{path}: {said}; look at https://huggingface.co/datasets/{wanted.name} and log in (hf auth login)") from None
-    except (OSError, HfHubHTTPError) as error:
+        yield from _rows(path, wanted)
+    except UserError:
+        raise
+    except GatedRepoError:
+        page = f"https://huggingface.co/datasets/{wanted.name}"
+        raise UserError(f"{path}: asks for your consent first; give it on {page} and log in (hf auth login)") from None
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        raise UserError(f"{path}: is not on the hub, or private; check the name, and log in if it is yours (hf auth login)") from None
+    except (ValueError, KeyError) as error:  # no such config or split; a file that is not what its name says
+        raise UserError(f"{path}: {_line(error)}") from None
+    except Exception as error:  # every version of the hub's client and of what it is built on raises kinds of its own
         raise UserError(
-            f"{path}: the hub cannot be reached ({_line(error)}); get the files elsewhere "
+            f"{path}: the hub cannot be reached ({_line(error)}); bring the files here another way "
             f"(hf download {wanted.name} --repo-type dataset) and give one of them"
         ) from None
-    except (datasets.exceptions.DatasetsError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"{path}: {_line(error)}") from None
+
+
+def _rows(path: Path | str, wanted: HubName) -> Iterator[dict[str, Any]]:
+    import datasets
+    from huggingface_hub import HfApi, constants
+
+    config, split, offline = wanted.config, wanted.split, bool(constants.HF_HUB_OFFLINE)
+    if not offline:  # one question first: datasets asks six times, and says so each time, before it gives up
+        HfApi().dataset_info(wanted.name, revision=wanted.revision, timeout=SECONDS)
+    if split and not config and split in datasets.get_dataset_config_names(wanted.name, revision=wanted.revision):
+        config, split = split, ""
+    loaded = datasets.load_dataset(
+        wanted.name, config or None, split=split or None, revision=wanted.revision, streaming=not offline
+    )
+    yield from loaded if split else _only_split(path, loaded)
 
 
 def _only_split(path: Path | str, splits: Any) -> Any:

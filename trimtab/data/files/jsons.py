@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from trimtab.common.errors import RowError
-from trimtab.data.files.opening import BLANK_BYTES, ROW_BYTES, lines, open_bytes, suffix_of, too_blank, too_long
+from trimtab.data.files.opening import (
+    BLANK_BYTES,
+    ROW_BYTES,
+    lines,
+    open_bytes,
+    read_up_to,
+    suffix_of,
+    too_blank,
+    too_long,
+)
 from trimtab.data.files.values import DECODER, LENIENT, NotPlain, as_object, not_json, parse_row
 from trimtab.records import JSON
 
@@ -65,7 +74,7 @@ class _Window:
         """Drops what was read and takes in ``size`` more bytes; False at the end."""
         self.line += self.text.count("\n", 0, self.at)
         self.text, self.at = self.text[self.at :], 0
-        chunk = self.source.read(size)
+        chunk = read_up_to(self.source, size)
         try:
             self.text += self.decode.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:

@@ -11,8 +11,9 @@ from typing import IO, Any
 from trimtab.common.errors import RowError, UserError
 
 KNOWN_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".zip")
-ROW_BYTES = 64 << 20  # no row of a file of records is longer; what is, is no such file, or made to fill the memory
-BLANK_BYTES = 16 << 20  # as much white space between two rows
+ROW_BYTES = 32 << 20  # no row of a file of records is longer; what is, is no such file, or made to fill the memory
+BLANK_BYTES = 1 << 20  # as much white space between two rows
+TOO_LONG = f"a row of more than {ROW_BYTES >> 20} MB"
 BOM = b"\xef\xbb\xbf"
 OTHER_ENCODINGS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
@@ -46,6 +47,22 @@ def _begin(f: IO[bytes], path: Path | str) -> None:
     f.seek(len(BOM) if head.startswith(BOM) else 0)
 
 
+def read_up_to(f: Any, size: int) -> bytes:
+    """``size`` bytes, or what there is before the file ends or cannot be read further: what comes after says so at the next call."""
+    chunks: list[bytes] = []
+    while (missing := size - sum(map(len, chunks))) > 0:
+        try:
+            chunk = f.read1(missing)
+        except (EOFError, OSError, zlib.error):
+            if chunks:
+                break
+            raise
+        if not chunk:
+            break
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
 def lines(f: IO[bytes], path: Path | str) -> Iterator[tuple[int, bytes]]:
     """``(number, line)`` of every line, its newline included.
 
@@ -65,8 +82,8 @@ def lines(f: IO[bytes], path: Path | str) -> Iterator[tuple[int, bytes]]:
 
 def too_long(where: str) -> RowError:
     """The error of a row that would fill the memory."""
-    said = f"a row of more than {ROW_BYTES >> 20} MB"
-    return RowError(where, f"{said}, or a quote or bracket that is never closed; write one JSON object a line (.jsonl)", reason=said)
+    advice = "write one JSON object a line (.jsonl)"
+    return RowError(where, f"{TOO_LONG}, or a quote or bracket that is never closed; {advice}", reason=TOO_LONG)
 
 
 def too_blank(where: str) -> RowError:

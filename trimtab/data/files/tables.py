@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from trimtab.common.errors import RowError, UserError, names
-from trimtab.data.files.opening import BLANK_BYTES, ROW_BYTES, open_bytes, suffix_of, too_blank, too_long
+from trimtab.data.files.opening import BLANK_BYTES, ROW_BYTES, TOO_LONG, open_bytes, suffix_of, too_blank, too_long
 from trimtab.records import JSON
 
 QUOTES = "text with commas, quotes or line ends stands in double quotes, and a quote inside is doubled"
@@ -40,7 +40,10 @@ def _rows(lines: Iterator[str], path: Path | str) -> Iterator[tuple[str, JSON | 
         try:
             cells = next(rows, None)
         except csv.Error as failed:
-            yield where, _broken(where, failed)
+            error = _broken(where, failed)
+            if error.reason == TOO_LONG:  # what follows a quote that is never closed is no rows
+                raise error from None
+            yield where, error
             continue
         if cells is None:
             return

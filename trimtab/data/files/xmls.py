@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from trimtab.common.errors import RowError, UserError
-from trimtab.data.files.opening import ROW_BYTES, open_bytes, too_long
+from trimtab.data.files.opening import ROW_BYTES, open_bytes, read_up_to, too_long
 from trimtab.records import JSON
 
 CHUNK = 1 << 16
@@ -23,7 +23,7 @@ def scan_xml(path: Path | str) -> Iterator[tuple[str, JSON | RowError]]:
     depth = index = unread = 0
     root: ElementTree.Element | None = None
     with open_bytes(path) as f:
-        while chunk := f.read(CHUNK):
+        while chunk := read_up_to(f, CHUNK):
             unread += len(chunk)
             if b"<!ENTITY" in chunk:
                 raise UserError(f"{path}: defines XML entities; write their text in their place")

@@ -42,19 +42,26 @@ Reader = Callable[[JSON, str, ReadSettings], list[JSON]]
 class Format:
     """A format: how its rows are recognised, and what they are in native terms.
 
-    ``example`` is a row of it: tests read it, and docs/data.md shows it.
+    A row of it has the fields ``needs``, none of them null, and passes ``test``. ``example`` is such a row: tests read it, and
+    docs/data.md shows it.
     """
 
     name: str
     about: str
-    matches: Callable[[JSON], bool]
+    needs: frozenset[str]
     native: Reader
     example: JSON
+    test: Callable[[JSON], bool] = lambda row: True
 
 
-def has(*names: str) -> Callable[[JSON], bool]:
-    """A test for rows whose fields ``names`` are there and not null."""
-    return lambda row: all(row.get(name) is not None for name in names)
+def fields(*names: str) -> frozenset[str]:
+    """What a format needs."""
+    return frozenset(names)
+
+
+def has(row: JSON, *names: str) -> bool:
+    """Whether the fields ``names`` are there and not null."""
+    return all(row.get(name) is not None for name in names)
 
 
 def without(row: JSON, *names: str) -> JSON:

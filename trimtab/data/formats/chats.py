@@ -2,7 +2,7 @@
 
 import re
 
-from trimtab.data.formats.base import Format, ReadSettings, has, without
+from trimtab.data.formats.base import Format, ReadSettings, fields, has, without
 from trimtab.data.formats.messages import HASHED_TURN, TURN, answered, messages, parse_transcript, preferred
 from trimtab.records import JSON
 
@@ -14,7 +14,7 @@ def openai(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
 def sharegpt(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
     rest = without(row, "conversations", "chosen", "rejected")
     said = messages(row["conversations"], where, "conversations")
-    if has("chosen", "rejected")(row):
+    if has(row, "chosen", "rejected"):
         return [preferred(rest, said, row["chosen"], row["rejected"], where)]
     return [answered(rest, said, where)]
 
@@ -37,19 +37,19 @@ def transcript(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
 ASKED, SAID = "What color is the sky?", "Blue."
 FORMATS = (
     Format(
-        "sharegpt", "ShareGPT; with `chosen` and `rejected` beside it a comparison", has("conversations"), sharegpt,
+        "sharegpt", "ShareGPT; with `chosen` and `rejected` beside it a comparison", fields("conversations"), sharegpt,
         {"conversations": [{"from": "human", "value": ASKED}, {"from": "gpt", "value": SAID}]},
     ),
     Format(
-        "conversation", "conversations as LMSYS-Chat and WildChat log them", has("conversation"), logged,
+        "conversation", "conversations as LMSYS-Chat and WildChat log them", fields("conversation"), logged,
         {"conversation": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]},
     ),
 )  # fmt: skip
 OPENAI = Format(
-    "openai", "OpenAI messages, which are TRL's conversational language modeling too", has("messages"), openai,
+    "openai", "OpenAI messages, which are TRL's conversational language modeling too", fields("messages"), openai,
     {"messages": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]},
 )  # fmt: skip
 TRANSCRIPT = Format(
     "transcript", "a dialogue in `text`, told by `Human:` and `Assistant:` (HH-RLHF) or `### Human:` (guanaco)",
-    lambda row: _turns(row) is not None, transcript, {"text": f"### Human: {ASKED}\n### Assistant: {SAID}"},
+    fields("text"), transcript, {"text": f"### Human: {ASKED}\n### Assistant: {SAID}"}, lambda row: _turns(row) is not None,
 )  # fmt: skip

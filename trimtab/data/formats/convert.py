@@ -1,7 +1,7 @@
 """One row, whose format is known -> native records."""
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from trimtab.common.errors import RowError, names
@@ -35,7 +35,7 @@ def converted(row: JSON, name: str, where: str, settings: ReadSettings) -> tuple
             as_text = {k: str(native[k]) for k in ("user", "use_case", "source") if isinstance(native.get(k), int | float)}
             if native.get("id") is None:
                 # the file's name and line, without its folder: a moved file keeps its ids, and with them its random streams
-                as_text["id"] = Path(where).name if len(rows) == 1 else f"{Path(where).name}-{i}"
+                as_text["id"] = os.path.basename(where) if len(rows) == 1 else f"{os.path.basename(where)}-{i}"
             out.append(parse_record({**native, **as_text}, where))
     except KeyError as error:
         said = f"field {error} is missing"

@@ -1,7 +1,7 @@
 """An instruction, perhaps with an input, and the answer somebody wrote for it."""
 
 from trimtab.common.errors import bad_field
-from trimtab.data.formats.base import Format, ReadSettings, has, objects, text, without
+from trimtab.data.formats.base import Format, ReadSettings, fields, has, objects, text, without
 from trimtab.data.formats.messages import preferred
 from trimtab.records import JSON
 
@@ -13,7 +13,7 @@ def alpaca(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
     given = "input" if row.get("input") is not None else "context"
     said = [*_history(row, where), {"role": "user", "content": instruction(row, row, given, where)}]
     rest = without(row, *USED)
-    if has("chosen", "rejected")(row):
+    if has(row, "chosen", "rejected"):
         return [preferred(rest, said, row["chosen"], row["rejected"], where)]
     answer = next((name for name in ("output", "response") if row.get(name) is not None), None)
     return [{**rest, "messages": said, **({"completion": text(row, answer, where)} if answer else {})}]
@@ -56,19 +56,19 @@ def _history(row: JSON, where: str) -> list[JSON]:
 
 FORMATS = (
     Format(
-        "self-instruct", "self-instruct's tasks with instances", has("instruction", "instances"), self_instruct,
+        "self-instruct", "self-instruct's tasks with instances", fields("instruction", "instances"), self_instruct,
         {"instruction": "Translate.", "instances": [{"input": "bleu", "output": "blue"}, {"input": "vert", "output": "green"}]},
     ),
     Format(
-        "dolly", "Dolly: instruction, context, response", has("instruction", "response"), alpaca,
+        "dolly", "Dolly: instruction, context, response", fields("instruction", "response"), alpaca,
         {"instruction": "What color is it?", "context": "The sky is blue.", "response": "Blue."},
     ),
     Format(
-        "alpaca-eval", "a model's outputs for AlpacaEval", has("instruction", "output", "generator"), alpaca,
+        "alpaca-eval", "a model's outputs for AlpacaEval", fields("instruction", "output", "generator"), alpaca,
         {"instruction": "What color is the sky?", "output": "Blue.", "generator": "my-model"},
     ),
     Format(
-        "alpaca", "Alpaca; with `chosen` and `rejected` a comparison, without `output` a prompt", has("instruction"), alpaca,
+        "alpaca", "Alpaca; with `chosen` and `rejected` a comparison, without `output` a prompt", fields("instruction"), alpaca,
         {"instruction": "Translate into English.", "input": "bleu", "output": "blue"},
     ),
 )  # fmt: skip

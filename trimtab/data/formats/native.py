@@ -3,14 +3,14 @@
 from typing import Any
 
 from trimtab.common.errors import bad_field
-from trimtab.data.formats.base import Format, ReadSettings, mapping, without
+from trimtab.data.formats.base import Format, ReadSettings, fields, mapping, without
 from trimtab.data.formats.messages import messages
 from trimtab.data.formats.ranks import dense_ranks, numbers
 from trimtab.records import JSON, ROLES
 
 
 def is_native(row: JSON) -> bool:
-    said = row.get("messages")
+    said = row["messages"]
     if not isinstance(said, list) or {"chosen", "rejected"} <= row.keys() or is_ranking(row):
         return False
     if "completions" in row or "completion" in row:
@@ -53,10 +53,11 @@ U = {"role": "user", "content": "What color is the sky?"}
 FORMATS = (
     Format(
         "native", "trimtab's own: a prompt, with `completion` a demonstration, with `completions` and `ranks` a comparison",
-        is_native, native, {"messages": [U], "completions": [{"text": "Blue."}, {"text": "Green."}], "ranks": [1, 2]},
+        fields("messages"), native, {"messages": [U], "completions": [{"text": "Blue."}, {"text": "Green."}], "ranks": [1, 2]}, is_native,
     ),
     Format(
         "ranking", "K answers as text with `ranks` (1 = best, or `ranks.best=`) or `scores` (high = good)",
-        is_ranking, ranking, {"prompt": "What color is the sky?", "completions": ["Green.", "Blue."], "scores": [0.1, 0.9]},
+        fields("completions"), ranking, {"prompt": "What color is the sky?", "completions": ["Green.", "Blue."], "scores": [0.1, 0.9]},
+        is_ranking,
     ),
 )  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimtab.common.errors import bad_field
-from trimtab.data.formats.base import Format, ReadSettings, choice, has, mapping, number, text, without
+from trimtab.data.formats.base import Format, ReadSettings, choice, fields, mapping, number, text, without
 from trimtab.data.formats.messages import messages, split_pair
 from trimtab.data.formats.ranks import dense_ranks
 from trimtab.records import JSON
@@ -19,16 +19,16 @@ def two(row: JSON, used: Sequence[str], prompt: Any, answers: Sequence[str], ran
     return {**without(row, *used), "messages": said, "completions": [{"text": answer} for answer in answers], "ranks": ranks}
 
 
-def judged(name: str, about: str, fields: tuple[str, str, str, str], meanings: Mapping[Any, Ranks], example: JSON) -> Format:
-    """A format of rows with a prompt, two answers and a verdict, the ``fields`` in this order."""
-    prompt, first, second, verdict = fields
+def judged(name: str, about: str, names: tuple[str, str, str, str], meanings: Mapping[Any, Ranks], example: JSON) -> Format:
+    """A format of rows with a prompt, two answers and a verdict, their ``names`` in this order."""
+    prompt, first, second, verdict = names
 
     def native(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
         ranks = choice(row[verdict], meanings, where, verdict)
         answers = [text(row, name, where) for name in (first, second)]
-        return [two(row, fields, row[prompt], answers, ranks, where)]
+        return [two(row, names, row[prompt], answers, ranks, where)]
 
-    return Format(name, about, has(*fields), native, example)
+    return Format(name, about, fields(*names), native, example)
 
 
 def alpaca_eval(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
@@ -89,15 +89,16 @@ SKY, BLUE, GREEN = "What color is the sky?", "Blue.", "Green."
 FORMATS = (
     Format(
         "alpaca-eval-annotations", "AlpacaEval's annotations: two outputs and a `preference`",
-        lambda row: has("instruction", "output_1", "output_2")(row) and "preference" in row, alpaca_eval,
+        fields("instruction", "output_1", "output_2"), alpaca_eval,
         {"instruction": SKY, "output_1": BLUE, "generator_1": "a", "output_2": GREEN, "generator_2": "b", "preference": 1.0},
+        lambda row: "preference" in row,  # null where the judge's words could not be read
     ),
     judged(
         "llmbar", "LLMBar: `label` is the better output", ("input", "output_1", "output_2", "label"), {1: FIRST, 2: SECOND},
         {"input": SKY, "output_1": BLUE, "output_2": GREEN, "label": 1},
     ),
     Format(
-        "arena", "Chatbot Arena votes, ties included", has("conversation_a", "conversation_b", "winner"), arena,
+        "arena", "Chatbot Arena votes, ties included", fields("conversation_a", "conversation_b", "winner"), arena,
         {
             "conversation_a": [{"role": "user", "content": SKY}, {"role": "assistant", "content": BLUE}],
             "conversation_b": [{"role": "user", "content": SKY}, {"role": "assistant", "content": GREEN}],
@@ -106,7 +107,7 @@ FORMATS = (
     ),
     Format(
         "convarg", "UKPConvArg1: which argument convinces more; a comparison for each worker's vote, ties included",
-        has("arg1", "arg2", "debateMetaData", "mTurkAssignments"), convarg,
+        fields("arg1", "arg2", "debateMetaData", "mTurkAssignments"), convarg,
         {
             "id": "p", "arg1": {"stance": "Yes", "text": "It runs."}, "arg2": {"stance": "Yes", "text": "It is open."},
             "debateMetaData": {"title": "Firefox?"}, "mTurkAssignments": {"mTurkAssignment": [{"turkID": "w", "value": "a1"}]},
@@ -129,7 +130,7 @@ FORMATS = (
         {"context": [{"role": "user", "content": SKY}], "response1": BLUE, "response2": GREEN, "overall_preference": -2},
     ),
     Format(
-        "webgpt", "WebGPT's comparisons; equal scores tie", has("question", "answer_0", "answer_1", "score_0", "score_1"), webgpt,
+        "webgpt", "WebGPT's comparisons; equal scores tie", fields("question", "answer_0", "answer_1", "score_0", "score_1"), webgpt,
         {"question": {"full_text": SKY}, "answer_0": BLUE, "answer_1": GREEN, "score_0": 1.0, "score_1": -1.0},
     ),
 )  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trimtab.common.errors import RowError, bad_field
-from trimtab.data.formats.base import Format, ReadSettings, has, mapping, number, objects, text, without
+from trimtab.data.formats.base import Format, ReadSettings, fields, mapping, number, objects, text, without
 from trimtab.data.formats.messages import message, messages
 from trimtab.data.formats.ranks import dense_ranks
 from trimtab.records import JSON
@@ -59,8 +59,7 @@ def ranked_summaries(row: JSON, where: str, settings: ReadSettings) -> list[JSON
 
 
 def is_ultrafeedback(row: JSON) -> bool:
-    answers = row.get("completions")
-    return has("instruction")(row) and objects(answers) and all("response" in answer for answer in answers)  # type: ignore[union-attr]
+    return objects(row["completions"]) and all("response" in answer for answer in row["completions"])
 
 
 def ultrafeedback(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
@@ -79,8 +78,7 @@ def ultrafeedback(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
 
 
 def is_nectar(row: JSON) -> bool:
-    answers = row.get("answers")
-    return has("prompt")(row) and objects(answers) and all({"answer", "rank"} <= answer.keys() for answer in answers)  # type: ignore[union-attr]
+    return objects(row["answers"]) and all({"answer", "rank"} <= answer.keys() for answer in row["answers"])
 
 
 def nectar(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
@@ -93,10 +91,6 @@ def nectar(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
         ],
         "ranks": dense_ranks([number(answer["rank"]) for answer in answers], "low"),
     }]  # fmt: skip
-
-
-def is_summary_choice(row: JSON) -> bool:
-    return has("info", "summaries", "choice")(row) and objects(row["summaries"])
 
 
 def summary_choice(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
@@ -122,28 +116,32 @@ def summary_choice(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
 SKY, BLUE, GREEN = "What color is the sky?", "Blue.", "Green."
 FORMATS = (
     Format(
-        "ranked-summaries", "summaries ranked K at a time; the file does not say which rank is best, `ranks.best=` does",
-        is_ranked_summaries, ranked_summaries, {"17": [{"sys_summ": BLUE, "rank": 1}, {"sys_summ": GREEN, "rank": 0}]},
-    ),
-    Format(
         "open-assistant", "Open-Assistant's message trees: a ranking for each message with ranked replies, 0 = best",
-        lambda row: "replies" in mapping(row.get("prompt")), open_assistant,
+        fields("prompt"), open_assistant,
         {"prompt": {"message_id": "m", "role": "prompter", "text": SKY, "replies": [
             {"message_id": "n", "role": "assistant", "text": GREEN, "rank": 1},
             {"message_id": "o", "role": "assistant", "text": BLUE, "rank": 0}]}},
+        lambda row: "replies" in mapping(row["prompt"]),
     ),
     Format(
         "ultrafeedback", "UltraFeedback: answers with scores, high = good; answers without a score are in no pair",
-        is_ultrafeedback, ultrafeedback,
+        fields("instruction", "completions"), ultrafeedback,
         {"instruction": SKY, "completions": [{"model": "a", "response": BLUE, "fine-grained_score": 4.5},
                                              {"model": "b", "response": GREEN, "fine-grained_score": 1.0}]},
+        is_ultrafeedback,
     ),
     Format(
-        "nectar", "Nectar: seven answers, 1 = best", is_nectar, nectar,
+        "nectar", "Nectar: seven answers, 1 = best", fields("prompt", "answers"), nectar,
         {"prompt": f"\n\nHuman: {SKY}\n\nAssistant: ", "answers": [{"answer": BLUE, "rank": 1.0}, {"answer": GREEN, "rank": 2.0}]},
+        is_nectar,
     ),
     Format(
-        "summarize-from-feedback", "OpenAI's comparisons of summaries", is_summary_choice, summary_choice,
+        "summarize-from-feedback", "OpenAI's comparisons of summaries", fields("info", "summaries", "choice"), summary_choice,
         {"info": {"post": "I looked up.", "title": "Sky"}, "summaries": [{"text": BLUE}, {"text": GREEN}], "choice": 0},
+        lambda row: objects(row["summaries"]),
     ),
+)  # fmt: skip
+RANKED_SUMMARIES = Format(
+    "ranked-summaries", "summaries ranked K at a time; the file does not say which rank is best, `ranks.best=` does",
+    fields(), ranked_summaries, {"17": [{"sys_summ": BLUE, "rank": 1}, {"sys_summ": GREEN, "rank": 0}]}, is_ranked_summaries,
 )  # fmt: skip

@@ -10,7 +10,7 @@ from trimtab.records import COMPARISON_FIELDS, JSON, PROMPT_FIELDS
 
 FORMATS: tuple[Format, ...] = (  # the first that matches is taken: the more particular come first
     *native.FORMATS, *rankings.FORMATS, *chats.FORMATS, *pairs.FORMATS, *instructions.FORMATS, *trl.FORMATS, *tasks.FORMATS,
-    chats.OPENAI, trl.PROMPT_ONLY, chats.TRANSCRIPT,
+    chats.OPENAI, trl.PROMPT_ONLY, chats.TRANSCRIPT, rankings.RANKED_SUMMARIES,
 )  # fmt: skip
 BY_NAME = {form.name: form for form in FORMATS}
 
@@ -37,8 +37,9 @@ def detect(row: JSON, where: str = "row") -> str:
     Raises:
         RowError: it has none that is known.
     """
+    present = {name for name, value in row.items() if value is not None}
     for form in FORMATS:
-        if form.matches(row):
+        if form.needs <= present and form.test(row):
             return form.name
     hint = suggestion(row)
     if not hint and "text" in row:

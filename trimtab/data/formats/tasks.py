@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from trimtab.common.errors import bad_field
-from trimtab.data.formats.base import Format, ReadSettings, choice, has, mapping, objects, refusal, text, without
+from trimtab.data.formats.base import Format, ReadSettings, choice, fields, mapping, objects, refusal, text, without
 from trimtab.records import JSON
 
 
@@ -57,37 +57,38 @@ def truthfulqa(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
 
 
 def is_mt_bench(row: JSON) -> bool:
-    turns = row.get("turns")
-    return has("question_id")(row) and isinstance(turns, list) and bool(turns) and all(isinstance(turn, str) for turn in turns)
+    turns = row["turns"]
+    return isinstance(turns, list) and bool(turns) and all(isinstance(turn, str) for turn in turns)
 
 
 FORMATS = (
     Format(
         "taskmaster", "Taskmaster's pointwise rewards: a label for an agent's next step",
-        has("context", "generation", "reward"), taskmaster,
+        fields("context", "generation", "reward"), taskmaster,
         {"context": '[{"role": "user", "text": "A latte"}]', "generation": '{"role": "agent", "text": "What size?"}', "reward": 1.0},
     ),
     Format(
-        "mt-bench", "MT-Bench's questions; the prompt is the first turn", is_mt_bench, mt_bench,
-        {"question_id": 81, "category": "writing", "turns": ["Write.", "Again."]},
+        "mt-bench", "MT-Bench's questions; the prompt is the first turn", fields("question_id", "turns"), mt_bench,
+        {"question_id": 81, "category": "writing", "turns": ["Write.", "Again."]}, is_mt_bench,
     ),
     Format(
         "truthfulqa", "TruthfulQA: right answers tie at rank 1, wrong ones at rank 2",
-        has("Question", "Correct Answers", "Incorrect Answers"), truthfulqa,
+        fields("Question", "Correct Answers", "Incorrect Answers"), truthfulqa,
         {"Question": "What color is the sky?", "Correct Answers": "Blue; It is blue", "Incorrect Answers": "Green"},
     ),
     Format(
-        "mt-bench-answers", "*refused:* MT-Bench's reference answers", lambda row: has("question_id")(row) and objects(row.get("choices")),
+        "mt-bench-answers", "*refused:* MT-Bench's reference answers", fields("question_id", "choices"),
         refusal("answers to questions of another file; give the file of questions (question_id, turns)"),
-        {"question_id": 101, "choices": [{"index": 0, "turns": ["Second.", "Last."]}]},
+        {"question_id": 101, "choices": [{"index": 0, "turns": ["Second.", "Last."]}]}, lambda row: objects(row["choices"]),
     ),
     Format(
-        "summary-ratings", "*refused:* ratings of summaries by several people", has("system", "annotators", "prompts"),
+        "summary-ratings", "*refused:* ratings of summaries by several people", fields("system", "annotators", "prompts"),
         refusal("ratings of texts that are not in this file; give the file that has the texts and their ranks (sys_summ, rank)"),
         {"id": "17", "system": "reference", "annotators": [2, 1], "prompts": {"overall": {"human": [1, -1]}}},
     ),
     Format(
-        "open-assistant-messages", "*refused:* Open-Assistant's messages one a row", has("message_id", "message_tree_id", "text", "role"),
+        "open-assistant-messages", "*refused:* Open-Assistant's messages one a row",
+        fields("message_id", "message_tree_id", "text", "role"),
         refusal("one message of a tree a row; give the file of trees (oasst_ready.trees.jsonl.gz), it has their replies and ranks"),
         {"message_id": "m", "message_tree_id": "m", "parent_id": None, "role": "prompter", "text": "What color is the sky?"},
     ),

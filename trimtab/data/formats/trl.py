@@ -3,7 +3,7 @@
 from itertools import takewhile
 
 from trimtab.common.errors import RowError, bad_field
-from trimtab.data.formats.base import Format, ReadSettings, choice, has, without
+from trimtab.data.formats.base import Format, ReadSettings, choice, fields, without
 from trimtab.data.formats.messages import answered, conversation, is_transcript, messages, preferred
 from trimtab.records import JSON
 
@@ -49,8 +49,8 @@ def unpaired(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
 
 
 def is_stepwise(row: JSON) -> bool:
-    steps = row.get("completions")
-    return has("prompt", "labels")(row) and isinstance(steps, list) and all(isinstance(step, str) for step in steps)
+    steps = row["completions"]
+    return isinstance(steps, list) and all(isinstance(step, str) for step in steps)
 
 
 def stepwise(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
@@ -69,36 +69,37 @@ def prompt_only(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
 
 
 def is_t0(row: JSON) -> bool:
-    completion = row.get("completion")
-    return has("prompt")(row) and isinstance(completion, str) and completion.endswith(END_OF_TEXT)
+    return isinstance(row["completion"], str) and row["completion"].endswith(END_OF_TEXT)
 
 
 SKY = "What color is the sky?"
 FORMATS = (
     Format(
         "hh-rlhf", "Anthropic's HH-RLHF: whole dialogues as text; the answers are where the two first differ",
-        lambda row: all(map(is_transcript, (row.get("chosen"), row.get("rejected")))), preference,
+        fields("chosen", "rejected"), preference,
         {"chosen": f"\n\nHuman: {SKY}\n\nAssistant: Blue.", "rejected": f"\n\nHuman: {SKY}\n\nAssistant: Green."},
+        lambda row: is_transcript(row["chosen"]) and is_transcript(row["rejected"]),
     ),
     Format(
         "trl-preference", "TRL preference; the prompt in a field of its own, or repeated in both answers",
-        has("chosen", "rejected"), preference, {"prompt": SKY, "chosen": "Blue.", "rejected": "Green."},
+        fields("chosen", "rejected"), preference, {"prompt": SKY, "chosen": "Blue.", "rejected": "Green."},
     ),
     Format(
         "trl-unpaired", "TRL unpaired preference; an answer labelled false is no demonstration",
-        has("prompt", "completion", "label"), unpaired, {"prompt": SKY, "completion": "Green.", "label": False},
+        fields("prompt", "completion", "label"), unpaired, {"prompt": SKY, "completion": "Green.", "label": False},
     ),
     Format(
         "trl-stepwise", "TRL stepwise supervision; the answer is all steps, its label whether all are right",
-        is_stepwise, stepwise, {"prompt": "2 + 2 * 2?", "completions": ["2 * 2 = 4.", "2 + 4 = 6."], "labels": [True, True]},
+        fields("prompt", "completions", "labels"), stepwise,
+        {"prompt": "2 + 2 * 2?", "completions": ["2 * 2 = 4.", "2 + 4 = 6."], "labels": [True, True]}, is_stepwise,
     ),
     Format(
         "t0", "T0 and P3: the end token is written out behind the answer, and taken away",
-        is_t0, prompt_completion, {"prompt": SKY, "completion": f"Blue.{END_OF_TEXT}"},
+        fields("prompt", "completion"), prompt_completion, {"prompt": SKY, "completion": f"Blue.{END_OF_TEXT}"}, is_t0,
     ),
     Format(
-        "trl-prompt-completion", "TRL prompt-completion", has("prompt", "completion"), prompt_completion,
+        "trl-prompt-completion", "TRL prompt-completion", fields("prompt", "completion"), prompt_completion,
         {"prompt": [{"role": "user", "content": SKY}], "completion": [{"role": "assistant", "content": "Blue."}]},
     ),
 )  # fmt: skip
-PROMPT_ONLY = Format("trl-prompt", "TRL prompt-only, and any table with a column `prompt`", has("prompt"), prompt_only, {"prompt": SKY})
+PROMPT_ONLY = Format("trl-prompt", "TRL prompt-only, and any table with a column `prompt`", fields("prompt"), prompt_only, {"prompt": SKY})
