@@ -10,6 +10,9 @@ from trimtab.data.formats.table import BY_NAME
 from trimtab.data.formats.tidy import tidy
 from trimtab.records import JSON, Record, parse_record
 
+# What tells the kinds of records apart: null, as tables of columns have it, is as good as absent.
+TELLING = ("completion", "completions", "ranks")
+
 
 def convert(row: JSON, name: str, where: str, settings: ReadSettings = DEFAULT) -> list[Record]:
     """The records of a row that has the format ``name``.
@@ -30,7 +33,7 @@ def converted(row: JSON, name: str, where: str, settings: ReadSettings) -> tuple
     try:
         rows = BY_NAME[name].native(row, where, settings)
         for i, found in enumerate(rows):
-            native, done = tidy(found, where, name == "native")
+            native, done = tidy({k: v for k, v in found.items() if v is not None or k not in TELLING}, where, name == "native")
             notes += done
             as_text = {k: str(native[k]) for k in ("user", "use_case", "source") if isinstance(native.get(k), int | float)}
             if native.get("id") is None:

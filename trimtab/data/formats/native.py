@@ -3,7 +3,7 @@
 from typing import Any
 
 from trimtab.common.errors import bad_field
-from trimtab.data.formats.base import Format, ReadSettings, fields, mapping, without
+from trimtab.data.formats.base import Format, ReadSettings, fields, has, mapping, without
 from trimtab.data.formats.messages import messages
 from trimtab.data.formats.ranks import dense_ranks, numbers
 from trimtab.records import JSON, ROLES
@@ -11,9 +11,9 @@ from trimtab.records import JSON, ROLES
 
 def is_native(row: JSON) -> bool:
     said = row["messages"]
-    if not isinstance(said, list) or {"chosen", "rejected"} <= row.keys() or is_ranking(row):
+    if not isinstance(said, list) or has(row, "chosen", "rejected") or is_ranking(row):
         return False
-    if "completions" in row or "completion" in row:
+    if has(row, "completions") or has(row, "completion"):
         return True
     plain = all(isinstance(m, dict) and m.get("role") in ROLES and isinstance(m.get("content"), str) for m in said)
     return plain and bool(said) and said[-1]["role"] != "assistant"
@@ -26,12 +26,14 @@ def native(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:
 
 
 def is_ranking(row: JSON) -> bool:
-    answers, asked = row.get("completions"), row.get("prompt") is not None or row.get("messages") is not None
-    if not isinstance(answers, list) or not answers or not asked:
+    """Whether ranks or scores stand beside answers, and something is plainer than in a native record: prompt, answers or ranks."""
+    answers = row.get("completions")
+    if not isinstance(answers, list) or not answers or not (has(row, "prompt") or has(row, "messages")):
         return False
-    plain = all(isinstance(answer, str) for answer in answers)
-    texts = all(isinstance(answer, str) or "text" in mapping(answer) for answer in answers)
-    return texts and ((plain or row.get("prompt") is not None) and "ranks" in row or "ranks" not in row and "scores" in row)
+    if not all(isinstance(answer, str) or "text" in mapping(answer) for answer in answers):
+        return False
+    plainer = has(row, "prompt") or all(isinstance(answer, str) for answer in answers)
+    return plainer if has(row, "ranks") else has(row, "scores")
 
 
 def ranking(row: JSON, where: str, settings: ReadSettings) -> list[JSON]:

@@ -21,7 +21,7 @@ KNOWN_FIELDS |= {field for form in FORMATS for field in form.example if form.nam
 # What people call the fields, in lower case.
 OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "prompt": (
-        "question", "query", "instruction", "input", "problem", "request", "task", "user_input", "history", "user", "source", "text",
+        "question", "query", "instruction", "input", "problem", "request", "task", "user_input", "history", "user", "source",
     ),
     "completion": (
         "answer", "response", "output", "reply", "target", "solution", "completion_text", "generation", "assistant", "summary", "result",

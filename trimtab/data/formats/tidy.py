@@ -12,6 +12,7 @@ from trimtab.records import JSON, Comparison, Demonstration, Prompt, Record
 
 END_MARKS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "</s>")
 CELLS = ("messages", "conversations", "conversation", "completions", "ranks", "scores", "labels", "answers", "turns", "context", "users")
+ABOUT = ("id", "user", "use_case", "source", "labeler", "label", "system", "seconds")
 MESSAGE_CELLS = ("prompt", "completion", "chosen", "rejected")
 PARTING = re.compile(r"\s*[,;|]\s*")
 
@@ -94,8 +95,8 @@ def noticed(record: Record) -> Iterator[str]:
 
 
 def from_cells(row: JSON) -> JSON:
-    """A table's row whose cells hold lists as JSON, or as Python writes them (pandas does)."""
-    out = {**row}
+    """A table's row whose cells hold lists as JSON, or as Python writes them (pandas does); of what is no text, empty is null."""
+    out = {name: None if cell == "" and name in (*CELLS, *ABOUT) else cell for name, cell in row.items()}
     for name in CELLS + MESSAGE_CELLS:
         cell = row.get(name)
         if isinstance(cell, str) and cell.startswith("[") and cell.rstrip().endswith("]"):
