@@ -80,9 +80,9 @@ def _opened(path: Path | str) -> Iterator[dict[str, Any]]:
 
 def _rows(path: Path | str, wanted: HubName) -> Iterator[dict[str, Any]]:
     import datasets
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi
 
-    config, split, offline = wanted.config, wanted.split, bool(constants.HF_HUB_OFFLINE)
+    config, split, offline = wanted.config, wanted.split, bool(datasets.config.HF_HUB_OFFLINE)
     if not offline:  # one question first: datasets asks six times, and says so each time, before it gives up
         HfApi().dataset_info(wanted.name, revision=wanted.revision, timeout=SECONDS)
     if split and not config and split in datasets.get_dataset_config_names(wanted.name, revision=wanted.revision):
