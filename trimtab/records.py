@@ -139,9 +139,7 @@ class Comparison:
 Record = Prompt | Demonstration | Comparison
 
 PROMPT_FIELDS = ("id", "messages", "user", "use_case", "source")
-RANK_ADVICE = (
-    "write a whole number from 1 (best), or null for unranked; for other numbers add ranks.best=low (or high) when converting"
-)
+RANK_ADVICE = "write a whole number from 1 (best), or null for unranked; for other numbers add ranks.best=low (or high)"
 COMPARISON_FIELDS = ("completions", "ranks", "labeler", "ratings", "flags", "shown_order", "seconds")
 
 

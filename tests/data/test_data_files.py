@@ -96,7 +96,7 @@ def test_a_separator_inside_a_line_does_not_split_it(tmp_path: Path) -> None:
         ("a.csv", b"", "is empty"),
         ("a.csv", b"a,a\n1,2\n", "column name is given twice"),
         ("a.csv", b"a,b\n1,2\n1,2,3\n", "a.csv:3: 3 cells for 2 columns"),
-        ("a.csv", b"a,b\n1,2\n1\n", "a.csv:3: 1 cells for 2 columns"),
+        ("a.csv", b"a,b\n1,2\n1\n", "a.csv:3: 1 cell for 2 columns"),
         ("a.csv", b'a,b\n1,"x\ny,z\n', "a.csv:2: not CSV (a quote that opens here or later is never closed)"),
         ("a.csv", b'a,b\n1,2\n"x"y,2\n', "a.csv:3: not CSV (',' expected after '\"')"),
         ("a.parquet", b"PAR1 no", "a.parquet: not a readable Parquet file"),

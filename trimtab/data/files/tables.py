@@ -69,7 +69,8 @@ def _row(columns: list[str], cells: list[str], where: str) -> JSON | RowError:
     error = _no_text(cells, where)
     if error is None and len(cells) != len(columns):
         said = f"too {'many' if len(cells) > len(columns) else 'few'} cells"
-        error = RowError(where, f"{len(cells)} cells for {len(columns)} columns; {QUOTES}", reason=said)
+        counted = f"{len(cells)} cell{'s' * (len(cells) > 1)} for {len(columns)} columns"
+        error = RowError(where, f"{counted}; {QUOTES}", reason=said)
     if error is None:
         return dict(zip(columns, cells, strict=True))
     error.row = [cell.encode(errors="surrogateescape").decode(errors="replace") for cell in cells]
