@@ -181,9 +181,10 @@ def any_bytes() -> dict[str, Any]:
     file = "tests/data/test_data_any.py"
     command = [sys.executable, "-m", "pytest", "-q", "--hypothesis-show-statistics", file]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "TRIMTAB_EXAMPLES": str(EXAMPLES)}, capture_output=True, text=True)
-    tests = dict.fromkeys(re.findall(rf"^{file}::(\S+):$", done.stdout, re.MULTILINE), 0)
-    for name, passing, failing in re.findall(r"::(\S+):\n\n(?:.*\n)*?.*?(\d+) passing examples, (\d+) failing", done.stdout):
-        tests[name] = int(passing) if failing == "0" else -int(failing)
+    tests: dict[str, int] = {}
+    for part in done.stdout.split(f"\n{file}::")[1:]:
+        counts = re.search(r"(\d+) passing, (\d+) failing", part)
+        tests[part.partition(":\n")[0]] = int(counts[1]) if counts and counts[2] == "0" else 0
     shown = f"TRIMTAB_EXAMPLES={EXAMPLES} pytest {file}"
     entry = {"area": "formats_proof", "command": shown, "wall_seconds": time.monotonic() - began}
     return {"any records, any bytes": {**entry, "passed": done.returncode == 0, "examples": tests}}
@@ -245,5 +246,6 @@ def render(entry: Mapping[str, Any]) -> list[str]:
             lines.append(f"| {name} | {f['rows']:,} | {f['read_by_datasets']:,} | {f['rendered_by_trl']:,} | {again} |")
         return [*lines, ""]
     if "examples" in entry:
-        return ["; ".join(f"{name} {count:,}" for name, count in entry["examples"].items()) + ".", ""]
+        said = {name.removeprefix("test_").replace("_", " ").replace("[]", "[no ending]"): n for name, n in entry["examples"].items()}
+        return ["Examples that passed: " + "; ".join(f"{name} {count:,}" for name, count in said.items()) + ".", ""]
     return []
