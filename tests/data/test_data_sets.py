@@ -265,3 +265,11 @@ def test_cells_that_hold_lists(tmp_path: Path, write: Any) -> None:
 def test_demonstrations(row: dict[str, Any], turns: list[str]) -> None:
     record = only(row)
     assert isinstance(record, Demonstration) and [*(m.content for m in record.prompt.messages), record.completion] == turns
+
+
+def test_the_page_shows_every_format() -> None:
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    for form in FORMATS:
+        example = json.dumps(form.example, ensure_ascii=False).replace("|", "\\|")
+        assert f"\n| {form.name} | {form.about} | `{example}` |\n" in page
+    assert len([line for line in page.splitlines() if line.endswith("}` |")]) == len(FORMATS)
