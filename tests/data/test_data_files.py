@@ -39,7 +39,8 @@ def put(path: Path, content: bytes) -> Path:
 @pytest.mark.parametrize("indent", [None, 2])
 def test_json_array_rows_and_their_index(tmp_path: Path, bom: bytes, suffix: str, indent: int | None) -> None:
     path = put(tmp_path / f"a.json{suffix}", bom + json.dumps(ROWS, indent=indent).encode())
-    assert list(read_rows(path)) == [(f"{path}[{i}]", row) for i, row in enumerate(ROWS)]
+    lines = (2, 6, 10) if indent else (1, 1, 1)
+    assert list(read_rows(path)) == [(f"{path}:{n}[{i}]", row) for i, (n, row) in enumerate(zip(lines, ROWS, strict=True))]
 
 
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
@@ -85,7 +86,7 @@ def test_a_separator_inside_a_line_does_not_split_it(tmp_path: Path) -> None:
         ("a.json", b'[{"a": 1}\n {"a": 1}]', "a.json:2: not JSON (',' or ']' is missing after element 0)"),
         ("a.json", b'[{"a": 1}', "a.json:1: not JSON"),
         ("a.json", b'[{"a": 1}] x', "something follows"),
-        ("a.json", b"[3]", "a.json[0]: found a number"),
+        ("a.json", b"[\n3]", "a.json:2[0]: found a number"),
         ("a.json", b'"text"', "found a string"),
         ("a.json", b"\xff\xfe", "UTF-16 text, not UTF-8; convert it first (iconv -f utf-16"),
         ("a.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16 text"),
@@ -267,7 +268,7 @@ def test_an_element_that_is_refused_costs_itself_alone(tmp_path: Path, monkeypat
     monkeypatch.setattr(jsons, "CHUNK", chunk)
     path = put(tmp_path / "a.json", '[{"a": 1, "a": 2, "b": [{"c": "]}é"}]},\n {"a": Infinity}, 7, {"a": 3}]'.encode())
     found = list(scan_rows(path))
-    assert [where for where, _ in found] == [f"{path}[{i}]" for i in range(4)] and found[3][1] == {"a": 3}
+    assert [where for where, _ in found] == [f"{path}:{n}[{i}]" for i, n in enumerate((1, 2, 2, 2))] and found[3][1] == {"a": 3}
     assert [str(row).partition(": ")[2] for _, row in found[:3]] == [
         "field 'a' is given twice", "Infinity is not a number of JSON; write null",
         'found a number, needed a JSON object, such as {"prompt": "..."}',

@@ -307,6 +307,8 @@ def test_ids_do_not_depend_on_the_folder(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     ids = {read_prompts(write(folder / "a.jsonl", {"prompt": "x"}))[0].id for folder in (tmp_path, tmp_path / "other")}
     assert ids == {"a.jsonl:1"}
+    (tmp_path / "a.json").write_text('[{"prompt": "x"},\n\n{"prompt": "y"}]')
+    assert [p.id for p in read_prompts(tmp_path / "a.json")] == ["a.json[0]", "a.json[1]"]
 
 
 FIELDS = sorted({

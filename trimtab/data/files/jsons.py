@@ -54,7 +54,8 @@ class _Window:
 
     def __init__(self, source: IO[bytes], path: Path | str) -> None:
         self.source, self.path = source, path
-        self.text, self.at, self.line = "", 0, 1
+        self.text, self.at = "", 0
+        self.counted, self.line = 0, 1  # a position in the window, and the line on which it stands
         self.decode = codecs.getincrementaldecoder("utf-8")()
 
     def peek(self) -> str:
@@ -72,8 +73,8 @@ class _Window:
 
     def more(self, size: int = CHUNK) -> bool:
         """Drops what was read and takes in ``size`` more bytes; False at the end."""
-        self.line += self.text.count("\n", 0, self.at)
-        self.text, self.at = self.text[self.at :], 0
+        self.count_lines()
+        self.text, self.at, self.counted = self.text[self.at :], 0, 0
         chunk = read_up_to(self.source, size)
         try:
             self.text += self.decode.decode(chunk, final=not chunk)
@@ -128,9 +129,14 @@ class _Window:
                 found.row = self.text[self.at : end]
                 return found, end
 
+    def count_lines(self) -> None:
+        """Up to where it stands, from where it was counted last: a file's lines are counted once."""
+        self.line, self.counted = self.line + self.text.count("\n", self.counted, self.at), self.at
+
     def where(self, position: int | None = None) -> str:
-        """``file:line`` of a position in the window, by default of where it stands."""
-        return f"{self.path}:{self.line + self.text.count(chr(10), 0, self.at if position is None else position)}"
+        """``file:line`` of a position ahead in the window, by default of where it stands."""
+        self.count_lines()
+        return f"{self.path}:{self.line + self.text.count(chr(10), self.at, position or self.at)}"
 
     def row(self, where: str) -> JSON | RowError:
         """The next value as a row."""
@@ -155,7 +161,8 @@ class _Window:
             self.at += 1
         else:
             while True:
-                where = f"{self.path}[{index}]"
+                self.peek()
+                where = f"{self.where()}[{index}]"
                 yield where, self.row(where)
                 mark = self.peek()
                 if mark not in ("]", ","):

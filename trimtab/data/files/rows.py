@@ -28,7 +28,7 @@ NEVER_GZIPPED = (".parquet", ".arrow")  # they are compressed inside
 def read_rows(path: Path | str) -> Iterator[tuple[str, JSON]]:
     """``(where, row)`` of every row of a file (see ``READERS``; text formats plain or ``.gz``) or of ``hub:owner/name``.
 
-    ``where`` is ``file:line``, or ``file[index]`` in a JSON array, a Parquet file and a data set of the hub.
+    ``where`` is ``file:line``, ``file:line[index]`` in a JSON array, ``file[index]`` in a Parquet file and a data set of the hub.
 
     Raises:
         UserError: there is no such file, or a row cannot be read.

@@ -1,6 +1,7 @@
 """One row, whose format is known -> native records."""
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,15 @@ from trimtab.data.formats.table import BY_NAME
 from trimtab.data.formats.tidy import tidy
 from trimtab.records import JSON, Record, parse_record
 
+LINE_OF_ELEMENT = re.compile(r":\d+(?=\[\d+\]$)")
 # What tells the kinds of records apart: null, as tables of columns have it, is as good as absent.
 TELLING = ("completion", "completions", "ranks")
+
+
+def own_id(where: str) -> str:
+    """``data/a.jsonl:7`` -> ``a.jsonl:7``, ``a.json:57[3]`` -> ``a.json[3]``: an id that stays when the file is moved or indented,
+    and with it the random streams that are drawn for the prompt."""
+    return LINE_OF_ELEMENT.sub("", os.path.basename(where))
 
 
 def convert(row: JSON, name: str, where: str, settings: ReadSettings = DEFAULT) -> list[Record]:
@@ -37,8 +45,7 @@ def converted(row: JSON, name: str, where: str, settings: ReadSettings) -> tuple
             notes += done
             as_text = {k: str(native[k]) for k in ("user", "use_case", "source") if isinstance(native.get(k), int | float)}
             if native.get("id") is None:
-                # the file's name and line, without its folder: a moved file keeps its ids, and with them its random streams
-                as_text["id"] = os.path.basename(where) if len(rows) == 1 else f"{os.path.basename(where)}-{i}"
+                as_text["id"] = own_id(where) if len(rows) == 1 else f"{own_id(where)}-{i}"
             out.append(parse_record({**native, **as_text}, where))
     except KeyError as error:
         said = f"field {error} is missing"

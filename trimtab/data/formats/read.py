@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -197,7 +198,7 @@ def left_out_file(path: Path | str, settings: ReadSettings) -> Path:
 
 def only(kind: Kind | None) -> Callable[[Record, Found], list[Any]]:
     """What takes records of one kind, for ``stream``. A prompt is taken once, whoever answered or ranked it."""
-    seen: set[tuple[Any, ...]] = set()
+    seen: set[bytes] = set()  # digests: this alone grows with the file
 
     def take(record: Record, found: Found) -> list[Any]:
         if kind is None:
@@ -206,7 +207,8 @@ def only(kind: Kind | None) -> Callable[[Record, Found], list[Any]]:
         if kind == "demonstration" and wanted.prompt.extra.get("label") is False:
             raise Skipped("labelled as bad")
         if kind == "prompt":
-            if (key := (wanted.id, wanted.messages)) in seen:
+            key = hashlib.blake2b(repr((wanted.id, wanted.messages)).encode(), digest_size=16).digest()
+            if key in seen:
                 raise Skipped("repeated prompt")
             seen.add(key)
         return [wanted]
