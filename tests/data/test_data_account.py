@@ -10,7 +10,7 @@ import pytest
 
 from trimtab.common.errors import UserError
 from trimtab.data.convert import ConvertSettings, check_file, convert_file
-from trimtab.data.formats import ReadSettings, read, read_any, read_demonstrations
+from trimtab.data.formats import Account, ReadSettings, read, read_any, read_demonstrations, stream
 from trimtab.data.formats.account import HOPELESS
 
 SKIP = ReadSettings(skip_bad=True)
@@ -139,3 +139,11 @@ def test_what_was_noticed_is_counted_by_rows(tmp_path: Path) -> None:
         "read as a prompt alone; if that is what they are, add fields.completion=response (1 row)",
         "'system' read as the system message (1 row)", "a comma in 'user', read as one name; fields.users=NAME reads several (1 row)",
     ]  # fmt: skip
+
+
+def test_what_stands_behind_a_bad_row_is_counted_and_not_given(tmp_path: Path) -> None:
+    path, account, given = write(tmp_path / "a.jsonl", GOOD, {"prompt": 3}, GOOD), Account("a.jsonl"), []
+    with pytest.raises(UserError, match="a.jsonl:2: field 'prompt' is 3"):
+        for where in stream(path, ReadSettings(), account, lambda record, found: [found.where]):
+            given.append(where)
+    assert given == [f"{path}:1"] and (account.rows, account.kept) == (3, 2)

@@ -54,7 +54,7 @@ class StartSettings(ReadSettings, TrainingSettings):
     """A start model and a data file: what every finetuning method needs."""
 
     model: str = Field("", description="start model: a Hugging Face folder or hub name")
-    data: str = Field("", description="training records, a file")
+    data: str = Field("", description="training records, a file in any format or hub:owner/name")
     lora: Lora = Field(Lora(), description="adapters beside the start model's weights, which then stay as they are")
 
 

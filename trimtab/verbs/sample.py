@@ -30,7 +30,7 @@ class Config(ReadSettings):
     """Settings of ``trimtab sample``."""
 
     model: str = Field("", description="model to sample from: a Hugging Face folder, a run folder or a hub name")
-    data: str = Field("", description="prompts, a file of records")
+    data: str = Field("", description="prompts, a file in any format or hub:owner/name")
     out: str = Field("samples.jsonl", description="file to write, or a folder (then answers.jsonl in it)")
     num_completions: int | str = Field(
         1, description="answers for each prompt: a number, or a range like 4..9 to draw from"
