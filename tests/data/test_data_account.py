@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from trimtab.common.errors import UserError
+from trimtab.common.errors import UserError, bad_field
 from trimtab.data.convert import ConvertSettings, check_file, convert_file
 from trimtab.data.formats import Account, ReadSettings, read, read_any, read_demonstrations, stream
-from trimtab.data.formats.account import HOPELESS
+from trimtab.data.formats.account import HOPELESS, LeftOut
 
 SKIP = ReadSettings(skip_bad=True)
 
@@ -136,7 +136,7 @@ def test_what_was_noticed_is_counted_by_rows(tmp_path: Path) -> None:
     ))  # fmt: skip
     assert [line.partition(": ")[2] for line in account.remarks()] == [
         "an end token written behind an answer, taken away (1 row)", "'<|endoftext|>' inside a text, left as it is (1 row)",
-        "read as a prompt alone; if that is what they are, add fields.completion=response (1 row)",
+        "read as a prompt alone; try fields.completion=response (1 row)",
         "'system' read as the system message (1 row)", "a comma in 'user', read as one name; fields.users=NAME reads several (1 row)",
     ]  # fmt: skip
 
@@ -147,3 +147,18 @@ def test_what_stands_behind_a_bad_row_is_counted_and_not_given(tmp_path: Path) -
         for where in stream(path, ReadSettings(), account, lambda record, found: [found.where]):
             given.append(where)
     assert given == [f"{path}:1"] and (account.rows, account.kept) == (3, 2)
+
+
+def test_what_cannot_be_written_down_is_one_line_too(tmp_path: Path) -> None:
+    """The list of rows left out has no place, or a row is nested too deeply to be written again."""
+    path = write(tmp_path / "a.jsonl", GOOD, {"prompt": 3})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        read_any(path, ReadSettings(skip_bad=True, left_out=str(tmp_path / "file/folder")))
+    with LeftOut(tmp_path / "left.jsonl") as left_out:
+        deep: Any = []
+        for _ in range(100_000):
+            deep = [deep]
+        left_out.add("a:1", "deep", "a:1: deep", deep)
+    assert lines(tmp_path / "left.jsonl") == [{"where": "a:1", "reason": "deep", "error": "a:1: deep", "row": None}]
+    assert "too long to be shown" in str(bad_field("a:1", "x", deep, "")) and "too long" in str(bad_field("a:1", "x", 10**5000, ""))

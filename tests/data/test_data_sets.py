@@ -173,13 +173,13 @@ def test_refused(row: dict[str, Any], says: str) -> None:
 @pytest.mark.parametrize(
     ("row", "advice"),
     [
-        ({"question": "q", "answer": "a"}, "add fields.prompt=question fields.completion=answer"),
-        ({"Question": "q", "Best Answer": "a", "Response": "r"}, "add fields.prompt=Question fields.completion=Response"),
-        ({"input": "q", "output": "a"}, "add fields.prompt=input fields.completion=output"),
-        ({"query": "q", "response": "a"}, "add fields.prompt=query fields.completion=response"),
-        ({"question": "q", "context": "c", "answer": "a"}, "add fields.instruction=question fields.input=context fields.output=answer"),
-        ({"question": "q", "accepted": "a", "bad": "b"}, "add fields.prompt=question fields.chosen=accepted fields.rejected=bad"),
-        ({"data": [{"prompt": "x"}]}, "the rows seem to stand inside 'data'"),
+        ({"question": "q", "answer": "a"}, "try fields.prompt=question fields.completion=answer"),
+        ({"Question": "q", "Best Answer": "a", "Response": "r"}, "try fields.prompt=Question fields.completion=Response"),
+        ({"input": "q", "output": "a"}, "try fields.prompt=input fields.completion=output"),
+        ({"query": "q", "response": "a"}, "try fields.prompt=query fields.completion=response"),
+        ({"question": "q", "context": "c", "answer": "a"}, "try fields.instruction=question fields.input=context fields.output=answer"),
+        ({"question": "q", "accepted": "a", "bad": "b"}, "try fields.prompt=question fields.chosen=accepted fields.rejected=bad"),
+        ({"data": [{"prompt": "x"}]}, "the rows seem to stand inside data"),
         ({"text": "once upon a time"}, "'text' alone is read by pretrain"),
     ],
 )

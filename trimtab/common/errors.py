@@ -59,5 +59,8 @@ def shown(value: Any) -> str:
     if isinstance(value, str) and len(value) > 60:
         value = value[:60]  # before repr: a value may be megabytes
         return f"{value!r:.57}..."
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; a number of thousands of digits
+        return f"a {type(value).__name__} that is too long to be shown"
     return text if len(text) <= 60 else text[:57] + "..."

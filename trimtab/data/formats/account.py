@@ -75,7 +75,6 @@ class LeftOut:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.count = 0
         self._writing: Any = None
         self._file: IO[bytes] | None = None
 
@@ -86,9 +85,12 @@ class LeftOut:
         if self._file is None:
             self._writing = atomic_write(self.path)
             self._file = open(self._writing.__enter__(), "wb")
-        line = json.dumps({"where": where, "reason": reason, "error": error, "row": row}, ensure_ascii=False, default=str)
+        told = {"where": where, "reason": reason, "error": error}
+        try:
+            line = json.dumps({**told, "row": row}, ensure_ascii=False)
+        except RecursionError:  # what was nested too deeply to be read is too deep to be written
+            line = json.dumps({**told, "row": None}, ensure_ascii=False)
         self._file.write(line.encode(errors="replace") + b"\n")
-        self.count += 1
 
     def __enter__(self) -> "LeftOut":
         return self
@@ -96,6 +98,7 @@ class LeftOut:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._file is not None:
             self._file.close()
+        if self._writing is not None:
             self._writing.__exit__(kind, error, trace)
         elif self.path is not None and kind is None:
             self.path.unlink(missing_ok=True)  # that of an earlier reading would tell of rows that are mended

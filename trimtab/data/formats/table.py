@@ -41,20 +41,20 @@ def detect(row: JSON, where: str = "row") -> str:
     for form in FORMATS:
         if form.needs <= present and form.test(row):
             return form.name
-    hint = suggestion(row)
-    if not hint and "text" in row:
-        hint = "; 'text' alone is read by pretrain"
-    elif not hint and (inner := next((name for name, value in row.items() if isinstance(value, list)), None)) and len(row) == 1:
-        hint = f"; the rows seem to stand inside {inner!r:.40}: write these, one a line"
-    raise RowError(
-        where,
-        f"no known format (fields: {names(row)}); write 'messages' or 'prompt', with 'completion' or with 'completions' and 'ranks'{hint}",
-        reason="no known format",
-    )
+    advice = f"write 'messages' or 'prompt', with 'completion' or with 'completions' and 'ranks'{suggestion(row) or _other_hint(row)}"
+    raise RowError(where, f"no known format (fields: {names(row)}); {advice}", reason="no known format")
+
+
+def _other_hint(row: JSON) -> str:
+    if "text" in row:
+        return "; 'text' alone is read by pretrain"
+    if len(row) == 1 and isinstance(next(iter(row.values())), list):
+        return f"; the rows seem to stand inside {names(row)}: write these, one a line"
+    return ""
 
 
 def suggestion(row: Mapping[str, object], wanted: tuple[str, ...] = tuple(OTHER_NAMES)) -> str:
-    """``; if these are prompt and completion, add fields.prompt=question fields.completion=answer``, or nothing.
+    """``; try fields.prompt=question fields.completion=answer`` where there are other words for what a record needs, or nothing.
 
     A question with a context is an instruction with an input, which the format alpaca puts together.
     """
@@ -68,7 +68,7 @@ def suggestion(row: Mapping[str, object], wanted: tuple[str, ...] = tuple(OTHER_
         found = {"instruction": found["prompt"], "input": texts["context"], "output": found["completion"]}
     if not found:
         return ""
-    return f"; if that is what they are, add {' '.join(f'fields.{ours}={theirs}' for ours, theirs in found.items())}"
+    return f"; try {' '.join(f'fields.{ours}={theirs}' for ours, theirs in found.items())}"
 
 
 def refuse_unknown(name: str, fields: Mapping[str, str]) -> None:
