@@ -81,7 +81,8 @@ def test_a_separator_inside_a_line_does_not_split_it(tmp_path: Path) -> None:
         ("a.jsonl", b'{"a": "\xff"}\n', "a.jsonl:1: not UTF-8"),
         ("a.jsonl", b'{"a": "\\ud800"}\n', "a.jsonl:1: a lone surrogate"),
         ("a.jsonl", b'{"a": ' + b"1" * 5000 + b"}", "a.jsonl:1: not JSON"),
-        ("a.jsonl", b"[" * 100_000, "a.jsonl:1: not JSON"),
+        ("a.jsonl", b"[" * 100_000, "a.jsonl:1: not JSON (nested too deeply)"),
+        ("a.jsonl", b'{"a": ' + b"1" * 5000 + b"}", "a.jsonl:1: not JSON (a number of thousands of digits)"),
         ("a.json", b'[{"a": 1},\n {"a": }]', "a.json:2: not JSON"),
         ("a.json", b'[{"a": 1}\n {"a": 1}]', "a.json:2: not JSON (',' or ']' is missing after element 0)"),
         ("a.json", b'[{"a": 1}', "a.json:1: not JSON"),
@@ -179,6 +180,18 @@ def test_text_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, say
     with pytest.raises(UserError) as error:
         list(read_text(tmp_path / name))
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.zip"])
+def test_text_on_one_endless_line_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(text, "LINE_CHARACTERS", 100)
+    if name == "a.zip":
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("x.txt", "é" * 1050)
+    else:
+        put(tmp_path / name, ("é" * 1050).encode())
+    got = list(read_text(tmp_path / name, 100))
+    assert "".join(got) == "é" * 1050 and max(map(len, got)) == 400
 
 
 def test_records_survive_a_failure_while_writing(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from trimtab.common.errors import UserError, names
 from trimtab.data.files.hub import is_hub
@@ -15,6 +16,7 @@ from trimtab.data.files.rows import ROW_SUFFIXES, read_rows
 TEXT_SUFFIXES = (".txt", ".jsonl", ".json", ".zip")  # of the files that are looked for in a folder
 TEXT_ENDINGS = ", ".join(TEXT_SUFFIXES)
 DOCUMENT_CHARACTERS = 4000
+LINE_CHARACTERS = 1 << 20
 
 
 def read_text(path: Path | str, characters: int = DOCUMENT_CHARACTERS) -> Iterator[str]:
@@ -35,7 +37,7 @@ def read_text(path: Path | str, characters: int = DOCUMENT_CHARACTERS) -> Iterat
             yield from read_text(inner, characters)
     elif (suffix := suffix_of(path)) == ".txt":
         with open_bytes(path) as f, _text_errors(path):
-            yield from merge_blocks(io.TextIOWrapper(f, encoding="utf-8"), characters)
+            yield from merge_blocks(_lines(io.TextIOWrapper(f, encoding="utf-8")), characters)
     elif suffix == ".zip":
         yield from _zip_text(path, characters)
     elif is_hub(path) or suffix in ROW_SUFFIXES:
@@ -66,6 +68,11 @@ def merge_blocks(lines: Iterable[str], characters: int) -> Iterator[str]:
         yield text
 
 
+def _lines(text: IO[str]) -> Iterator[str]:
+    """Lines, and pieces of a line that would fill the memory."""
+    return iter(lambda: text.readline(LINE_CHARACTERS), "")
+
+
 def _zip_text(path: Path, characters: int) -> Iterator[str]:
     with open_bytes(path) as f:
         try:
@@ -75,7 +82,7 @@ def _zip_text(path: Path, characters: int) -> Iterator[str]:
                 raise UserError(f"{path}: no .txt file inside")
             for name in members:
                 with _text_errors(f"{path}/{name}"), archive.open(name) as member:
-                    yield from merge_blocks(io.TextIOWrapper(member, encoding="utf-8-sig"), characters)
+                    yield from merge_blocks(_lines(io.TextIOWrapper(member, encoding="utf-8-sig")), characters)
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:  # RuntimeError: a password
             raise UserError(f"{path}: not a readable zip file ({error})") from None
 

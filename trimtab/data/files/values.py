@@ -67,10 +67,11 @@ def not_json(where: str, error: Exception) -> RowError:
     """The error of text that is no JSON."""
     if isinstance(error, json.JSONDecodeError):
         said = f"{error.msg} at column {error.colno}"
-    else:
-        said = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:100]
-    plain = isinstance(error, NotPlain)
-    return RowError(where, said if plain else f"not JSON ({said})", reason="ambiguous JSON" if plain else "not JSON")
+    elif isinstance(error, NotPlain):
+        return RowError(where, str(error), reason="ambiguous JSON")
+    else:  # Python's own limits
+        said = "nested too deeply" if isinstance(error, RecursionError) else "a number of thousands of digits"
+    return RowError(where, f"not JSON ({said})", reason="not JSON")
 
 
 def kind_of_value(value: Any) -> str:
