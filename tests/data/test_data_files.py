@@ -20,6 +20,7 @@ from trimtab.data.files import (
     read_text,
     scan_rows,
     tables,
+    text,
     write_records,
     xmls,
 )
