@@ -3,12 +3,13 @@
 Each measurement is a command anyone can run; what it measured stands beside it with the commit. docs/results.md is made from
 docs/proof.json alone, and a test fails when the two differ, so no figure there can be typed by hand.
 
-    python bench/proof.py [demo-0 checks base english rankings ...]   run these parts (all when none is named), then write both files
-    python bench/proof.py --render                    only docs/results.md, from docs/proof.json
+    python bench/proof.py [demo-0 checks base english formats ...]   run these parts (all when none is named), then write both files
+    python bench/proof.py --render                                   only docs/results.md, from docs/proof.json
 """
 
 import functools
 import hashlib
+import importlib
 import json
 import subprocess
 import sys
@@ -42,6 +43,13 @@ def trimtab(*words: str) -> tuple[str, float]:
     began = time.monotonic()
     subprocess.run([sys.executable, "-m", "trimtab", *words], cwd=ROOT, check=True)
     return "trimtab " + " ".join(words), time.monotonic() - began
+
+
+def area(name: str) -> Any:
+    """A file of this folder, wherever this one was started from."""
+    if str(ROOT / "bench") not in sys.path:
+        sys.path.append(str(ROOT / "bench"))
+    return importlib.import_module(name)
 
 
 def demo(seed: int) -> dict[str, Any]:
@@ -220,9 +228,12 @@ def final_loss(metrics: Path) -> float:
     return series(metrics, "eval/loss")[-1]
 
 
+# Areas with parts, questions and tables of their own: files of this folder with PARTS, asked(entry) and render(entry); their entries
+# have the file's name in "area".
+AREAS = {name: area(name) for name in ("formats_proof",)}
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "fresh": fresh, "checks": checks, "base": base,
-    "english": english, "rankings": rankings,
+    "english": english, "rankings": rankings, **{name: part for module in AREAS.values() for name, part in module.PARTS.items()},
 }  # fmt: skip
 
 
@@ -278,7 +289,9 @@ def asked_of(proof: Mapping[str, Any]) -> list[Asked]:
     """Everything that is asked of the measurements that ``proof`` holds."""
     out = []
     for name, entry in proof.items():
-        if name.startswith("demo seed"):
+        if "area" in entry:
+            out += [Asked(name, *told) for told in AREAS[entry["area"]].asked(entry)]
+        elif name.startswith("demo seed"):
             out += asked_of_demo(name, entry)
         elif name.startswith("other test prompts"):
             out += asked_of_preferences(name, entry["results"])
@@ -311,6 +324,8 @@ def render(proof: Mapping[str, Any]) -> str:
         if "device" in entry:
             lines[-1] += f" On {entry['device']}, {entry['threads']} threads, matrix products in {entry['products']}."
         lines.append("")
+        if "area" in entry:
+            lines += AREAS[entry["area"]].render(entry)
         if "eval_loss" in entry:
             shipped = f"of the shipped weights {entry['shipped_eval_loss']:.4f}"
             lines += [f"Held-out loss {entry['eval_loss']:.4f}; {shipped} nats per token.", ""]

@@ -35,3 +35,23 @@ def test_results_are_made_from_the_proof() -> None:
     module = proof_module()
     proof = json.loads((ROOT / "docs/proof.json").read_text())
     assert (ROOT / "docs/results.md").read_text() == module.render(proof), "run: python bench/proof.py --render"
+
+
+def test_what_formats_are_asked() -> None:
+    """A file refused that should be read, a row without an account, memory that grows, a row TRL cannot render, an example that fails."""
+    module = proof_module().area("formats_proof")
+    fine = {"rows": 3, "kept": 2, "skipped": {"not JSON": 1}, "refused": ""}
+    peaks = [{"peak_bytes": 100}, {"peak_bytes": 140}]
+    written = {"same_again": True, "rows": 2, "read_by_datasets": 2, "rendered_by_trl": 2}
+    good = {
+        "files": {"a.jsonl": fine, "x/summary_ratings.jsonl": {**fine, "refused": "no texts"}}, "memory": {"csv": peaks},
+        "written": {"a": written}, "against_trl": {"pairs": [3, 3]}, "passed": True, "examples": {"test": module.EXAMPLES},
+    }  # fmt: skip
+    assert [reached for *_, reached in module.asked(good)] == [True] * 6
+    bad = {
+        "files": {"a.jsonl": {**fine, "refused": "no"}, "b": {**fine, "kept": 1}}, "memory": {"csv": [peaks[0], {"peak_bytes": 160}]},
+        "written": {"a": {**written, "rendered_by_trl": 1}}, "against_trl": {"pairs": [2, 3]}, "passed": True, "examples": {"test": 0},
+    }  # fmt: skip
+    assert [(measured, reached) for _, measured, reached in module.asked(bad)] == [
+        ("1 of 2", False), ("5 of 6", False), ("1.60", False), ("0 of 1", False), ("2 of 3", False), ("0 examples", False),
+    ]  # fmt: skip

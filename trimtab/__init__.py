@@ -20,6 +20,7 @@ _HOMES = {
     "Message": "records", "Prompt": "records", "Demonstration": "records", "Completion": "records", "Comparison": "records",
     "PromptTree": "trees", "TreeBatch": "trees",
     "read_prompts": "data.formats", "read_demonstrations": "data.formats", "read_comparisons": "data.formats",
+    "ReadSettings": "data.formats", "check_file": "data.convert", "convert_file": "data.convert",
     "write_records": "data.files", "Renderer": "data.template",
     "prompt_trees": "data.encode", "demonstration_trees": "data.encode", "comparison_trees": "data.encode",
     "load_policy": "models.load", "load_scorer": "models.load", "load_tokenizer": "models.load", "save_model": "models.load",

@@ -74,10 +74,11 @@ class OptionsCommand(TyperCommand):
 
 def settings_of(command: str) -> type[Settings]:
     """The settings behind a command's ``key=value`` words."""
-    from trimtab.data.formats import ReadSettings
-
     if command in ("show", "check", "convert"):
-        return ReadSettings
+        from trimtab.data.convert import ConvertSettings
+        from trimtab.data.formats import ReadSettings
+
+        return ConvertSettings if command == "convert" else ReadSettings
     return verbs()["eval" if command == "winrate" else command].settings
 
 
@@ -249,27 +250,28 @@ def show(
 
 @data_app.command(cls=OptionsCommand)
 def check(file: str, words: Words = None) -> None:
-    """Reads every row and lists what is wrong, the first 20 and a count."""
+    """Reads every row, says which format it has, and lists what is wrong: the first 20 and a count."""
+    from trimtab.data.convert import check_file
     from trimtab.data.formats import ReadSettings
-    from trimtab.data.preview import check as problems
 
-    found = problems(file, load_config(ReadSettings, None, words or []))
-    print(found)
-    if found.count:
+    account = check_file(file, load_config(ReadSettings, None, words or []))
+    print("\n".join([*account.problems(), *account.remarks(), f"{file}: {account}"]))
+    if account.bad:
         raise typer.Exit(2)
 
 
 @data_app.command(cls=OptionsCommand)
 def convert(
-    file: str, words: Words = None, o: Annotated[str, typer.Option("-o", help="file to write")] = "records.jsonl"
-) -> None:
-    """Any format that is read -> native records. Say here what a file does not: ranks.best=high, fields={prompt: question}."""
-    from trimtab.data.files import write_records
-    from trimtab.data.formats import ReadSettings, read_any
+    file: str, words: Words = None, o: Annotated[str, typer.Option("-o", help="file to write")] = "records.jsonl",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out rows that cannot be read: FILE.left-out.jsonl")] = False,
+) -> None:  # fmt: skip
+    """Any format that is read -> native records or TRL's rows. Say here what a file does not: ranks.best=high, fields.prompt=question."""
+    from trimtab.data.convert import ConvertSettings, convert_file, left_out_of
 
-    records = read_any(file, load_config(ReadSettings, None, words or []))
-    write_records(o, records)
-    print(f"{o}: {len(records)} records")
+    settings = load_config(ConvertSettings, None, [*(words or []), *(["skip_bad=true"] if skip_bad else [])])
+    account = convert_file(file, o, settings)
+    left_out = [f"left out: {left_out_of(file, o, settings)}"] if settings.skip_bad and account.skipped else []
+    print("\n".join([*account.problems(), *account.remarks(), f"{file}: {account}", *left_out, f"written: {o}"]))
 
 
 _training_commands()
@@ -284,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=list(arguments) if arguments is not None else None, standalone_mode=False, prog_name="trimtab"
         )
     except UserError as error:
-        print(f"trimtab: {error}", file=sys.stderr)
+        print("\n".join([*error.details, f"trimtab: {error}"]), file=sys.stderr)
         return 1 if isinstance(error, RunFailed) else 2
     except UsageProblem as error:
         print(f"trimtab: {error.format_message()} (trimtab --help lists the verbs)", file=sys.stderr)

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from trimtab.common.errors import UserError
+from trimtab.common.errors import RowError, UserError, bad_field, missing_field
 
 JSON = dict[str, Any]
+ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 ROLES = ("system", "user", "assistant")
 
 
@@ -138,6 +139,7 @@ class Comparison:
 Record = Prompt | Demonstration | Comparison
 
 PROMPT_FIELDS = ("id", "messages", "user", "use_case", "source")
+RANK_ADVICE = "write a whole number from 1 (best), or null for unranked; for other numbers add ranks.best=low (or high)"
 COMPARISON_FIELDS = ("completions", "ranks", "labeler", "ratings", "flags", "shown_order", "seconds")
 
 
@@ -149,9 +151,7 @@ def parse_prompt(row: Mapping[str, Any], where: str, *, taken: Sequence[str] = (
     """
     messages = parse_messages(_need(row, "messages", list, where), where)
     if messages[-1].role == "assistant":
-        raise UserError(
-            f"{where}: messages end with role 'assistant'; a prompt ends with 'user' (put the answer in 'completion')"
-        )
+        raise RowError(where, "messages end with role 'assistant'; a prompt ends with 'user' (put the answer in 'completion')")
     extra = {k: v for k, v in row.items() if k not in PROMPT_FIELDS and k not in taken}
     return Prompt(
         id=str(row["id"]) if row.get("id") is not None else where,
@@ -170,13 +170,13 @@ def parse_messages(rows: Sequence[Any], where: str) -> tuple[Message, ...]:
         UserError: the list is empty, or a message lacks role or content, or has an unknown role.
     """
     if not rows:
-        raise UserError(f"{where}: 'messages' is empty; give at least one {{'role': 'user', 'content': '...'}}")
+        raise bad_field(where, "messages", rows, "give at least one {'role': 'user', 'content': '...'}")
     out = []
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping) or not isinstance(row.get("content"), str):
-            raise UserError(f"{where}: messages[{i}] is {_show(row)}; write {{'role': 'user', 'content': '...'}}")
+            raise bad_field(where, f"messages[{i}]", row, "write {'role': 'user', 'content': '...'}")
         if row.get("role") not in ROLES:
-            raise UserError(f"{where}: messages[{i}].role is {_show(row.get('role'))}; write one of {', '.join(ROLES)}")
+            raise bad_field(where, f"messages[{i}].role", row.get("role"), f"write one of {', '.join(ROLES)}")
         out.append(Message(row["role"], row["content"]))
     return tuple(out)
 
@@ -199,31 +199,30 @@ def parse_comparison(row: Mapping[str, Any], where: str) -> Comparison:
     """
     rows = _need(row, "completions", list, where)
     if not rows:
-        raise UserError(f"{where}: 'completions' is empty; give at least one {{'text': '...'}}")
+        raise bad_field(where, "completions", rows, "give at least one {'text': '...'}")
     completions = tuple(_parse_completion(c, i, where) for i, c in enumerate(rows))
     ranks = _need(row, "ranks", list, where)
     if len(ranks) != len(completions):
-        raise UserError(
-            f"{where}: 'ranks' has {len(ranks)} entries for {len(completions)} completions; write one rank for each"
-        )
+        raise RowError(
+            where, f"'ranks' has {len(ranks)} entries for {len(completions)} completions; write one rank for each",
+            reason="wrong field 'ranks'", field="ranks",
+        )  # fmt: skip
     for i, rank in enumerate(ranks):
         if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 1):
-            raise UserError(
-                f"{where}: ranks[{i}] is {_show(rank)}; write a whole number from 1 (best), or null for unranked"
-            )
+            raise bad_field(where, f"ranks[{i}]", rank, RANK_ADVICE)
     ratings, flags, shown = row.get("ratings"), row.get("flags"), row.get("shown_order")
     for name, value in (("ratings", ratings), ("flags", flags), ("shown_order", shown)):
         if value is not None and (not isinstance(value, list) or len(value) != len(completions)):
-            raise UserError(f"{where}: '{name}' is {_show(value)}; write a list with one entry for each completion")
+            raise bad_field(where, name, value, "write a list with one entry for each completion")
     for i, rating in enumerate(ratings or ()):
         if not isinstance(rating, int) or isinstance(rating, bool):
-            raise UserError(f"{where}: ratings[{i}] is {_show(rating)}; write a whole number")
+            raise bad_field(where, f"ratings[{i}]", rating, "write a whole number")
     seconds = row.get("seconds")
     if seconds is not None and (not isinstance(seconds, (int, float)) or isinstance(seconds, bool)):
-        raise UserError(f"{where}: 'seconds' is {_show(seconds)}; write a number")
+        raise bad_field(where, "seconds", seconds, "write a number")
     for i, raised in enumerate(flags or ()):
         if not isinstance(raised, list) or not all(isinstance(flag, str) for flag in raised):
-            raise UserError(f"{where}: flags[{i}] is {_show(raised)}; write a list of names, empty where nothing was flagged")
+            raise bad_field(where, f"flags[{i}]", raised, "write a list of names, empty where nothing was flagged")
     return Comparison(
         prompt=parse_prompt(row, where, taken=COMPARISON_FIELDS),
         completions=completions,
@@ -250,21 +249,32 @@ def parse_record(row: Mapping[str, Any], where: str) -> Record:
 
 
 def dump(record: Record) -> str:
-    """One line of JSON, without the newline."""
-    return json.dumps(record.to_json(), ensure_ascii=False)
+    """One line of JSON, without the newline.
+
+    Raises:
+        UserError: what it holds is no JSON: NaN, half a character (a lone surrogate), something that is no data.
+    """
+    try:
+        line = ENCODER.encode(record.to_json())
+        line.encode()
+    except (ValueError, TypeError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
+        prompt = record if isinstance(record, Prompt) else record.prompt
+        reason = "a lone surrogate is not a character" if isinstance(error, UnicodeEncodeError) else str(error)
+        raise UserError(f"record {prompt.id!r} cannot be written as JSON: {reason}") from None
+    return line
 
 
 def _parse_completion(row: Any, index: int, where: str) -> Completion:
     if not isinstance(row, Mapping) or not isinstance(row.get("text"), str):
-        raise UserError(f"{where}: completions[{index}] is {_show(row)}; write {{'text': '...'}}")
+        raise bad_field(where, f"completions[{index}]", row, "write {'text': '...'}")
     ids = row.get("token_ids")
     if row.get("stop") not in (None, "end", "length", "string"):
-        raise UserError(f"{where}: completions[{index}].stop is {_show(row['stop'])}; write end, length or string")
+        raise bad_field(where, f"completions[{index}].stop", row["stop"], "write end, length or string")
     for name in ("model", "tokenizer"):
         if row.get(name) is not None and not isinstance(row[name], str):
-            raise UserError(f"{where}: completions[{index}].{name} is {_show(row[name])}; write a string")
+            raise bad_field(where, f"completions[{index}].{name}", row[name], "write a string")
     if ids is not None and not (isinstance(ids, list) and all(isinstance(t, int) for t in ids)):
-        raise UserError(f"{where}: completions[{index}].token_ids is {_show(ids)}; write a list of whole numbers")
+        raise bad_field(where, f"completions[{index}].token_ids", ids, "write a list of whole numbers")
     return Completion(
         row["text"], row.get("model"), tuple(ids) if ids is not None else None, row.get("tokenizer"), row.get("stop")
     )
@@ -272,24 +282,17 @@ def _parse_completion(row: Any, index: int, where: str) -> Completion:
 
 def _need(row: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
     if name not in row:
-        raise UserError(f"{where}: field '{name}' is missing (found: {', '.join(map(str, row)) or 'nothing'})")
+        raise missing_field(where, name, row)
     if not isinstance(row[name], kind):
-        raise UserError(
-            f"{where}: field '{name}' is {_show(row[name])}; it must be a {'string' if kind is str else kind.__name__}"
-        )
+        raise bad_field(where, name, row[name], f"it must be a {'string' if kind is str else kind.__name__}")
     return row[name]
 
 
 def _optional_text(row: Mapping[str, Any], name: str, where: str) -> str | None:
     value = row.get(name)
     if value is not None and not isinstance(value, str):
-        raise UserError(f"{where}: field '{name}' is {_show(value)}; it must be a string")
+        raise bad_field(where, name, value, "it must be a string")
     return value
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def pairs_of(ranks: Sequence[int | None]) -> list[tuple[int, int]]:

@@ -106,7 +106,7 @@ def test_a_file_that_does_not_say_which_rank_is_best_is_converted_with_a_word(
     items = [{"sys_summ": text, "rank": rank} for text, rank in (("best", 2), ("worst", 0), ("middle", 1))]
     Path("ranked.json").write_text(json.dumps({"a1": items}))
     assert main(["data", "convert", "ranked.json"]) == 2
-    assert "trimtab data convert FILE ranks.best=high" in capsys.readouterr().err
+    assert "add ranks.best=low (0 is the best) or ranks.best=high" in capsys.readouterr().err
     assert main(["data", "convert", "ranked.json", "ranks.best=high", "-o", "out.jsonl"]) == 0
     assert lines(Path("out.jsonl"))[0]["ranks"] == [1, 3, 2]
     assert main(["data", "check", "ranked.json", "ranks.best=high"]) == 0 and main(["data", "check", "ranked.json"]) == 2

@@ -3,15 +3,29 @@
 import gzip
 import json
 import zipfile
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
-from hypothesis import given, strategies as st
 
 from trimtab.common.errors import UserError
-from trimtab.data.files import merge_blocks, read_rows, read_text, scan_rows, write_records
+from trimtab.data.files import (
+    jsons,
+    merge_blocks,
+    opening,
+    read_rows,
+    read_text,
+    scan_rows,
+    tables,
+    text,
+    write_records,
+    xmls,
+)
 from trimtab.data.formats import read_any
-from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt
+from trimtab.records import Message, Prompt
 
 ROWS = [{"prompt": "Where?", "n": 1}, {"prompt": 'A "b", c\nd', "n": 2}, {"prompt": "é ü 猫", "n": 3}]
 
@@ -26,7 +40,8 @@ def put(path: Path, content: bytes) -> Path:
 @pytest.mark.parametrize("indent", [None, 2])
 def test_json_array_rows_and_their_index(tmp_path: Path, bom: bytes, suffix: str, indent: int | None) -> None:
     path = put(tmp_path / f"a.json{suffix}", bom + json.dumps(ROWS, indent=indent).encode())
-    assert list(read_rows(path)) == [(f"{path}[{i}]", row) for i, row in enumerate(ROWS)]
+    lines = (2, 6, 10) if indent else (1, 1, 1)
+    assert list(read_rows(path)) == [(f"{path}:{n}[{i}]", row) for i, (n, row) in enumerate(zip(lines, ROWS, strict=True))]
 
 
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
@@ -67,21 +82,37 @@ def test_a_separator_inside_a_line_does_not_split_it(tmp_path: Path) -> None:
         ("a.jsonl", b'{"a": "\xff"}\n', "a.jsonl:1: not UTF-8"),
         ("a.jsonl", b'{"a": "\\ud800"}\n', "a.jsonl:1: a lone surrogate"),
         ("a.jsonl", b'{"a": ' + b"1" * 5000 + b"}", "a.jsonl:1: not JSON"),
-        ("a.jsonl", b"[" * 100_000, "a.jsonl:1: not JSON"),
+        ("a.jsonl", b"[" * 100_000, "a.jsonl:1: not JSON (nested too deeply)"),
+        ("a.jsonl", b'{"a": ' + b"1" * 5000 + b"}", "a.jsonl:1: not JSON (a number of thousands of digits)"),
         ("a.json", b'[{"a": 1},\n {"a": }]', "a.json:2: not JSON"),
         ("a.json", b'[{"a": 1}\n {"a": 1}]', "a.json:2: not JSON (',' or ']' is missing after element 0)"),
         ("a.json", b'[{"a": 1}', "a.json:1: not JSON"),
         ("a.json", b'[{"a": 1}] x', "something follows"),
-        ("a.json", b"[3]", "a.json[0]: found a number"),
+        ("a.json", b"[\n3]", "a.json:2[0]: found a number"),
         ("a.json", b'"text"', "found a string"),
-        ("a.json", b"\xff\xfe", "not UTF-8"),
+        ("a.json", b"\xff\xfe", "UTF-16 text, not UTF-8; convert it first (iconv -f utf-16"),
+        ("a.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16 text"),
+        ("a.jsonl", b'{"a": 1, "b": {"a": 2, "a": 3}}', "a.jsonl:1: field 'a' is given twice"),
+        ("a.jsonl", b'{"a": -Infinity}', "a.jsonl:1: -Infinity is not a number of JSON; write null"),
+        ("a.json", b'[{"a": 1},\n{"a": "\xff"}]', "a.json:2: not UTF-8"),
         ("a.json", b"", "not JSON"),
         ("a.csv", b"", "is empty"),
         ("a.csv", b"a,a\n1,2\n", "column name is given twice"),
         ("a.csv", b"a,b\n1,2\n1,2,3\n", "a.csv:3: 3 cells for 2 columns"),
+        ("a.csv", b"a,b\n1,2\n1\n", "a.csv:3: 1 cell for 2 columns"),
+        ("a.csv", b'a,b\n1,"x\ny,z\n', "a.csv:2: not CSV (a quote that opens here or later is never closed)"),
+        ("a.csv", b'a,b\n1,2\n"x"y,2\n', "a.csv:3: not CSV (',' expected after '\"')"),
+        ("a.parquet", b"PAR1 no", "a.parquet: not a readable Parquet file"),
+        ("a.parquet", b"", "a.parquet: not a readable Parquet file"),
+        ("a.arrow", b"ARROW1", "a.arrow: not a readable Arrow file"),
+        ("a.parquet.gz", b"", "a.parquet.gz: gunzip it first"),
+        ("a.xml", b"<l><r></l>", "a.xml: not XML (mismatched tag"),
+        ("a.xml", b"<l><r>text</r></l>", "a.xml[0]: <r> holds no fields"),
+        ("a.xml", b'<!DOCTYPE l [<!ENTITY x "y">]><l/>', "a.xml: defines XML entities"),
+        ("a.xml", b"<l>" + b"<r>" * 200, "nested too deeply"),
         ("a.csv", b"a\n\xff\n", "not UTF-8"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 1000)[:-20], "not a complete gzip file"),
-        ("a.xml", b"<a/>", "ends in .jsonl, .json, .csv"),
+        ("a.xyz", b"<a/>", "ends in .jsonl, .json, .csv"),
     ],
 )  # fmt: skip
 def test_broken_files_say_where_and_what(tmp_path: Path, name: str, content: bytes, says: str) -> None:
@@ -142,7 +173,7 @@ def test_text_from_every_container(tmp_path: Path) -> None:
         ("a.txt", b"caf\xe9", "not UTF-8 text"),
         ("a.zip", b"PK no", "not a readable zip"),
         ("a.jsonl", b'{"prompt": "x"}\n', "a.jsonl:1: no text in field 'text' (found: prompt)"),
-        ("a.csv", b"text\nx\n", "unknown kind of text"),
+        ("a.xyz", b"<a/>", "unknown kind of text"),
     ],
 )
 def test_text_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, says: str) -> None:
@@ -150,6 +181,18 @@ def test_text_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, say
     with pytest.raises(UserError) as error:
         list(read_text(tmp_path / name))
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.zip"])
+def test_text_on_one_endless_line_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(text, "LINE_CHARACTERS", 100)
+    if name == "a.zip":
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("x.txt", "é" * 1050)
+    else:
+        put(tmp_path / name, ("é" * 1050).encode())
+    got = list(read_text(tmp_path / name, 100))
+    assert "".join(got) == "é" * 1050 and max(map(len, got)) == 400
 
 
 def test_records_survive_a_failure_while_writing(tmp_path: Path) -> None:
@@ -176,48 +219,98 @@ def test_equal_records_give_equal_gz_files(tmp_path: Path) -> None:
         write_records(tmp_path / "a.json", [record])
 
 
-text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-names = st.one_of(st.none(), text)
-prompts = st.builds(
-    Prompt, id=text, user=names, use_case=names, source=names,
-    messages=st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant"]), text), max_size=3).map(
-        lambda before: (*before, Message("user", "ask"))
-    ),
-    extra=st.dictionaries(st.sampled_from(["lang", "label"]), st.one_of(text, st.integers(), st.lists(text))),
-)  # fmt: skip
-completions = st.builds(
-    Completion, text, names, st.one_of(st.none(), st.lists(st.integers(0, 9)).map(tuple)), names,
-    st.sampled_from([None, "end", "length", "string"]),
-)  # fmt: skip
+def test_tables_with_other_separators(tmp_path: Path) -> None:
+    tabs = put(tmp_path / "a.tsv", b'prompt\tn\n"with\ta tab"\t1\nplain, with a comma\t2\n')
+    assert [row for _, row in read_rows(tabs)] == [{"prompt": "with\ta tab", "n": "1"}, {"prompt": "plain, with a comma", "n": "2"}]
+    semicolons = put(tmp_path / "a.csv.gz", b"prompt;n\na, b;1\n")
+    assert list(read_rows(semicolons)) == [(f"{semicolons}:2", {"prompt": "a, b", "n": "1"})]
 
 
-@st.composite
-def comparisons(draw: st.DrawFn) -> Comparison:
-    answers = tuple(draw(st.lists(completions, min_size=2, max_size=4)))
-    ranks = draw(st.lists(st.one_of(st.none(), st.integers(1, 4)), min_size=len(answers), max_size=len(answers)))
-    return Comparison(draw(prompts), answers, tuple(ranks), draw(names))
+def test_bytes_that_are_no_text_cost_their_row_alone(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.csv", b"a,b\n1,2\n\xff,3\n4,5\n")
+    rows = list(scan_rows(path))
+    assert [where for where, _ in rows] == [f"{path}:2", f"{path}:3", f"{path}:4"]
+    assert isinstance(rows[1][1], UserError) and rows[1][1].row == ["\ufffd", "3"] and rows[2][1] == {"a": "4", "b": "5"}
 
 
-@given(st.lists(st.one_of(prompts, st.builds(Demonstration, prompts, text), comparisons()), max_size=4), st.booleans())
-def test_any_records_round_trip(tmp_path_factory: pytest.TempPathFactory, records: list, gz: bool) -> None:  # type: ignore[type-arg]
-    path = tmp_path_factory.mktemp("trip") / ("a.jsonl.gz" if gz else "a.jsonl")
-    assert write_records(path, records) == len(records)
-    assert read_any(path) == records
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".stream.arrow"])
+def test_columns_in_the_values_that_json_has(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    table = pyarrow.table({
+        "prompt": ["x", None], "messages": [[{"role": "user", "content": "y"}], []], "score": [1.5, float("nan")],
+        "when": [datetime(2024, 1, 2, 3, 4, 5), None], "price": [Decimal("2.50"), Decimal("3.00")], "big": [2**62, None],
+        "raw": [b"z", b""],
+    })  # fmt: skip
+    if suffix == ".parquet":
+        pyarrow.parquet.write_table(table, path, row_group_size=1)
+    else:
+        with (pyarrow.ipc.new_stream if "stream" in suffix else pyarrow.ipc.new_file)(path, table.schema) as writer:
+            writer.write_table(table)
+    first = {
+        "prompt": "x", "messages": [{"role": "user", "content": "y"}], "score": 1.5, "when": "2024-01-02T03:04:05", "price": 2.5,
+        "big": 2**62, "raw": "z",
+    }  # fmt: skip
+    second = {"prompt": None, "messages": [], "score": None, "when": None, "price": 3, "big": None, "raw": ""}
+    assert list(read_rows(path)) == [(f"{path}[0]", first), (f"{path}[1]", second)]
 
 
-PIECES = st.sampled_from(
-    [b'{"prompt": "x"}', b"\n", b"[", b"]", b",", b'{"messages": 3}', b"\xff", b"\x00", b'"', b"a", b"\\"]
+def test_a_value_that_json_has_not_names_its_column(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"ok": ["x", "y"], "raw": [b"\xff", b"z"]}), tmp_path / "a.parquet")
+    rows = [row for _, row in scan_rows(tmp_path / "a.parquet")]
+    assert "a.parquet[0]: field 'raw' is b'\\xff'" in str(rows[0]) and rows[1] == {"ok": "y", "raw": "z"}
+
+
+def test_xml_rows_are_nested_text(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.xml.gz", b"<l><r><a>1</a><b><c>x</c><c>y</c><c/></b></r><r><a>&lt;2</a></r></l>")
+    assert list(read_rows(path)) == [(f"{path}[0]", {"a": "1", "b": {"c": ["x", "y", ""]}}), (f"{path}[1]", {"a": "<2"})]
+
+
+def test_nan_is_a_missing_value(tmp_path: Path) -> None:
+    assert next(read_rows(put(tmp_path / "a.jsonl", b'{"a": NaN}')))[1] == {"a": None}
+
+
+def test_objects_that_span_lines_and_an_array_by_another_name(tmp_path: Path) -> None:
+    spread = put(tmp_path / "a.json", "\n".join(json.dumps(row, indent=2) for row in ROWS).encode())
+    assert list(read_rows(spread)) == [(f"{spread}:{n}", row) for n, row in zip((1, 5, 9), ROWS, strict=True)]
+    array = put(tmp_path / "b.jsonl", json.dumps(ROWS).encode())
+    assert [row for _, row in read_rows(array)] == ROWS
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+def test_an_element_that_is_refused_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    """However little of the file is in sight when the parser gives up."""
+    monkeypatch.setattr(jsons, "CHUNK", chunk)
+    path = put(tmp_path / "a.json", '[{"a": 1, "a": 2, "b": [{"c": "]}é"}]},\n {"a": Infinity}, 7, {"a": 3}]'.encode())
+    found = list(scan_rows(path))
+    assert [where for where, _ in found] == [f"{path}:{n}[{i}]" for i, n in enumerate((1, 2, 2, 2))] and found[3][1] == {"a": 3}
+    assert [str(row).partition(": ")[2] for _, row in found[:3]] == [
+        "field 'a' is given twice", "Infinity is not a number of JSON; write null",
+        'found a number, needed a JSON object, such as {"prompt": "..."}',
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", b'{"a": 1}\n{"a": "' + b"x" * 3000),
+        ("a.json", b'[{"a": 1}, {"a": "' + b"x" * 3000),
+        ("a.csv", b'a\n1\n"' + b"x\n" * 2000),
+        ("a.csv", b"a\n1\n" + b"x" * 3000),
+        ("a.xml", b"<l><r><a>1</a></r><r><a>" + b"x" * 300_000),
+        ("a.jsonl", b'{"a": 1}\n' + b" " * 1000 + b"\n" * 2000),
+        ("a.json", b'[{"a": 1},' + b" " * 3000),
+        ("a.csv", b"a\n1\n" + b"\n" * 2000),
+    ],
 )
-
-
-@given(st.one_of(st.binary(max_size=60), st.lists(PIECES, max_size=12).map(b"".join)), st.sampled_from(
-    ["a.jsonl", "a.json", "a.csv", "a.jsonl.gz"]))  # fmt: skip
-def test_any_bytes_give_records_or_one_line(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str
-) -> None:
-    path = tmp_path_factory.mktemp("bytes") / name
-    path.write_bytes(content)
-    try:
-        read_any(path)
-    except UserError as error:
-        assert "\n" not in str(error)
+def test_no_row_fills_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes) -> None:
+    """With limits of 1,000 bytes instead of megabytes; a compressed file can hide gigabytes of one row or of nothing."""
+    for module in (opening, jsons, tables, xmls):
+        for limit in ("ROW_BYTES", "BLANK_BYTES"):
+            if hasattr(module, limit):
+                monkeypatch.setattr(module, limit, 1000)
+    monkeypatch.setattr(jsons, "CHUNK", 100)
+    path = put(tmp_path / f"{name}.gz", content)
+    rows = scan_rows(path)
+    assert next(rows)[1] in ({"a": 1}, {"a": "1"})
+    with pytest.raises(UserError, match="a row of more than|of white space"):
+        next(rows)

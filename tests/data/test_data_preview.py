@@ -4,13 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from rich.text import Text
 from transformers import PreTrainedTokenizerFast
 
-from trimtab.common.errors import UserError
-from trimtab.data.formats import ReadSettings
-from trimtab.data.preview import TRAINED, check, show
+from trimtab.data.preview import TRAINED, show
 from trimtab.data.template import Renderer, ensure_template
 
 
@@ -85,21 +82,3 @@ def test_rows_that_cannot_be_read_are_counted_and_the_rest_is_shown(tmp_path: Pa
     path = write(tmp_path / "a.jsonl", {"prompt": "x"}, "nonsense\n", {"foo": 1})
     got = figures(show(path))
     assert got["records"] == "prompt 1" and got["cannot be read"].startswith(f"2, the first: {path}:2: not JSON")
-
-
-def test_check_collects_the_first_errors_and_counts_all(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", {"prompt": "x"}, *({"foo": i} for i in range(30)))
-    problems = check(path)
-    assert (problems.rows, problems.count, len(problems.first)) == (31, 30, 20)
-    assert problems.first[0].startswith(f"{path}:2: no known format")
-    assert str(problems).splitlines()[-2:] == ["... and 10 more", "31 rows, 30 cannot be read"]
-    assert check(write(tmp_path / "b.jsonl", {"prompt": "x"})).count == 0
-
-
-def test_check_of_a_file_that_breaks_off(tmp_path: Path) -> None:
-    problems = check(write(tmp_path / "a.json", '[{"prompt": "x"}, {"foo": 1}, {"pro'))
-    assert (problems.rows, problems.count) == (2, 2) and "not JSON" in problems.first[1]
-    with pytest.raises(UserError, match="no such file"):
-        check(tmp_path / "no.json")
-    with pytest.raises(UserError, match="format=x is unknown"):
-        check(tmp_path / "a.json", ReadSettings(format="x"))

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no public test data 
     [
         ("demonstrations/alpaca_5000.json", "alpaca", 5000),
         ("demonstrations/short_instructions.json", "alpaca", 1100),
-        ("demonstrations/self_instruct_seed_tasks.jsonl", "alpaca", 175),
+        ("demonstrations/self_instruct_seed_tasks.jsonl", "self-instruct", 175),
         ("demonstrations/tulu3_sft_sample.jsonl", "openai", 100),
         ("demonstrations/t0/ag_news_classify.jsonl", "t0", 200),
     ],

@@ -10,6 +10,7 @@ import torch
 from tiny_models import FAMILIES, pair, plain_logprobs, random_trees, read_lines, save_tiny_policy, write_lines
 
 from trimtab.common.errors import UserError
+from trimtab.data.formats import read_any
 from trimtab.methods.build import run
 from trimtab.methods.kto import KTO, Config, judged, labels_of, mismatched
 from trimtab.methods.offline import FixedData
@@ -106,8 +107,8 @@ def ranking(i: int, *models: str) -> dict[str, Any]:
 
 def test_a_ranking_of_which_one_answer_is_left_is_no_label(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "r.jsonl", [ranking(0, "x", "y"), ranking(1, "x", "x")])
-    assert [r.ranks for r in judged(str(path))] == [(1, 2), (1, 2)]
-    assert [r.ranks for r in judged(str(path), ["x"])] == [(None, None), (1, 2)]
+    assert [r.ranks for r in judged(read_any(path), str(path))] == [(1, 2), (1, 2)]
+    assert [r.ranks for r in judged(read_any(path), str(path), ["x"])] == [(None, None), (1, 2)]
 
 
 @pytest.mark.parametrize("form", ["native", "TRL's"])
@@ -134,4 +135,4 @@ PROMPT = {name: value for name, value in UNLABELLED.items() if name != "completi
 def test_what_says_neither_good_nor_bad_is_refused(row: dict[str, Any], tmp_path: Path) -> None:
     path = write_lines(tmp_path / "x.jsonl", [single(1), row])
     with pytest.raises(UserError, match=r"x\.jsonl: record 's0' has neither 'completions' with 'ranks' nor 'completion' with 'label'"):
-        judged(str(path))
+        judged(read_any(path), str(path))

@@ -9,6 +9,7 @@ from tiny_models import FAMILIES, pair, plain_logprobs, random_trees, read_lines
 
 from trimtab.common.config import load_config
 from trimtab.common.errors import UserError
+from trimtab.data.formats import read_comparisons
 from trimtab.methods.build import run
 from trimtab.methods.offline import FixedData, micro_batches
 from trimtab.methods.slic import Config, SLiC, with_demonstrations
@@ -64,7 +65,7 @@ def test_demonstrations_are_matched_by_their_prompt(tmp_path: Path) -> None:
     """Two labelers' rankings of one prompt get the same reference answer; it is ranked by nobody."""
     rankings = write_lines(tmp_path / "r.jsonl", [comparison(1), {**comparison(0), "ratings": [5, 1]}, comparison(0)])
     demos = write_lines(tmp_path / "d.jsonl", [demonstration(i) for i in range(3)])
-    found = with_demonstrations(str(rankings), str(demos))
+    found = with_demonstrations(str(rankings), str(demos), read_comparisons(rankings))
     assert [r.completions[-1].text for r in found] == ["the old dog near the mill ."] * 3
     assert [r.ranks for r in found] == [(1, 2, None)] * 3 and [r.pairs() for r in found] == [[(0, 1)]] * 3
 

@@ -165,6 +165,9 @@ class _Reader:
         if not equals or not name:
             self.problems.append(f"{COMMAND_LINE}: '{word}' is not key=value")
             return
+        if (owner := self._mapping_option(name)) is not None:
+            self._set_item(owner, name.removeprefix(f"{owner}."), text)
+            return
         field = self._known(name, COMMAND_LINE)
         if field is None:
             return
@@ -183,6 +186,17 @@ class _Reader:
             else:
                 reason = getattr(error, "problem", None) or error
                 self.problems.append(f"{COMMAND_LINE}: {name}={text} is not a YAML value ({reason})")
+
+    def _mapping_option(self, name: str) -> str | None:
+        """The option that ``name`` is an entry of: ``fields`` for ``fields.prompt``, where ``fields`` maps texts to texts."""
+        parts = name.split(".")
+        owners = (".".join(parts[:i]) for i in range(1, len(parts)))
+        return next((o for o in owners if o in self._fields and self._fields[o].annotation == dict[str, str]), None)
+
+    def _set_item(self, owner: str, key: str, text: str) -> None:
+        before = self.entries[owner].value if owner in self.entries else {}
+        if isinstance(before, dict):  # else its own error is told
+            self.entries[owner] = _Entry({**before, key: text.strip()}, COMMAND_LINE)
 
     def read_mapping(self, values: Mapping[str, Any], where: str, prefix: str = "") -> None:
         for key, value in values.items():

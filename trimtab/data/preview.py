@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from rich.text import Text
 
-from trimtab.common.errors import UserError
 from trimtab.common.stats import mean_interval
 from trimtab.data.encode import completion_ids
 from trimtab.data.files import read_text
@@ -16,44 +15,8 @@ from trimtab.data.formats import DEFAULT, ReadSettings, kind_of, scan
 from trimtab.data.template import Renderer
 from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt, Record
 
-FIRST_ERRORS = 20
 SHOWN_CHARACTERS = 700
 CONTEXT, TRAINED, LABEL = "dim", "green", "bold"
-
-
-@dataclass(frozen=True, slots=True)
-class Problems:
-    """The rows of a file that cannot be read: how many, and the first of them, one line each."""
-
-    rows: int
-    count: int
-    first: tuple[str, ...]
-
-    def __str__(self) -> str:
-        more = [f"... and {self.count - len(self.first):,} more"] if self.count > len(self.first) else []
-        return "\n".join([*self.first, *more, f"{self.rows:,} rows, {self.count:,} cannot be read"])
-
-
-def check(path: Path | str, settings: ReadSettings = DEFAULT, first: int = FIRST_ERRORS) -> Problems:
-    """Reads every row and collects what is wrong, the first ``first`` in words.
-
-    Raises:
-        UserError: ``settings`` name an unknown format.
-    """
-    errors: list[str] = []
-    rows = count = 0
-    try:
-        for found in scan(path, settings):
-            rows += 1
-            if found.error is not None:
-                count += 1
-                errors += [str(found.error)] if len(errors) < first else []
-    except UserError as error:  # the file breaks off: what was read before it still counts
-        if not rows:
-            raise
-        count += 1
-        errors += [str(error)] if len(errors) < first else []
-    return Problems(rows, count, tuple(errors))
 
 
 def show(path: Path | str, renderer: Renderer | None = None, limit: int = 3, settings: ReadSettings = DEFAULT) -> Text:

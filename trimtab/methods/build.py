@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import trimtab.methods
 from trimtab.common.errors import UserError
 from trimtab.data.encode import Report, comparison_trees
-from trimtab.data.formats import read_comparisons
+from trimtab.data.formats import Kind, ReadSettings, left_out_file, read as read_file
 from trimtab.data.template import Renderer, ensure_template, read_template, tokenizer_sha
 from trimtab.feedback.ensemble import named_judges, reward_folders
 from trimtab.feedback.function import function_file
@@ -50,11 +50,11 @@ LR_SENTENCE = "peak learning rate; the default is for models of a billion weight
 ALL_THREADS = torch.get_num_threads()  # before any run of this process chose fewer
 
 
-class StartSettings(TrainingSettings):
+class StartSettings(ReadSettings, TrainingSettings):
     """A start model and a data file: what every finetuning method needs."""
 
     model: str = Field("", description="start model: a Hugging Face folder or hub name")
-    data: str = Field("", description="training records, a file")
+    data: str = Field("", description="training records, a file in any format or hub:owner/name")
     lora: Lora = Field(Lora(), description="adapters beside the start model's weights, which then stay as they are")
 
 
@@ -122,6 +122,8 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
     lora = config.lora if isinstance(config, StartSettings) else Lora()
     with folder.running():
         refuse(lora, may_drop=hasattr(config, "dropout"))
+        if isinstance(config, StartSettings) and not config.left_out:
+            config = config.model_copy(update={"left_out": str(folder.path)})
         trained = build(config, rewards)
         adapted = [has_adapters(module) for module in trained.method.modules.values()]
         assert all(adapted) if lora.rank else not any(adapted), f"{name} does not hand its models to adapt()"
@@ -232,6 +234,21 @@ def refuse_other_tokenizer(model: str, reference: str) -> None:
         raise UserError(f"reference={reference} has another tokenizer than model={model}; give one that was trained from the same base")
 
 
+def read_data(name: str, config: StartSettings, path: str, kind: Kind | None) -> list[Any]:
+    """The records of one kind (None: of any) in a data file, after one line where it is in another format or has rows left out.
+
+    Raises:
+        UserError: a row cannot be read and ``config.skip_bad`` is off.
+    """
+    found = read_file(path, kind, config)
+    account = found.account
+    if account.skipped or account.notes or set(account.formats) - {"native"}:
+        print("\n".join([*account.problems(), *account.remarks(), f"{name}: {path}: {account}"]))
+    if account.bad:
+        print(f"{name}: what was left out is in {left_out_file(path, config)}")
+    return found.records
+
+
 def fixed_data(
     name: str, config: DataSettings, read: Callable[[str], tuple[list[PromptTree], Report]],
     keep: Callable[[PromptTree], object] | None = None,
@@ -251,7 +268,7 @@ def fixed_data(
 
 def ranked_data(
     name: str, config: RankingSettings, renderer: Renderer, limit: int, *, keep: Callable[[PromptTree], object] = tree_pairs,
-    read: Callable[[str], list[Comparison]] = read_comparisons,
+    read: Callable[[str], list[Comparison]] | None = None,
 ) -> FixedData:  # fmt: skip
     """``fixed_data`` of rankings, of the answers that ``config.models`` asks for, in trees of at most ``limit`` tokens.
 
@@ -260,7 +277,7 @@ def ranked_data(
     """
 
     def trees_of(path: str) -> tuple[list[PromptTree], Report]:
-        rankings = read(path)
+        rankings = read(path) if read else read_data(name, config, path, "comparison")
         if config.models:
             named = {str(c.model) for ranking in rankings for c in ranking.completions if c.model}
             rankings = [kept for ranking in rankings if (kept := ranking.among(config.models)).completions]
@@ -274,7 +291,7 @@ def ranked_data(
 
 def on_pairs(
     name: str, config: RankingSettings, make: Callable[[PreTrainedModel, FixedData], Method],
-    read: Callable[[str], list[Comparison]] = read_comparisons,
+    read: Callable[[str], list[Comparison]] | None = None,
 ) -> Trained:  # fmt: skip
     """What a method without a reference builds: reads the start model and rankings, and has ``make`` put them together."""
     need(config, "model", "data")

@@ -10,7 +10,7 @@ forward pass of its own before the step; z is the mean over the whole step, so h
 own prompt there is no mismatch: siblings answer the same question.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,7 +20,6 @@ from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
 from trimtab.common.precision import products
-from trimtab.data.formats import read_any
 from trimtab.losses.preference import kto_loss
 from trimtab.methods.build import (
     LR_SENTENCE,
@@ -30,6 +29,7 @@ from trimtab.methods.build import (
     length_limit,
     need,
     ranked_data,
+    read_data,
     start_pair,
 )
 from trimtab.methods.offline import FixedData, Offline, pair_metrics, ranked_pairs, total, tree_pairs
@@ -141,13 +141,13 @@ def mismatched(trees: Sequence[PromptTree], longest: int) -> list[PromptTree]:
     return out
 
 
-def judged(path: str, models: Sequence[str] = ()) -> list[Comparison]:
-    """Rankings, and single answers with a label as rankings of one: rank 1 if it is good, 2 if not.
+def judged(records: Iterable[Record], path: str, models: Sequence[str] = ()) -> list[Comparison]:
+    """Rankings, and single answers with a label as rankings of one: rank 1 if it is good, 2 if not. ``path`` is their file.
 
     Raises:
         UserError: a record is neither.
     """
-    return [_judged(record, path, models) for record in read_any(path)]
+    return [_judged(record, path, models) for record in records]
 
 
 def _judged(record: Record, path: str, models: Sequence[str]) -> Comparison:
@@ -171,7 +171,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
     limit = length_limit(config, policy)
     data = ranked_data(
         "kto", config, renderer, limit, keep=lambda tree: any(label is not None for label in labels_of(tree)),
-        read=lambda path: judged(path, config.models),
+        read=lambda path: judged(read_data("kto", config, path, None), path, config.models),
     )  # fmt: skip
     options = config.model_dump(include={"beta", "desirable_weight", "undesirable_weight", "dtype"})
     return Trained(KTO(policy, reference, data, longest=limit, **options), len(data.trees), {"model": (policy, tokenizer)})

@@ -15,7 +15,7 @@ from trimtab.common.errors import RunFailed
 from trimtab.common.precision import products
 from trimtab.common.rng import generator
 from trimtab.data.encode import prompt_trees
-from trimtab.data.formats import read_prompts, refuse_shared_ids
+from trimtab.data.formats import refuse_shared_ids
 from trimtab.data.template import Renderer
 from trimtab.feedback.ensemble import reward_models
 from trimtab.feedback.protocol import Feedback
@@ -25,6 +25,7 @@ from trimtab.methods.build import (
     StartSettings,
     announced,
     length_limit,
+    read_data,
     start_pair,
 )
 from trimtab.models.score import score_tokens
@@ -276,7 +277,7 @@ def load_parts(name: str, config: SampledSettings, rewards: Rewards) -> tuple[Pa
     gold = rewards(config.gold) if config.gold else None
     policy, reference, tokenizer, renderer = start_pair(name, config, config.reference)
     longest = min([length_limit(config, policy), *(model.longest for model in reward_models(reward))])
-    read = read_prompts(config.data)
+    read = read_data(name, config, config.data, "prompt")
     refuse_shared_ids(read, config.data)
     trees = announced(name, config.data, prompt_trees(read, renderer, longest - config.max_tokens))
     by_id = {p.id: p for p in read}

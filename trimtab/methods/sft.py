@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 
 from trimtab.common.rng import seed_for
 from trimtab.data.encode import demonstration_trees
-from trimtab.data.formats import read_demonstrations
 from trimtab.methods.build import (
     DROPOUT_SENTENCE,
     LR_SENTENCE,
@@ -23,6 +22,7 @@ from trimtab.methods.build import (
     fixed_data,
     length_limit,
     need,
+    read_data,
     start_tokenizer,
 )
 from trimtab.methods.offline import FixedData, Offline, total
@@ -78,5 +78,5 @@ def build(config: Config, rewards: Rewards) -> Trained:
     tokenizer, renderer = start_tokenizer(config.model, policy, chat_template=config.chat_template, grow=not config.lora.rank)
     adapt("sft", config, policy)
     limit = length_limit(config, policy)
-    data = fixed_data("sft", config, lambda path: demonstration_trees(read_demonstrations(path), renderer, limit))
+    data = fixed_data("sft", config, lambda path: demonstration_trees(read_data("sft", config, path, "demonstration"), renderer, limit))
     return Trained(SFT(policy, data, dropout=config.dropout), len(data.trees), {"model": (policy, tokenizer)})

@@ -6,6 +6,7 @@ hinge. y_ref is the best-ranked answer of the pair's ranking, or the demonstrati
 prompt has none is refused. It stands in its ranking's tree and counts once for each of the ranking's pairs.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pydantic import Field
@@ -13,9 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
-from trimtab.data.formats import read_comparisons, read_demonstrations
+from trimtab.data.formats import read_demonstrations
 from trimtab.losses.likelihood import slic_loss
-from trimtab.methods.build import LR_SENTENCE, RankingSettings, Rewards, Trained, need, on_pairs
+from trimtab.methods.build import LR_SENTENCE, RankingSettings, Rewards, Trained, need, on_pairs, read_data
 from trimtab.methods.offline import FixedData, OnPairs, best_answer, good_answers, pair_metrics, ranked_pairs, total
 from trimtab.methods.triplet import DELTA_SENTENCE, NORMALISED_SENTENCE
 from trimtab.records import Comparison, Completion
@@ -68,14 +69,13 @@ def last_answer(tree: PromptTree) -> int:
     return len(tree.completions) - 1
 
 
-def with_demonstrations(path: str, demonstrations: str) -> list[Comparison]:
-    """The rankings of a file, each with the demonstration of its prompt as a last, unranked answer: it is in no pair.
+def with_demonstrations(path: str, demonstrations: str, rankings: Sequence[Comparison]) -> list[Comparison]:
+    """The rankings of the file ``path``, each with the demonstration of its prompt as a last, unranked answer: it is in no pair.
 
     Raises:
         UserError: a ranking's prompt has no demonstration.
     """
     written = {d.prompt.messages: d.completion for d in read_demonstrations(demonstrations)}
-    rankings = read_comparisons(path)
     without = [r.prompt.id for r in rankings if r.prompt.messages not in written]
     if without:
         raise UserError(
@@ -97,6 +97,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
         raise UserError("models= names whose answers to read, demonstrations= brings answers that have no model; give one of the two")
 
     def read(path: str) -> list[Comparison]:
-        return with_demonstrations(path, config.demonstrations) if config.demonstrations else read_comparisons(path)
+        rankings = read_data("slic", config, path, "comparison")
+        return with_demonstrations(path, config.demonstrations, rankings) if config.demonstrations else rankings
 
     return on_pairs("slic", config, lambda policy, data: SLiC(policy, data, **options), read)

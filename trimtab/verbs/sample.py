@@ -10,13 +10,12 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from trimtab.common.config import Settings
 from trimtab.common.errors import UserError
 from trimtab.common.precision import DTYPE_SENTENCE, Dtype
 from trimtab.common.progress import Progress
 from trimtab.common.rng import generator
 from trimtab.data.files import write_records
-from trimtab.data.formats import read_demonstrations, read_prompts
+from trimtab.data.formats import ReadSettings, read_demonstrations, read_prompts
 from trimtab.data.template import Renderer, read_template
 from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folder
 from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt
@@ -27,11 +26,11 @@ from trimtab.verbs.outputs import open_output
 PROMPTS_AT_ONCE = 512
 
 
-class Config(Settings):
+class Config(ReadSettings):
     """Settings of ``trimtab sample``."""
 
     model: str = Field("", description="model to sample from: a Hugging Face folder, a run folder or a hub name")
-    data: str = Field("", description="prompts, a file of records")
+    data: str = Field("", description="prompts, a file in any format or hub:owner/name")
     out: str = Field("samples.jsonl", description="file to write, or a folder (then answers.jsonl in it)")
     num_completions: int | str = Field(
         1, description="answers for each prompt: a number, or a range like 4..9 to draw from"
@@ -70,7 +69,7 @@ def run(config: Config) -> Path:
         raise UserError(f"shots={config.shots} needs demonstrations=: {Config.model_fields['demonstrations'].description}")
     if config.chat_template and config.template == "plain":
         raise UserError("chat_template= is for template=chat; with template=plain nothing is put around a prompt")
-    read = read_prompts(config.data)
+    read = read_prompts(config.data, config)
     if read and not (prompts := read[config.skip :]):
         raise UserError(f"{config.data}: skip={config.skip} leaves none of its {len(read)} prompts")
     prompts = prompts[: config.limit] if config.limit else prompts
