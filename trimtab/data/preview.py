@@ -219,7 +219,7 @@ def _sample_tokens(record: Record, renderer: Renderer) -> Text:
     out = _spans(context, [False] * len(context), renderer).append("\n")
     if isinstance(record, Comparison):
         for rank, completion in _best_first(record):
-            ids = list(completion_ids(completion, renderer))
+            ids = list(completion_ids(completion, renderer, prompt))
             out.append(f"{rank}: ", LABEL).append_text(_spans(ids, [True] * len(ids), renderer)).append("\n")
     return out
 
