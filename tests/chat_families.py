@@ -300,10 +300,15 @@ def backend(kind: Kind) -> str:
         inner = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
         marks: list[normalizers.Normalizer] = [normalizers.Replace(" ", "▁")]
         inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), *marks] if kind == "llama2" else marks)
+        # as SentencePiece trains: no piece goes on over the beginning of a word, or from newlines into text
+        words = pre_tokenizers.Split("▁", "merged_with_next")
+        inner.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.Split(Regex("\\n+"), "isolated")])
         trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=["<unk>", *BYTES], show_progress=False)
     inner.train_from_iterator([TEXT] * 4, trainer)
     facts = json.loads(inner.to_str())
     facts["added_tokens"] = [t for t in facts["added_tokens"] if t["content"] not in BYTES]  # byte tokens are no added ones
+    if kind in ("llama2", "gemma"):
+        facts["pre_tokenizer"] = None
     if kind not in ("gpt2", "llama3"):
         facts["model"]["byte_fallback"] = True
         steps = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]

@@ -18,6 +18,8 @@ from trimtab.common.errors import UserError
 
 START, END = "\U000f0000", "\U000f0001"  # around a name; private use, so no text has them, and the two that transformers uses so
 REPLACEMENT = "\ufffd"
+# white space to the tokenizers library: to Python, four separators are too
+WHITE = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and c not in "\x1c\x1d\x1e\x1f")
 WORD_MARK = "\u2581"  # SentencePiece's mark before a word
 
 
@@ -32,7 +34,7 @@ class Codec:
         facts = json.loads(backend(tokenizer).to_str())
         self._inner = Tokenizer.from_str(json.dumps(_renamed(facts, {token: _name(token) for token in controls})))
         any_control = "|".join(map(re.escape, sorted(controls, key=len, reverse=True))) or r"(?!)"
-        self._typed = re.compile(any_control)
+        self._look_alike = re.compile(any_control)
         self._written = re.compile(f"{START}({any_control}){END}|({any_control})|[{START}{END}]")
         words = sorted((t["content"] for t in facts["added_tokens"] if t["content"] not in controls), key=len, reverse=True)
         self._names = re.compile(f"({START}.*?{END})", re.DOTALL)
@@ -49,9 +51,13 @@ class Codec:
         """``text`` as it can be written: the two private characters around names become the replacement character."""
         return text.replace(START, REPLACEMENT).replace(END, REPLACEMENT) if START in text or END in text else text
 
+    def typed(self, text: str) -> list[str]:
+        """Control tokens that stand in what a person wrote."""
+        return self._look_alike.findall(text)
+
     def mark(self, text: str) -> str:
         """What a person wrote, ready for a template: control tokens in it are marked as text."""
-        return self._typed.sub(f"{START}\\g<0>{END}", self.clean(text))
+        return self._look_alike.sub(f"{START}\\g<0>{END}", self.clean(text))
 
     def seal(self, rendered: str) -> str:
         """What a template rendered of marked texts -> sealed text: its own control tokens by their names, marks gone."""
@@ -96,9 +102,9 @@ class Codec:
     def _uneaten(self, parts: Sequence[str], i: int) -> str:
         text = parts[i]
         if i and parts[i - 1] in self._eats_after:
-            text = text.lstrip()
+            text = text.lstrip(WHITE)
         if i + 1 < len(parts) and parts[i + 1] in self._eats_before:
-            text = text.rstrip()
+            text = text.rstrip(WHITE)
         return text
 
     def _alike(self, found: str, wanted: str, i: int) -> bool:

@@ -206,6 +206,10 @@ class Renderer:
         """The text of ids as text and control tokens in turn, beginning and ending with text."""
         return self._codec.parts(self._codec.decode(ids))
 
+    def typed(self, text: str) -> list[str]:
+        """The control tokens that somebody wrote in a text, where they are text."""
+        return self._codec.typed(text)
+
     def count(self, text: str) -> int:
         """How many tokens a plain text has."""
         return len(self._codec.encode(self._codec.clean(text)).ids)

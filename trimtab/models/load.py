@@ -197,9 +197,20 @@ def model_folder(source: Path | str) -> Path:
 
 def max_positions(model: PreTrainedModel) -> int:
     """The longest prompt + completion the model can take, in tokens."""
-    return int(
-        getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None) or 1 << 30
-    )
+    return _positions(model.config)
+
+
+def position_limit(source: Path | str) -> int:
+    """``max_positions`` of a folder or hub name, without loading its weights.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    return _positions(_config(source))
+
+
+def _positions(config: Any) -> int:
+    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 30)
 
 
 def _load(
