@@ -3,7 +3,7 @@
 Each measurement is a command anyone can run; what it measured stands beside it with the commit. docs/results.md is made from
 docs/proof.json alone, and a test fails when the two differ, so no figure there can be typed by hand.
 
-    python bench/proof.py [demo-0 checks base english rankings ...]   run these parts (all when none is named), then write both files
+    python bench/proof.py [demo-0 checks base english rankings masks ...]   run these parts (all when none is named), then write both files
     python bench/proof.py --render                    only docs/results.md, from docs/proof.json
 """
 
@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 import numpy as np
+from masks_proof import asked_of_masks, masks, table_of_masks
 
 from trimtab.data.formats import read_prompts
 from trimtab.feedback.reward_model import RewardModel
@@ -222,7 +225,7 @@ def final_loss(metrics: Path) -> float:
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "fresh": fresh, "checks": checks, "base": base,
-    "english": english, "rankings": rankings,
+    "english": english, "rankings": rankings, "masks": masks,
 }  # fmt: skip
 
 
@@ -295,6 +298,8 @@ def asked_of(proof: Mapping[str, Any]) -> list[Asked]:
             rise, fall = gamed["proxy last"] - gamed["proxy first"], 1 - gamed["gold last"] / gamed["gold peak"]
             out.append(Asked(name, "the proxy rises", f"{rise:.2f}", rise > 0))
             out.append(Asked(name, "gold falls at least 10 % below its peak", f"{100 * fall:.0f} %", fall >= 0.1))
+        elif "masks" in entry:
+            out.append(Asked(name, *asked_of_masks(entry)))
     return out
 
 
@@ -320,6 +325,8 @@ def render(proof: Mapping[str, Any]) -> str:
         for title in ("gold", "means of ten iterations"):
             if title in entry:
                 lines += [f"{title.capitalize()}: " + ", ".join(f"{k} {v:.2f}" for k, v in entry[title].items()) + ".", ""]
+        if "masks" in entry:
+            lines += table_of_masks(entry)
         if "results" in entry:
             lines += table(entry["results"])
     return "\n".join(lines).rstrip() + "\n"

@@ -226,8 +226,7 @@ FAMILIES: dict[str, Family] = {
     "Qwen 2.5": Family(DEFAULT_SYSTEM + CHATML, "<|im_end|>", "llama3", IM, start="", eos="<|im_end|>"),
     "Qwen 3": Family(QWEN3, "<|im_end|>", "llama3", IM, words=("<think>", "</think>"), start="", eos="<|im_end|>", apart=True),
     "Qwen 3 thinking": Family(
-        QWEN3_THINKING, "<|im_end|>", "llama3", IM, words=("<think>", "</think>"), start="", eos="<|im_end|>",
-        refused="which the assistant would have to write itself",
+        QWEN3_THINKING, "<|im_end|>", "llama3", IM, words=("<think>", "</think>"), start="", eos="<|im_end|>", apart=True
     ),
     "Llama 2": Family(LLAMA2, "</s>", "llama2"),
     "Llama 3": Family(LLAMA3, "<|eot_id|>", "llama3", HEADERS, start="<|begin_of_text|>", eos="<|eot_id|>"),

@@ -2,6 +2,7 @@
 their place, and tokens by the tokenizer's own call on the text up to each border. ``check`` holds a ``Renderer`` against it."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,7 +16,7 @@ from trimtab.records import Message
 Rows = Sequence[dict[str, str]]
 # what a template may do to an answer's ends
 STRIPS: list[Callable[[str], str]] = [str, str.strip, str.lstrip, str.rstrip, lambda text: text.lstrip("\n")]
-OPENING = re.compile(r"\s*(<think>\s*</think>\s*)?")
+OPENING = re.compile(r"\s*((<think>\s*)?</think>\s*)?")
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,54 @@ def check(renderer: Renderer, tokenizer: PreTrainedTokenizerFast, messages: Sequ
     return Checked(len(places), False, merged)
 
 
+def check_typed(renderer: Renderer, tokenizer: PreTrainedTokenizerFast, *, system: bool) -> int:
+    """Types each control token into what system, user and assistant say; returns how many there are.
+
+    Raises:
+        AssertionError: the ids have one control token more than with a word in its place, or not the text that was typed.
+    """
+    tokens = [t for t in tokenizer.get_added_vocab() if t not in ("<think>", "</think>")]
+    controls = {tokenizer.convert_tokens_to_ids(t) for t in tokens}
+
+    def counted(typed: str) -> tuple[Counter[int], str]:
+        texts = [f"one {typed}", f"{typed}two", f"x{typed}\nthree{typed}", f"four {typed} five"]
+        turns = [Message(("user", "assistant")[i % 2], text) for i, text in enumerate(texts)]
+        pieces = renderer.turns([*([Message("system", f"a {typed} b")] if system else []), *turns])
+        ids = [token for piece in pieces for token in (*piece.prompt, *piece.completion)]
+        assert all(piece.completion[-1] == renderer.end_id for piece in pieces)
+        return Counter(t for t in ids if t in controls), squeeze(renderer.raw(ids))
+
+    plain, written = counted("word")
+    for token in tokens:
+        again, text = counted(token)
+        assert again == plain and text == written.replace("word", squeeze(token))
+    return len(tokens)
+
+
+def check_tags(renderer: Renderer, tagged: PreTrainedTokenizerFast, messages: Sequence[Message]) -> None:
+    """Holds the last piece of ``renderer.turns`` against transformers' assistant mask of the template with generation tags.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    pieces = renderer.turns(messages)
+    theirs = tagged.apply_chat_template(rows_of(messages), return_dict=True, return_assistant_tokens_mask=True)
+    got, n = pieces[-1], len(pieces[-1].prompt)
+    assert got.prompt + got.completion == theirs["input_ids"][: n + len(got.completion)]
+    mask = list(map(bool, theirs["assistant_masks"][: n + len(got.completion)]))
+    assert got.trained == mask[n:]
+    assert len(pieces) > 1 or not any(mask[:n])  # of a conversation in pieces, the last answer is compared
+
+
 def _decodes(tokenizer: PreTrainedTokenizerFast, encoded: Encoded, texts: Sequence[str], end: str) -> None:
-    """The trained tokens say what the assistant says and its end token, an empty thought before it at most; in this order."""
+    """The trained tokens say what the assistant says and its end token, an empty thought or its end before it at most; in this order."""
     kept = [token for token, flag in zip(encoded.completion, encoded.trained, strict=True) if flag]
     end_id = tokenizer.convert_tokens_to_ids(end)
     assert kept[-1] == end_id and kept.count(end_id) == len(texts)
     spans: list[list[int]] = [[]]
     for token in kept[:-1]:
         spans = [*spans, []] if token == end_id else [*spans[:-1], [*spans[-1], token]]
-    said = [squeeze(tokenizer.decode(span)).removeprefix("<think></think>") for span in spans]
+    said = [squeeze(tokenizer.decode(span)).removeprefix("<think>").removeprefix("</think>") for span in spans]
     assert said == [squeeze(text) for text in texts]
 
 

@@ -2,12 +2,11 @@
 transformers' own assistant masks, and on texts that try to break out of their turn."""
 
 import re
-from collections import Counter
 from collections.abc import Callable
 
 import pytest
 from chat_families import FAMILIES, Kind, tokenizer_of
-from chat_oracle import check, conversations, render, rows_of, squeeze
+from chat_oracle import check, check_tags, check_typed, conversations, render, rows_of, squeeze
 from hypothesis import assume, given, settings, strategies as st
 from transformers import PreTrainedTokenizerFast
 
@@ -60,20 +59,15 @@ def test_families_that_are_refused_say_why(name: str) -> None:
     assert "\n" not in str(error.value) and START not in str(error.value)
 
 
-@pytest.mark.parametrize("name", [name for name in TRAINED if name != "GLM-4"])  # no tags can hold a token that two turns share
+# no tags can stand around a token that two turns share (GLM-4), or leave out what the generation prompt says (Qwen 3 thinking)
+@pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("GLM-4", "Qwen 3 thinking")])
 def test_masks_are_those_of_generation_tags(name: str) -> None:
     """The same template with {% generation %} around what the assistant writes, through transformers."""
     family, tagged = FAMILIES[name], tokenizer_of(name, tagged=True)
     renderer = Renderer(tokenizer_of(name))
     assert Renderer(tagged).around == renderer.around  # a template's own tags are held against what we find
     for messages in conversations(10, 2, system=family.system == "yes", edges=False):
-        pieces = renderer.turns(messages)
-        theirs = tagged.apply_chat_template(rows_of(messages), return_dict=True, return_assistant_tokens_mask=True)
-        got, n = pieces[-1], len(pieces[-1].prompt)
-        assert got.prompt + got.completion == theirs["input_ids"][: n + len(got.completion)]
-        mask = list(map(bool, theirs["assistant_masks"][: n + len(got.completion)]))
-        assert got.trained == mask[n:]
-        assert len(pieces) > 1 or not any(mask[:n])  # of a conversation in pieces, the last answer is compared
+        check_tags(renderer, tagged, messages)
 
 
 @pytest.mark.parametrize(
@@ -123,22 +117,7 @@ def test_typed_control_tokens_are_text(name: str, kind: str) -> None:
     """Every control token is typed by system, user and assistant: not one more control token is in the ids, and what they wrote is."""
     family = FAMILIES[name]
     tokenizer = tokenizer_of(name, family.kind if kind == "own" else "unigram")
-    renderer = Renderer(tokenizer)
-    tokens = [t for t in tokenizer.get_added_vocab() if t not in ("<think>", "</think>")]
-    controls = {tokenizer.convert_tokens_to_ids(t) for t in tokens}
-    system = {"yes": "a {} b", "no": ""}[family.system]
-
-    def counted(typed: str) -> tuple[Counter[int], str]:
-        texts = [f"one {typed}", f"{typed}two", f"x{typed}\nthree{typed}", f"four {typed} five"]
-        pieces = renderer.turns(said(*texts, system=system.format(typed)))
-        ids = [token for piece in pieces for token in (*piece.prompt, *piece.completion)]
-        assert all(piece.completion[-1] == renderer.end_id for piece in pieces)
-        return Counter(t for t in ids if t in controls), squeeze(renderer.raw(ids))
-
-    plain, written = counted("word")
-    for token in tokens:
-        again, text = counted(token)
-        assert again == plain and text == written.replace("word", squeeze(token))
+    assert check_typed(Renderer(tokenizer), tokenizer, system=family.system == "yes") >= max(1, len(family.tokens))
 
 
 def test_typed_tokens_that_a_vocabulary_holds_as_pieces_are_text() -> None:
@@ -185,6 +164,21 @@ def test_thoughts_of_earlier_turns() -> None:
     assert spans(renderer, no_thought) == ["<think>\n\n</think>\n\nA<|im_end|>"]
     with pytest.raises(UserError, match=r"t: .* rewrites the turns before a later answer"):
         renderer.conversation(said("Where?", "A", "Sure?", "B"), "t")
+
+
+def test_a_thought_that_the_prompt_opens() -> None:
+    """Qwen 3 thinking: what the prompt says already is not trained; an answer without a thought begins by ending it."""
+    renderer = Renderer(tokenizer_of("Qwen 3 thinking"))
+    for text, trained in (
+        ("<think>\nHm.\n</think>\n\nYes", "Hm.\n</think>\n\nYes<|im_end|>"),
+        ("Hm.\n</think>\n\nYes", "Hm.\n</think>\n\nYes<|im_end|>"),  # as it is sampled
+        ("Yes", "\n</think>\n\nYes<|im_end|>"),
+    ):
+        (one,) = renderer.turns(said("Sure?", text))
+        assert renderer.raw(one.prompt).endswith("<|im_start|>assistant\n<think>\n") and spans(renderer, one) == [trained]
+        assert one.completion == renderer.completion(text)
+    with pytest.raises(UserError, match="rewrites the answer"):  # what stands before the thought is lost
+        renderer.turns(said("Sure?", "Well <think>\nHm.\n</think>\n\nYes"))
 
 
 def test_answers_that_a_template_rewrites_are_refused() -> None:

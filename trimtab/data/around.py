@@ -12,6 +12,7 @@ PROBE_PROMPT = (Message("user", "Where is the mill?"),)
 PROBE_NEXT = Message("user", "Who lives there?")
 PROBE_ANSWERS = ("By the river.", "1. one\n2. two")
 THOUGHT_AT_END = re.compile(r"<([\w-]+)>\s*</\1>\s*$")  # one that nobody had, as Qwen 3 writes it
+OPENED = re.compile(r"<([\w-]+)>\s*$")  # one that the generation prompt begins (Qwen 3 thinking)
 OPENING = re.compile(rf"\s*(?:{THOUGHT_AT_END.pattern})?")  # all that a model can be asked to write by itself before its answer
 
 
@@ -20,7 +21,8 @@ class Around:
     """An answer is rendered as generation prompt + ``opening`` + text + ``gap`` + ``end``; all but the first is trained."""
 
     end: str  # the end token's text
-    opening: str = ""  # white space, or an empty thought (Qwen 3)
+    opening: str = ""  # white space, or an empty thought (Qwen 3), or the end of one that the generation prompt has opened
+    opened: str = ""  # the tag that opens it
     gap: str = ""  # white space (Llama 2)
     shared: bool = False  # the end token opens the next turn too, and the template leaves it out after the last answer (GLM-4)
 
@@ -33,7 +35,9 @@ def find_around(name: str, render: Callable[..., str], codec: Codec, start_token
     """
     answer = Message("assistant", PROBE_ANSWERS[0])
     before, after = _split(name, render, codec, (*PROBE_PROMPT, answer))
-    if not OPENING.fullmatch(before):
+    tag = OPENED.search(render(PROBE_PROMPT, generation=True))
+    opened = f"<{tag[1]}>" if tag and before.strip() == f"</{tag[1]}>" else ""
+    if not opened and not OPENING.fullmatch(before):
         raise UserError(
             f"{name}: the chat template writes {codec.plain(before)!r} between its prompt and an answer, which the assistant would have to "
             "write itself; let add_generation_prompt write it"
@@ -47,7 +51,7 @@ def find_around(name: str, render: Callable[..., str], codec: Codec, start_token
         raise UserError(f"{name}: the chat template ends answers with no special token; add eos_token after each")
     if gap.strip():
         raise UserError(f"{name}: the chat template writes {gap.strip()!r} between an answer and its end token {end}; leave it out")
-    return Around(end, before, gap, shared)
+    return Around(end, before, opened, gap, shared)
 
 
 def _split(name: str, render: Callable[..., str], codec: Codec, messages: Sequence[Message]) -> tuple[str, str]:

@@ -283,7 +283,8 @@ class Renderer:
         if not close and not self.around.shared:
             raise UserError(f"{where}: {self.name}'s chat template does not end the answer {_cut(text)} with {self.end}")
         wanted, found = self._codec.clean(text), self._codec.plain(written)
-        if _words(written) not in (_words(wanted), _words(self.around.opening + wanted)):
+        words = _words(wanted)
+        if _words(written) not in (words, _words(self.around.opening) + words, words.removeprefix(self.around.opened)):
             raise UserError(
                 f"{where}: {self.name}'s chat template rewrites the answer {_cut(text)} as {_cut(found)}; what it drops would never be "
                 "trained: take it out of the text, or give the model another template"
@@ -339,7 +340,8 @@ class Renderer:
         ids = self._prompt_ids(self._probe, self.name)
         if ids[:2] == [self.tokenizer.bos_token_id] * 2:
             raise UserError(f"{self.name}: the chat template writes {self.tokenizer.bos_token} twice at the beginning; take one out")
-        for answer in PROBE_ANSWERS:
+        thought = f"{self.around.opened}\nHm.\n{self.around.opening.strip()}\n\n" if self.around.opened else ""
+        for answer in (thought + text for text in PROBE_ANSWERS):
             span = self._span(self._probe, (*PROBE_PROMPT, Message("assistant", answer)), self.name)
             if ids + self.completion(answer) != self._codec.encode(self._probe.text + span).ids:
                 raise UserError(
