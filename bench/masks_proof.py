@@ -28,6 +28,10 @@ KINDS: dict[Kind, str] = {
 OTHER: dict[Kind, Kind] = {"gpt2": "unigram", "llama3": "llama2", "llama2": "llama3", "gemma": "gpt2"}
 NAMED = ("ChatML", "Llama 2", "Llama 3", "Mistral v1", "Gemma", "Phi-3", "Qwen 3", "Zephyr", "DeepSeek V3", "OLMo / Tulu")
 TITLE = "masks of chat templates"
+NOTE = (
+    "In pieces: conversations that are trained answer by answer, because the template rewrites earlier turns or an answer's first "
+    "characters merge with its prompt's last. Refused altogether, each for the reason that the user is told:"
+)
 
 
 def masks() -> dict[str, Any]:
@@ -104,6 +108,5 @@ def table_of_masks(entry: Mapping[str, Any]) -> list[str]:
             continue
         cells = [f"{row.get(column, 0):,}" for column in columns]
         lines.append(f"| {row['family']} | {row['tokenizer']} | " + " | ".join(cells) + " |")
-    lines += ["", "In pieces: conversations that are trained answer by answer, because the template rewrites earlier turns or an answer's "
-              "first characters", "merge with its prompt's last. Refused altogether, each for the reason that the user is told:", ""]  # fmt: skip
+    lines += ["", NOTE, ""]
     return [*lines, *(f"- {family}: {reason.replace(chr(10), ' ')}" for family, reason in reasons.items()), ""]
