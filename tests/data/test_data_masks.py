@@ -3,6 +3,8 @@ transformers' own assistant masks, and on texts that try to break out of their t
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from chat_families import FAMILIES, Kind, tokenizer_of
@@ -11,7 +13,7 @@ from hypothesis import assume, given, settings, strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from trimtab.common.errors import UserError
-from trimtab.data.codec import END, START
+from trimtab.data.codec import END, START, Codec
 from trimtab.data.encode import demonstration_trees
 from trimtab.data.template import Encoded, Renderer
 from trimtab.records import Demonstration, Message, Prompt
@@ -135,6 +137,10 @@ def test_a_text_that_the_tokenizer_cannot_hold_is_refused() -> None:
         renderer.completion("a <0x41>", after=Prompt("p", (USER,)))
 
 
+    with pytest.raises(UserError, match="has no token ids for the answer 'a <0x41></s>'"):
+        renderer.turns(said("Where?", "a <0x41>", "Sure?", "b"))
+
+
 def test_private_characters_in_a_text_are_replaced() -> None:
     """They would name a control token; a text has them only to do that."""
     renderer = Renderer(tokenizer_of("ChatML"))
@@ -199,6 +205,32 @@ def test_system_message_that_moves_to_the_last_question() -> None:
     assert squeeze(renderer.raw(first.prompt)) == "<s>[INST]Bebrief" + "Where?[/INST]"
     assert squeeze(renderer.raw(second.prompt)) == "<s>[INST]Where?[/INST]A</s>[INST]Bebrief" + "Sure?[/INST]"
     assert len(renderer.turns(said("Where?", "A", "Sure?", "B"))) == 1
+
+
+def test_turns_that_change_without_a_change_of_length() -> None:
+    """The second question says how many there are: "2 of 2" when it is asked, "2 of 3" later; every token is where it was."""
+    tokenizer = tokenizer_of("ChatML")
+    number = "{% if m.role == 'user' and not loop.first %}{{ ' of ' ~ (messages | selectattr('role', 'equalto', 'user') | list | length) }}"
+    tokenizer.chat_template = tokenizer.chat_template.replace("{{ m.content + '<|im_end|>' }}{% endif %}{{ '\\n'",
+        f"{{{{ m.content }}}}{number}{{% endif %}}{{{{ '<|im_end|>' }}}}{{% endif %}}{{{{ '\\n'")  # fmt: skip
+    pieces = Renderer(tokenizer).turns(said("Q 1", "A", "Q 2", "B", "Q 3", "C"))
+    asked = [re.findall(r"Q.*(?=<)", Renderer(tokenizer).raw(piece.prompt)) for piece in pieces]
+    assert asked == [["Q 1"], ["Q 1", "Q 2 of 2"], ["Q 1", "Q 2 of 3", "Q 3 of 3"]]
+
+
+def test_a_prompt_that_alone_has_other_ids_is_not_put_into_a_longer_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokenizers do not do that; if one did, what is trained would not be what is sampled."""
+    renderer = Renderer(tokenizer_of("ChatML"))
+    messages = said("Where?", "A", "Sure?", "B")
+    assert len(renderer.turns(messages)) == 1
+    right, first = Codec.encode, renderer.raw(renderer.prompt(Prompt("p", tuple(messages[:1]))))
+
+    def other(codec: Codec, sealed: str) -> Any:
+        made = right(codec, sealed)
+        return SimpleNamespace(ids=[0, *made.ids], offsets=made.offsets) if codec.plain(sealed) == first else made
+
+    monkeypatch.setattr(Codec, "encode", other)
+    assert len(renderer.turns(messages)) == 2
 
 
 def test_the_next_turns_first_token_is_trained_as_the_end() -> None:
