@@ -61,6 +61,19 @@ def test_families_that_are_refused_say_why(name: str) -> None:
     assert "\n" not in str(error.value) and START not in str(error.value)
 
 
+@pytest.mark.parametrize("name", set(FAMILIES) - set(TRAINED))
+def test_families_that_are_refused_can_still_be_sampled_from(name: str) -> None:
+    """Reinforcement learning trains on the ids that were drawn, and never renders an answer."""
+    tokenizer = tokenizer_of(name)
+    renderer = Renderer(tokenizer, answers=False)
+    rows = [{"role": "user", "content": USER.content}]
+    assert renderer.prompt(Prompt("p", (USER,))) == tokenizer.apply_chat_template(rows, add_generation_prompt=True, return_dict=False)
+    assert renderer.end == FAMILIES[name].end
+    for ask in (lambda: renderer.completion("A"), lambda: renderer.turns(said("Where?", "A"))):
+        with pytest.raises(UserError, match=FAMILIES[name].refused):
+            ask()
+
+
 # no tags can stand around a token that two turns share (GLM-4), or leave out what the generation prompt says (Qwen 3 thinking)
 @pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("GLM-4", "Qwen 3 thinking")])
 def test_masks_are_those_of_generation_tags(name: str) -> None:

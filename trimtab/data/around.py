@@ -1,7 +1,7 @@
 """What a chat template writes around an answer, found by asking it: the end token, and what stands before and after the text."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trimtab.common.errors import UserError
@@ -27,37 +27,35 @@ class Around:
     shared: bool = False  # the end token opens the next turn too, and the template leaves it out after the last answer (GLM-4)
 
 
-def find_around(name: str, render: Callable[..., str], codec: Codec, start_token: str | None) -> Around:
-    """Of the template that ``render(messages, generation=...)`` renders to sealed text; ``name`` opens every error.
+def find_end(name: str, render: Callable[..., str], codec: Codec, start_token: str | None) -> tuple[str, bool]:
+    """The token that ends an answer in the template that ``render(messages, generation=...)`` renders to sealed text, and whether it is
+    the next turn's first; ``name`` opens every error.
 
     Raises:
-        UserError: answers cannot be told from prompts, or end with no token of their own.
+        UserError: there is none, or none that begins only a user's turn.
     """
     answer = Message("assistant", PROBE_ANSWERS[0])
-    before, after = _split(name, render, codec, (*PROBE_PROMPT, answer))
-    tag = OPENED.search(render(PROBE_PROMPT, generation=True))
-    opened = f"<{tag[1]}>" if tag and before.strip() == f"</{tag[1]}>" else ""
-    if not opened and not OPENING.fullmatch(before):
-        raise UserError(
-            f"{name}: the chat template writes {codec.plain(before)!r} between its prompt and an answer, which the assistant would have to "
-            "write itself; let add_generation_prompt write it"
-        )
-    shared = not any(codec.parts(after)[1::2])
-    if shared:
-        _, after = _split(name, render, codec, (*PROBE_PROMPT, answer, PROBE_NEXT))
-    gap, end, *_ = [*codec.parts(after), ""]
+    for more in ((), (PROBE_NEXT,)):
+        _, found, after = render((*PROBE_PROMPT, answer, *more), generation=False).rpartition(answer.content)
+        if not found:
+            raise UserError(f"{name}: the chat template leaves out what the assistant says, or rewrites it; give another template")
+        if len(parts := codec.parts(after)) > 1:
+            break
     opens = render(PROBE_PROMPT, generation=True).removeprefix(render(PROBE_PROMPT, generation=False))
-    if not end or (shared and (end == start_token or codec.name(end) in opens)):
+    if len(parts) == 1 or (more and (parts[1] == start_token or codec.name(parts[1]) in opens)):
         raise UserError(f"{name}: the chat template ends answers with no special token; add eos_token after each")
-    if gap.strip():
-        raise UserError(f"{name}: the chat template writes {gap.strip()!r} between an answer and its end token {end}; leave it out")
-    return Around(end, before, opened, gap, shared)
+    return parts[1], bool(more)
 
 
-def _split(name: str, render: Callable[..., str], codec: Codec, messages: Sequence[Message]) -> tuple[str, str]:
-    """What stands between the generation prompt and the text of ``messages[1]``, and what follows the text."""
-    prompt, whole = render(messages[:1], generation=True), render(messages, generation=False)
-    text = messages[1].content
+def find_around(name: str, render: Callable[..., str], codec: Codec, end: str, shared: bool) -> Around:
+    """What else stands around answers, whose ``end`` is known.
+
+    Raises:
+        UserError: answers cannot be told from prompts, or something is said in the assistant's place.
+    """
+    answer = Message("assistant", PROBE_ANSWERS[0])
+    prompt = render(PROBE_PROMPT, generation=True)
+    whole = render((*PROBE_PROMPT, answer, *([PROBE_NEXT] if shared else [])), generation=False)
     if not whole.startswith(prompt):
         same = next(i for i, (a, b) in enumerate(zip(prompt, whole + "\0", strict=False)) if a != b)
         rest = codec.plain(prompt[same:])
@@ -65,7 +63,15 @@ def _split(name: str, render: Callable[..., str], codec: Codec, messages: Sequen
             f"{name}: the chat template's prompt is not the beginning of prompt + answer: it ends with {rest!r}, which is not written "
             "before an answer, so that answers cannot be told from prompts; give the model a template that writes both alike"
         )
-    before, found, after = whole[len(prompt) :].partition(text)
-    if not found:
-        raise UserError(f"{name}: the chat template leaves out what the assistant says, or rewrites it; give the model another template")
-    return before, after
+    opening, _, after = whole[len(prompt) :].partition(answer.content)
+    tag = OPENED.search(prompt)
+    opened = f"<{tag[1]}>" if tag and opening.strip() == f"</{tag[1]}>" else ""
+    if not opened and not OPENING.fullmatch(opening):
+        raise UserError(
+            f"{name}: the chat template writes {codec.plain(opening)!r} between its prompt and an answer, which the assistant would have "
+            "to write itself; let add_generation_prompt write it"
+        )
+    gap = codec.parts(after)[0]
+    if gap.strip():
+        raise UserError(f"{name}: the chat template writes {gap.strip()!r} between an answer and its end token {end}; leave it out")
+    return Around(end, opening, opened, gap, shared)

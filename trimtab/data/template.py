@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trimtab.common.errors import UserError
 from trimtab.common.yamls import read_text
-from trimtab.data.around import PROBE_ANSWERS, PROBE_NEXT, PROBE_PROMPT, THOUGHT_AT_END, find_around
+from trimtab.data.around import PROBE_ANSWERS, PROBE_NEXT, PROBE_PROMPT, THOUGHT_AT_END, Around, find_around, find_end
 from trimtab.data.codec import Codec, backend
 from trimtab.records import Message, Prompt
 
@@ -109,13 +109,17 @@ class Renderer:
     """One tokenizer with one template: ``chat`` is its own, ``plain`` is text alone, for models that know no chat.
 
     Plain: the start token if there is one, then each message's text and a newline; an answer ends with the end token.
+    ``answers=False``: a template that is good to sample from, but whose answers cannot be told from prompts, is refused when the first
+    answer's text is to become ids, which sampled answers never need.
 
     Raises:
         UserError: the tokenizer has no template or no end token, or is not a fast one; or the template does not keep a
             prompt's ids when the answer is added, or ends answers with no special token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Literal["chat", "plain"] = "chat") -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, template: Literal["chat", "plain"] = "chat", *, answers: bool = True
+    ) -> None:  # fmt: skip
         self.tokenizer, self.template = tokenizer, template
         self.name = getattr(tokenizer, "name_or_path", "") or "tokenizer"
         if template == "plain" and tokenizer.eos_token_id is None:
@@ -124,12 +128,19 @@ class Renderer:
             raise UserError(f"{self.name}: the tokenizer has no chat template; set chat_template or use template=plain")
         self._tail_ids: dict[str, list[int]] = {}
         self._last: tuple[Sequence[Message], _Context] | None = None
-        self._codec = Codec(tokenizer, ())
         self._codec = Codec(tokenizer, self._controls())
-        self.around = find_around(self.name, self._render, self._codec, tokenizer.bos_token)
-        self.end, self.end_id = self.around.end, int(tokenizer.convert_tokens_to_ids(self.around.end))
+        self.end, shared = find_end(self.name, self._render, self._codec, tokenizer.bos_token)
+        self.end_id = int(tokenizer.convert_tokens_to_ids(self.end))
+        self.around = Around(self.end, shared=shared)
         self._probe = self._context(PROBE_PROMPT, self.name)
-        self._check_probes()
+        self._unfit: UserError | None = None
+        try:
+            self.around = find_around(self.name, self._render, self._codec, self.end, shared)
+            self._check_probes()
+        except UserError as error:
+            if answers:
+                raise
+            self._unfit = error
 
     @cached_property
     def sha(self) -> str:
@@ -216,11 +227,12 @@ class Renderer:
 
     def _render(self, messages: Sequence[Message], *, generation: bool, where: str = "") -> str:
         """The sealed text of the messages."""
-        return self._codec.seal(self._raw(messages, generation=generation, where=where))
+        marked = [Message(m.role, self._codec.mark(m.content)) for m in messages]
+        return self._codec.seal(self._raw(marked, generation=generation, where=where))
 
-    def _raw(self, messages: Sequence[Message], *, generation: bool, where: str) -> str:
-        """What the template makes of the messages, with marks around control tokens that their writers typed."""
-        rows = [{"role": m.role, "content": self._codec.mark(m.content)} for m in messages]
+    def _raw(self, messages: Sequence[Message], *, generation: bool, where: str = "") -> str:
+        """What the template makes of the messages."""
+        rows = [{"role": m.role, "content": m.content} for m in messages]
         if self.template == "plain":
             stop = self.tokenizer.eos_token
             bodies = (r["content"] + (stop if r["role"] == "assistant" else "\n") for r in rows)
@@ -241,7 +253,7 @@ class Renderer:
         Others (a thought's tags, a tool's) are words like any other, which the assistant writes and a user may quote.
         """
         added = [t for t in self.tokenizer.added_tokens_decoder.values() if t.content.strip().strip("\u2581")]
-        turn = self._raw((*PROBE_PROMPT, Message("assistant", PROBE_ANSWERS[0])), generation=False, where="")
+        turn = self._raw((*PROBE_PROMPT, Message("assistant", PROBE_ANSWERS[0])), generation=False)
         before, _, after = turn.partition(PROBE_ANSWERS[0])
         turn = THOUGHT_AT_END.sub("", before) + after
         return {t.content for t in added if t.special or t.content in turn}
@@ -271,8 +283,10 @@ class Renderer:
         """The sealed text of ``messages``' last answer as the template writes it after ``context``, its end token included.
 
         Raises:
-            UserError: it is not the answer's words.
+            UserError: it is not the answer's words; the template is good for sampling alone.
         """
+        if self._unfit:
+            raise self._unfit
         whole, name, text = self._render(messages, generation=False, where=where), self._codec.name(self.end), messages[-1].content
         if not whole.startswith(context.text):
             raise UserError(

@@ -47,7 +47,7 @@ class RewardModel:
         if not is_scorer(self.folder):
             raise UserError(f"{folder}: a language model, not a reward model; trimtab reward model={folder} data=RANKINGS makes one")
         self.model = load_scorer(self.folder)
-        self.renderer = Renderer(load_tokenizer(self.folder))
+        self.renderer = Renderer(load_tokenizer(self.folder), answers=False)
         self.budget, self.dtype = budget, dtype
         calibration = self.folder / "reward.json"
         self.calibration = (

@@ -212,7 +212,7 @@ def start_tokenizer(
         tokenizer.chat_template = read_template(chat_template)
     had_template, known = bool(tokenizer.chat_template), len(tokenizer)
     added = ensure_template(tokenizer)
-    renderer = Renderer(tokenizer)
+    renderer = Renderer(tokenizer, answers=False)
     if not had_template:
         print(added_template(source, added))
     for model in models:

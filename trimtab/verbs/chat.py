@@ -32,7 +32,7 @@ def run(
     elif not plain and facts.get("verb") == "pretrain":
         print("This looks like a base model, which continues text rather than answers; /plain shows it as it is.")
     seed = int(time.time()) if seed is None else seed
-    renderers = functools.cache(lambda plain: Renderer(tokenizer, template="plain" if plain else "chat"))
+    renderers = functools.cache(lambda plain: Renderer(tokenizer, template="plain" if plain else "chat", answers=False))
     messages: list[Message] = []
     turn = 0
     while True:

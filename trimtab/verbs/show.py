@@ -32,7 +32,7 @@ def page(
     if not tokenizer.chat_template:
         print(added_template(model, ensure_template(tokenizer)))
     longest = position_limit(model)
-    return show(file, Renderer(tokenizer), limit, settings, min(max_length or longest, longest))
+    return show(file, Renderer(tokenizer, answers=False), limit, settings, min(max_length or longest, longest))
 
 
 def print_page(content: RenderableType, path: str = "") -> None:
