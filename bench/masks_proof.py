@@ -29,8 +29,10 @@ OTHER: dict[Kind, Kind] = {"gpt2": "unigram", "llama3": "llama2", "llama2": "lla
 NAMED = ("ChatML", "Llama 2", "Llama 3", "Mistral v1", "Gemma", "Phi-3", "Qwen 3", "Zephyr", "DeepSeek V3", "OLMo / Tulu")
 TITLE = "masks of chat templates"
 NOTE = (
-    "In pieces: conversations that are trained answer by answer, because the template rewrites earlier turns or an answer's first "
-    "characters merge with its prompt's last. Refused altogether, each for the reason that the user is told:"
+    "Merged: answers whose first characters the tokenizer would merge with their prompt's last; the prompt's own ids stay. In pieces: "
+    "conversations that are trained answer by answer, for that reason or because the template rewrites earlier turns. By tags: conversations "
+    "whose mask is transformers' own of the same template with generation tags. Typed: control tokens that stood in every turn's text and became "
+    "text. Refused altogether, each for the reason that the user is told:"
 )
 
 
@@ -60,7 +62,7 @@ def _measure(name: str, family: Family, kind: Kind) -> dict[str, Any]:
         except UserError:
             counts["records_refused"] += 1
             continue
-        counts.update(conversations=1, spans=found.spans, pieces=not found.together, merged=found.merged)
+        counts.update(conversations=1, spans=found.spans, pieces=found.spans > 1 and not found.together, merged=found.merged)
     if kind == family.kind and not renderer.around.shared and not renderer.around.opened:  # else no tags can mark the right tokens
         tagged = tokenizer_of(name, kind, tagged=True)
         for messages in conversations(TAGGED, 2, system=family.system == "yes", edges=False):
@@ -95,18 +97,15 @@ def asked_of_masks(entry: Mapping[str, Any]) -> tuple[str, str, bool]:
 
 def table_of_masks(entry: Mapping[str, Any]) -> list[str]:
     """The measurement as a table."""
-    columns = ("conversations", "spans", "pieces", "merged", "tagged", "typed", "wrong", "records_refused")
-    titles = (
-        "conversations", "answers verified", "in pieces", "answers that merge with their prompt's end", "as transformers' masks",
-        "control tokens typed", "faults", "refused by the template",
-    )  # fmt: skip
-    lines = ["| family | tokenizer | " + " | ".join(titles) + " |", "|" + "---|" * (2 + len(titles))]
+    columns = {"conversations": "conversations", "spans": "answers verified", "merged": "merged", "pieces": "in pieces",
+               "tagged": "by tags", "typed": "typed"}  # fmt: skip
+    lines = ["| family | tokenizer | " + " | ".join(columns.values()) + " |", "|" + "---|" * (2 + len(columns))]
     reasons: dict[str, str] = {}
     for row in entry["masks"]:
         if "refused" in row:
             reasons.setdefault(row["family"], row["refused"].removeprefix(f"{row['family']}: "))
             continue
-        cells = [f"{row.get(column, 0):,}" for column in columns]
-        lines.append(f"| {row['family']} | {row['tokenizer']} | " + " | ".join(cells) + " |")
-    lines += ["", NOTE, ""]
+        lines.append(f"| {row['family']} | {row['tokenizer']} | " + " | ".join(f"{row.get(name, 0):,}" for name in columns) + " |")
+    wrong, refused = (sum(row.get(key, 0) for row in entry["masks"]) for key in ("wrong", "records_refused"))
+    lines += ["", f"Faults: {wrong:,}; conversations that a template refused: {refused:,}. {NOTE}", ""]
     return [*lines, *(f"- {family}: {reason.replace(chr(10), ' ')}" for family, reason in reasons.items()), ""]

@@ -111,6 +111,8 @@ def test_records_that_cannot_be_trained_on_are_counted_and_shown_as_they_are(tmp
     page = show(write(tmp_path / "a.jsonl", refused, chat("q", "a two")), Renderer(tokenizer_of("Gemma")))
     assert re.match(r"1, the first: a.jsonl:1: Gemma's chat template refuses", figures(page)["cannot be trained on"])
     assert "which cannot be trained on" in plain(page) and styled(page, TRAINED) == ["a two"]
+    nothing = figures(show(write(tmp_path / "b.jsonl", refused, refused), Renderer(tokenizer_of("Gemma"))))
+    assert nothing["cannot be trained on"].startswith("2, ") and "tokens in a prompt" not in nothing
 
 
 def test_records_over_the_models_length_are_counted(tmp_path: Path, renderer: Renderer) -> None:

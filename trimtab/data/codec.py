@@ -111,9 +111,9 @@ class Codec:
         if found == wanted:
             return True
         may_begin = {"", self._pad_inside if i else self.pad}
-        return self._plain(found) in {self._plain(pad + wanted) for pad in may_begin}
+        return self._normal(found) in {self._normal(pad + wanted) for pad in may_begin}
 
-    def _plain(self, text: str) -> str:
+    def _normal(self, text: str) -> str:
         normalizer = self._inner.normalizer
         return (normalizer.normalize_str(text) if normalizer else text).replace(WORD_MARK, " ")
 

@@ -104,7 +104,8 @@ class _Tally:
     rows: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
+    refused: int = 0  # records
+    refusal: str = ""  # the first
     kinds: Counter[str] = field(default_factory=Counter)
     use_cases: Counter[str] = field(default_factory=Counter)
     users: set[str] = field(default_factory=set)
@@ -147,7 +148,8 @@ class _Tally:
         try:
             trees = _trees(record, renderer)
         except UserError as error:
-            self.refused.append(str(error))
+            self.refused += 1
+            self.refusal = self.refusal or str(error)
             return []
         if not trees:
             return []
@@ -187,6 +189,7 @@ class _Tally:
             yield "use cases", _counts(self.use_cases)
         if self.turns:
             yield "messages in a prompt", _spread(self.turns)
+        if self.prompts:
             yield f"{unit} in a prompt", _spread(self.prompts)
         if self.answers:
             yield f"{unit} in an answer", _spread(self.answers)
@@ -201,7 +204,7 @@ class _Tally:
             rest = "; the others are left out" if self.too_long else ""
             yield f"at most {self.max_length:,} tokens", f"{fit:,} of {len(self.prompts):,}{rest}"
         if self.refused:
-            yield "cannot be trained on", f"{len(self.refused):,}, the first: {self.refused[0]}"
+            yield "cannot be trained on", f"{self.refused:,}, the first: {self.refusal}"
         if self.ks:
             yield "answers compared (K)", ", ".join(f"{k}: {n:,}" for k, n in sorted(self.ks.items()))
             yield "pairs", f"{self.decided:,} decided, {self.tied:,} tied; {self.unranked:,} answers unranked"
