@@ -30,9 +30,9 @@ NAMED = ("ChatML", "Llama 2", "Llama 3", "Mistral v1", "Gemma", "Phi-3", "Qwen 3
 TITLE = "masks of chat templates"
 NOTE = (
     "Merged: answers whose first characters the tokenizer would merge with their prompt's last; the prompt's own ids stay. In pieces: "
-    "conversations that are trained answer by answer, for that reason or because the template rewrites earlier turns. By tags: conversations "
-    "whose mask is transformers' own of the same template with generation tags. Typed: control tokens that stood in every turn's text and became "
-    "text. Refused altogether, each for the reason that the user is told:"
+    "conversations that are trained answer by answer, for that reason or because the template rewrites earlier turns. By tags: "
+    "conversations whose mask is transformers' own of the same template with generation tags. Typed: control tokens that stood in every "
+    "turn's text and became text. Refused altogether, each for the reason that the user is told:"
 )
 
 
