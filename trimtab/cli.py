@@ -228,24 +228,25 @@ def winrate(words: Words = None) -> None:
 @data_app.command(cls=OptionsCommand)
 def show(
     file: str, words: Words = None,
-    model: Annotated[str, typer.Option(help="a model whose template and tokens to show")] = "",
+    model: Annotated[str, typer.Option(help="a model whose template and tokens to show: what is trained, what is context")] = "",
     limit: Annotated[int, typer.Option(help="samples to print")] = 3,
+    chat_template: Annotated[str, typer.Option(help="file with a chat template (Jinja) to show it in; empty = the model's own")] = "",
+    max_length: Annotated[int, typer.Option(help="longest record that is trained on, tokens; 0 = what the model can take")] = 0,
+    o: Annotated[str, typer.Option("-o", help="HTML file to write instead of printing")] = "",
 ) -> None:  # fmt: skip
-    """Counts, lengths and samples of a file (or of the village)."""
-    from rich.console import Console
-
+    """Counts, lengths and samples of a file (or of the village); with a model, every record is made ready for training and verified."""
     if file == "village":
+        from rich.console import Console
+
         from trimtab.village import summary
 
         Console().print_json(data=summary())
         return
     from trimtab.data.formats import ReadSettings
-    from trimtab.data.preview import show as preview
-    from trimtab.data.template import Renderer
-    from trimtab.models.load import load_tokenizer
+    from trimtab.verbs.show import page, print_page
 
-    renderer = Renderer(load_tokenizer(model)) if model else None
-    Console().print(preview(file, renderer, limit, load_config(ReadSettings, None, words or [])))
+    settings = load_config(ReadSettings, None, words or [])
+    print_page(page(file, settings, model=model, limit=limit, chat_template=chat_template, max_length=max_length), o)
 
 
 @data_app.command(cls=OptionsCommand)

@@ -178,8 +178,8 @@ def test_a_conversation_that_grows_too_long_forgets_its_oldest_turns(
 
 def test_an_answer_ends_before_a_stop_string_in_a_template_of_ones_own(workshop: Path, tmp_path: Path) -> None:
     """Every token of this model's text ends in a letter or a blank; with all letters as stop strings nothing but other signs is left."""
-    (tmp_path / "words.jinja").write_text("{% for m in messages %}Task: {{ m['content'] }}\nAnswer:{% if m['role'] == 'assistant' %}"
-                                          "{{ m['content'] + eos_token }}{% endif %}{% endfor %}")  # fmt: skip
+    (tmp_path / "words.jinja").write_text("{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] + eos_token }}"
+                                          "{% else %}Task: {{ m['content'] }}\nAnswer:{% endif %}{% endfor %}")  # fmt: skip
     words = [f"{workshop}/base", f"{workshop}/world/prompts.train.jsonl", "max_tokens=8", "limit=6"]
     words.append(f"chat_template={tmp_path}/words.jinja")
     assert main(["sample", *words, "stop=[" + ",".join("abcdefghijklmnopqrstuvwxyz") + "]", f"out={tmp_path}/answers.jsonl"]) == 0

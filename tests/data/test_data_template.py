@@ -33,12 +33,6 @@ GEMMA = (
     " + m['content'] | trim + '<end_of_turn>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
-QWEN3 = (  # thinking: the last answer gets an empty thought, earlier ones none
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
-    "{% if m['role'] == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
-    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 LLAMA3_WORDS = r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 ROLES = "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}" \
         "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}" \
@@ -174,17 +168,6 @@ def test_conversation_that_the_assistant_opens(byte_tokenizer: PreTrainedTokeniz
     )
 
 
-def test_thinking_template_trains_what_it_renders(byte_tokenizer: PreTrainedTokenizerFast) -> None:
-    """Qwen 3 writes an empty thought before the last answer only; both spans are still the assistant's."""
-    byte_tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    byte_tokenizer.chat_template = QWEN3
-    renderer = Renderer(byte_tokenizer)
-    assert renderer.raw(renderer.completion("A")) == "<think>\n\n</think>\n\nA<|im_end|>"
-    _, ids, trained = renderer.conversation([USER, Message("assistant", "A"), MORE, Message("assistant", "B")])
-    kept = renderer.raw([t for t, flag in zip(ids, trained, strict=True) if flag])
-    assert kept == "A<|im_end|><think>\n\n</think>\n\nB<|im_end|>"
-
-
 @pytest.mark.parametrize("answer", ["\n\nBy the river.", "\n", " By", ""])
 def test_answer_that_begins_with_white_space_keeps_the_prompts_ids(
     byte_tokenizer: PreTrainedTokenizerFast, answer: str
@@ -241,13 +224,13 @@ def test_messages_that_a_template_refuses(byte_tokenizer: PreTrainedTokenizerFas
         renderer.prompt(Prompt("p7", (USER, USER)))
 
 
-def test_template_that_rewrites_earlier_turns_is_refused(byte_tokenizer: PreTrainedTokenizerFast) -> None:
-    """It drops all but the last user turn, so that a first prompt is no beginning of the whole."""
+def test_template_that_drops_the_turns_before_an_answer_is_refused(byte_tokenizer: PreTrainedTokenizerFast) -> None:
+    """It shows the last two messages: with an answer, its question; without, the question and the answer before."""
     byte_tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     byte_tokenizer.chat_template = CHATML.replace("in messages %}", "in messages[-2:] %}", 1)
     renderer = Renderer(byte_tokenizer)
-    with pytest.raises(UserError, match="rewrites the turns before answer 2"):
-        renderer.conversation([USER, Message("assistant", "A"), MORE, Message("assistant", "B")])
+    with pytest.raises(UserError, match="changes the turns before the answer 'B' when it is added"):
+        renderer.turns([USER, Message("assistant", "A"), MORE, Message("assistant", "B")])
 
 
 def test_conversation_without_an_answer(byte_tokenizer: PreTrainedTokenizerFast) -> None:

@@ -14,7 +14,8 @@ from trimtab.common.files import read_json
 from trimtab.feedback.protocol import Feedback
 from trimtab.methods import build
 from trimtab.methods.build import methods, need, run, start_tokenizer
-from trimtab.models.load import load_policy, save_model
+from trimtab.models.load import grow_vocabulary, load_policy, load_tokenizer, save_model
+from trimtab.records import Message, Prompt
 
 
 def no_rewards(name: str) -> Feedback:
@@ -85,17 +86,34 @@ def test_a_run_leaves_a_model_that_plain_transformers_loads_and_that_learnt(sft_
     assert tokenizer.decode(first).strip() and TEXT[0].startswith(tokenizer.decode(first).strip())
 
 
-def test_plain_generation_ends_where_the_chat_template_ends_an_answer(tmp_path: Path) -> None:
-    """A start model without a chat template gets ChatML, whose <|im_end|> is not the tokenizer's own end token."""
+@pytest.mark.parametrize("padding", [0, 24])
+def test_a_model_without_a_chat_template_gets_chatml(padding: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said in one line and saved: the folder renders the same in plain transformers, and generation ends with <|im_end|>, which is not the
+    tokenizer's own end token. The new tokens' rows are the mean of the old ones, whether the vocabulary was padded or grows."""
     start = save_tiny_policy(tmp_path / "bare")
     (start / "chat_template.jinja").unlink()
-    policy = load_policy(start)
+    policy, before = load_policy(start), load_tokenizer(start)
+    known, mean = len(before), policy.get_input_embeddings().weight.detach().mean(0)
+    grow_vocabulary(policy, known + padding)
+    with torch.no_grad():
+        policy.get_input_embeddings().weight[known:] = 7.0  # padding that nobody trained
     tokenizer, renderer = start_tokenizer(str(start), policy)
+    said = capsys.readouterr().out
+    assert said.startswith(f"{start}: no chat template; ChatML is used and saved") and said.count("\n") == 1 and "2 new tokens" in said
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert renderer.end_id == end != tokenizer.eos_token_id
+    assert renderer.end_id == end == known + 1 and tokenizer.eos_token_id == before.eos_token_id != end
+    rows = policy.get_input_embeddings().weight
+    assert len(rows) == known + (padding or 2) and torch.allclose(rows[known : known + 2], mean.expand(2, -1))
     save_model(policy, tokenizer, tmp_path / "saved")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
-    assert model.generation_config.eos_token_id == [end, tokenizer.eos_token_id]
+    model, saved = AutoModelForCausalLM.from_pretrained(tmp_path / "saved"), AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert model.generation_config.eos_token_id == [end, tokenizer.eos_token_id] and model.config.vocab_size == len(rows)
+    asked = [{"role": "user", "content": "say 0"}]
+    ids = saved.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+    assert ids == renderer.prompt(Prompt("p", (Message("user", "say 0"),)))
+    text = saved.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+    assert text == "<|im_start|>user\nsay 0<|im_end|>\n<|im_start|>assistant\n"
+    start_tokenizer(str(tmp_path / "saved"), load_policy(tmp_path / "saved"))
+    assert capsys.readouterr().out == ""  # from now on it is its own
 
 
 def test_a_model_gets_the_chat_template_that_is_named(tmp_path: Path) -> None:

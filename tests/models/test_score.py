@@ -336,6 +336,28 @@ def test_new_token_ids_start_as_the_mean_and_draw_nothing(family: str) -> None:
     assert after.shape[-1] == VOCABULARY + 2 and torch.allclose(after[..., :VOCABULARY], before, atol=1e-6)
 
 
+@pytest.mark.parametrize("family", ["llama", "cohere", "gpt_neox"])  # untied, tied, untied with biases elsewhere
+def test_new_token_ids_in_a_padded_vocabulary(family: str) -> None:
+    """The first ids are those of tokens that were trained. Rows of the padding are used where they suffice, and start as the mean of the
+    trained ones, not of all; where they do not, the vocabulary grows by whole blocks."""
+    config = FAMILIES[family]()
+    known, config.vocab_size = config.vocab_size, 64 * (config.vocab_size // 64 + 1)
+    a, b = pair(config)
+    rows = config.vocab_size
+    layers = [m for m in (a.get_input_embeddings(), a.get_output_embeddings()) if m is not None]
+    old = [m.weight.detach().clone() for m in layers]
+    grow_vocabulary(a, known + 2, known)
+    for layer, before in zip((a.get_input_embeddings(), a.get_output_embeddings()), old, strict=True):
+        assert len(layer.weight) == rows and torch.equal(layer.weight[:known], before[:known])
+        assert torch.allclose(layer.weight[known : known + 2], before[:known].mean(0).expand(2, -1))
+        assert torch.equal(layer.weight[known + 2 :], before[known + 2 :])  # what is still padding stays as it was
+    grow_vocabulary(b, rows + 1, known)
+    for layer, before in zip((b.get_input_embeddings(), b.get_output_embeddings()), old, strict=True):
+        assert len(layer.weight) == rows + 64 and torch.equal(layer.weight[:known], before[:known])
+        assert torch.allclose(layer.weight[known:], before[:known].mean(0).expand(rows + 64 - known, -1))
+    assert b.config.vocab_size == rows + 64
+
+
 def test_loading_switches_every_dropout_off(tmp_path: Path) -> None:
     config = FAMILIES["gpt2"]()
     model = tiny_policy("gpt2")

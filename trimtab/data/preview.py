@@ -1,35 +1,43 @@
 """What is in a file of records or text: counts, lengths, ties, samples; with a tokenizer, what is trained on."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
+from trimtab.common.errors import UserError
 from trimtab.common.stats import mean_interval
-from trimtab.data.encode import completion_ids
+from trimtab.data.encode import comparison_trees, demonstration_trees, prompt_trees
 from trimtab.data.files import read_text
 from trimtab.data.formats import DEFAULT, ReadSettings, kind_of, scan
+from trimtab.data.samples import LABEL, Legend, Run, Sample, sample_of
 from trimtab.data.template import Renderer
-from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt, Record
+from trimtab.records import Comparison, Demonstration, Prompt, Record
+from trimtab.trees import PromptTree
 
-SHOWN_CHARACTERS = 700
-CONTEXT, TRAINED, LABEL = "dim", "green", "bold"
+ANY_LENGTH = 1 << 60
 
 
-def show(path: Path | str, renderer: Renderer | None = None, limit: int = 3, settings: ReadSettings = DEFAULT) -> Text:
+def show(
+    path: Path | str, renderer: Renderer | None = None, limit: int = 3, settings: ReadSettings = DEFAULT, max_length: int = 0
+) -> Group:
     """A page about a file: what it holds, lengths in words (in tokens with a ``renderer``), and ``limit`` samples.
 
-    With a ``renderer``, samples show what the model sees: what is trained in green, what is context dimmed.
+    With a ``renderer``, every record is made ready for training and verified, those that cannot be are counted, and samples show what the
+    model sees: what is context, what is trained. ``max_length``: how many tokens a record may have to be trained on (0: any number).
 
     Raises:
         UserError: there is no such file, or it holds neither records nor text.
     """
     if is_text(path):
         return _show_text(path, renderer, limit)
-    tally = _Tally(renderer)
+    tally = _Tally(renderer, max_length)
     samples: list[Record] = []
     for found in scan(path, settings):
         tally.rows += 1
@@ -41,14 +49,9 @@ def show(path: Path | str, renderer: Renderer | None = None, limit: int = 3, set
             tally.add(record)
             if len(samples) < limit:
                 samples.append(record)
-    page = Text()
-    page.append(f"{path}\n", LABEL)
-    for label, value in tally.lines():
-        page.append(f"  {label:<22}").append(f"{value}\n")
-    for number, record in enumerate(samples, 1):
-        page.append(f"\nsample {number}: {kind_of(record)} {_id(record)}\n", LABEL)
-        page.append_text(_sample(record, renderer))
-    return page
+    legend: list[RenderableType] = [Text(), Legend()] if renderer is not None and samples else []
+    shown = [sample_of(record, renderer, number) for number, record in enumerate(samples, 1)]
+    return Group(_figures(path, tally.lines()), *legend, Text(), *shown)
 
 
 def is_text(path: Path | str) -> bool:
@@ -61,15 +64,22 @@ class _Tally:
     """Counts over the records of one file."""
 
     renderer: Renderer | None
+    max_length: int = 0
     rows: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
+    refused: int = 0  # records
+    refusal: str = ""  # the first
     kinds: Counter[str] = field(default_factory=Counter)
     use_cases: Counter[str] = field(default_factory=Counter)
     users: set[str] = field(default_factory=set)
     turns: list[int] = field(default_factory=list)
     prompts: list[int] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
+    tokens: int = 0
+    trained: int = 0
+    apart: int = 0  # records
+    too_long: int = 0  # records
     ks: Counter[int] = field(default_factory=Counter)
     decided: int = 0  # pairs
     tied: int = 0  # pairs
@@ -84,29 +94,50 @@ class _Tally:
             self.use_cases[prompt.use_case] += 1
         if prompt.user is not None:
             self.users.add(prompt.user)
-        if self.renderer is None:
-            self.prompts.append(sum(len(m.content.split()) for m in prompt.messages))
-        else:
-            self.prompts.append(len(self.renderer.prompt(prompt)))
-        if isinstance(record, Demonstration):
-            self.answers.append(self.size(record.completion))
-        elif isinstance(record, Comparison):
-            self.compare(record)
+        sizes = self.in_words(record, prompt) if self.renderer is None else self.in_tokens(record, self.renderer)
+        if isinstance(record, Comparison):
+            self.compare(record, sizes)
 
-    def compare(self, record: Comparison) -> None:
-        sizes = [self.size(c.text) for c in record.completions]
+    def in_words(self, record: Record, prompt: Prompt) -> list[int]:
+        """Notes the sizes of prompt and answers, and returns the latter's."""
+        self.prompts.append(sum(len(m.content.split()) for m in prompt.messages))
+        texts = [c.text for c in record.completions] if isinstance(record, Comparison) else []
+        texts += [record.completion] if isinstance(record, Demonstration) else []
+        sizes = [len(text.split()) for text in texts]
         self.answers += sizes
-        self.ks[len(sizes)] += 1
+        return sizes
+
+    def in_tokens(self, record: Record, renderer: Renderer) -> list[int]:
+        """The same, as they are trained on; none where they cannot be."""
+        try:
+            trees = _trees(record, renderer)
+        except UserError as error:
+            self.refused += 1
+            self.refusal = self.refusal or str(error)
+            return []
+        if not trees:
+            return []
+        last = trees[-1]
+        sizes = [len(c) for c in last.completions]
+        if isinstance(record, Demonstration):
+            sizes = [_last_run(last)]
+            self.trained += sum(sum(tree.trained[0]) if tree.trained else len(tree.completions[0]) for tree in trees)
+        self.prompts.append(last.longest - max(sizes, default=0))
+        self.answers += sizes
+        self.tokens += sum(tree.tokens for tree in trees)
+        self.apart += len(trees) > 1
+        self.too_long += bool(self.max_length) and any(tree.longest > self.max_length for tree in trees)
+        return sizes
+
+    def compare(self, record: Comparison, sizes: Sequence[int]) -> None:
+        self.ks[len(record.completions)] += 1
         ranked = sum(rank is not None for rank in record.ranks)
         decided = record.pairs()
         self.decided += len(decided)
         self.tied += ranked * (ranked - 1) // 2 - len(decided)
-        self.unranked += len(sizes) - ranked
-        differ = [sizes[better] > sizes[worse] for better, worse in decided if sizes[better] != sizes[worse]]
+        self.unranked += len(record.completions) - ranked
+        differ = [sizes[better] > sizes[worse] for better, worse in decided if sizes and sizes[better] != sizes[worse]]
         self.longer += [sum(differ) / len(differ)] if differ else []
-
-    def size(self, text: str) -> int:
-        return len(text.split()) if self.renderer is None else len(self.renderer.completion(text))
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """(label, value) of every figure that the file has."""
@@ -122,9 +153,22 @@ class _Tally:
             yield "use cases", _counts(self.use_cases)
         if self.turns:
             yield "messages in a prompt", _spread(self.turns)
+        if self.prompts:
             yield f"{unit} in a prompt", _spread(self.prompts)
         if self.answers:
             yield f"{unit} in an answer", _spread(self.answers)
+        if self.trained:
+            yield "trained tokens", f"{self.trained:,} of {self.tokens:,} ({100 * self.trained / self.tokens:.1f} %)"
+        elif self.tokens:
+            yield "tokens in all", f"{self.tokens:,}, each prompt once"
+        if self.apart:
+            yield "answers in pieces", f"of {self.apart:,} conversations: the chat template rewrites earlier turns"
+        if self.max_length and self.tokens:
+            fit = len(self.prompts) - self.too_long
+            rest = "; the others are left out" if self.too_long else ""
+            yield f"at most {self.max_length:,} tokens", f"{fit:,} of {len(self.prompts):,}{rest}"
+        if self.refused:
+            yield "cannot be trained on", f"{self.refused:,}, the first: {self.refusal}"
         if self.ks:
             yield "answers compared (K)", ", ".join(f"{k}: {n:,}" for k, n in sorted(self.ks.items()))
             yield "pairs", f"{self.decided:,} decided, {self.tied:,} tied; {self.unranked:,} answers unranked"
@@ -132,7 +176,23 @@ class _Tally:
             yield "longer one preferred", f"{mean_interval(self.longer).percent()} (mean over rankings, by {unit})"
 
 
-def _show_text(path: Path | str, renderer: Renderer | None, limit: int) -> Text:
+def _trees(record: Record, renderer: Renderer) -> list[PromptTree]:
+    """What is trained on, whatever its length."""
+    if isinstance(record, Demonstration):
+        return demonstration_trees([record], renderer, ANY_LENGTH)[0]
+    if isinstance(record, Comparison):
+        return comparison_trees([record], renderer, ANY_LENGTH)[0]
+    return prompt_trees([record], renderer, ANY_LENGTH)[0]
+
+
+def _last_run(tree: PromptTree) -> int:
+    """How many tokens the last answer has."""
+    if tree.trained is None:
+        return len(tree.completions[0])
+    return next((n for n, flag in enumerate(reversed(tree.trained[0])) if not flag), len(tree.trained[0]))
+
+
+def _show_text(path: Path | str, renderer: Renderer | None, limit: int) -> Group:
     """Text is counted in words, with a renderer in tokens, end tokens not included."""
     sizes: list[int] = []
     samples: list[str] = []
@@ -140,70 +200,18 @@ def _show_text(path: Path | str, renderer: Renderer | None, limit: int) -> Text:
         sizes.append(len(document.split()) if renderer is None else renderer.count(document))
         samples += [document] if len(samples) < limit else []
     unit = "words" if renderer is None else "tokens"
-    page = Text()
-    page.append(f"{path}\n", LABEL)
-    if sizes:
-        page.append(f"  {'documents':<22}{len(sizes):,} with {sum(sizes):,} {unit}\n")
-        page.append(f"  {f'{unit} in a document':<22}{_spread(sizes)}\n")
-    else:
-        page.append("  no text\n")
-    for number, document in enumerate(samples, 1):
-        page.append(f"\nsample {number}\n", LABEL).append(f"{_short(document)}\n")
-    return page
+    lines = [("documents", f"{len(sizes):,} with {sum(sizes):,} {unit}"), (f"{unit} in a document", _spread(sizes))] if sizes else []
+    shown = [Sample(f"sample {number}", [Run("text", [(text, "")])]) for number, text in enumerate(samples, 1)]
+    return Group(_figures(path, lines or [("documents", "none")]), Text(), *shown)
 
 
-def _sample(record: Record, renderer: Renderer | None) -> Text:
-    return _sample_text(record) if renderer is None else _sample_tokens(record, renderer)
-
-
-def _sample_text(record: Record) -> Text:
-    prompt = record if isinstance(record, Prompt) else record.prompt
-    out = Text()
-    for message in prompt.messages:
-        out.append(f"{message.role}: ", LABEL).append(f"{_short(message.content)}\n")
-    if isinstance(record, Demonstration):
-        out.append("completion: ", LABEL).append(f"{_short(record.completion)}\n")
-    elif isinstance(record, Comparison):
-        for rank, completion in _best_first(record):
-            out.append(f"{rank}: ", LABEL).append(f"{_short(completion.text)}\n")
-    return out
-
-
-def _sample_tokens(record: Record, renderer: Renderer) -> Text:
-    """The tokens that the model sees, special ones included, in the order in which it sees them."""
-    prompt = record if isinstance(record, Prompt) else record.prompt
-    if isinstance(record, Demonstration):
-        answer = Message("assistant", record.completion)
-        context, ids, trained = renderer.conversation((*prompt.messages, answer), prompt.id)
-        out = _spans(context, [False] * len(context), renderer)
-        out.append_text(_spans(ids, trained, renderer))
-        return out.append("\n")
-    context = renderer.prompt(prompt)
-    out = _spans(context, [False] * len(context), renderer).append("\n")
-    if isinstance(record, Comparison):
-        for rank, completion in _best_first(record):
-            ids = list(completion_ids(completion, renderer))
-            out.append(f"{rank}: ", LABEL).append_text(_spans(ids, [True] * len(ids), renderer)).append("\n")
-    return out
-
-
-def _spans(ids: Sequence[int], trained: Sequence[bool], renderer: Renderer) -> Text:
-    """The text of each run of equal ``trained`` in its colour."""
-    out, start = Text(), 0
-    for i in range(1, len(ids) + 1):
-        if i == len(ids) or trained[i] != trained[start]:
-            out.append(_short(renderer.raw(ids[start:i])), TRAINED if trained[start] else CONTEXT)
-            start = i
-    return out
-
-
-def _best_first(record: Comparison) -> Iterator[tuple[str, Completion]]:
-    order = sorted(range(len(record.ranks)), key=lambda k: (record.ranks[k] is None, record.ranks[k] or 0))
-    return ((str(record.ranks[k]) if record.ranks[k] is not None else "unranked", record.completions[k]) for k in order)
-
-
-def _id(record: Record) -> str:
-    return record.id if isinstance(record, Prompt) else record.prompt.id
+def _figures(path: Path | str, lines: Iterable[tuple[str, str]]) -> Group:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in lines:
+        table.add_row(label, value)
+    return Group(Text(str(path), LABEL), Padding(table, (0, 0, 0, 2)))
 
 
 def _counts(counter: Counter[str]) -> str:
@@ -211,9 +219,4 @@ def _counts(counter: Counter[str]) -> str:
 
 
 def _spread(values: Sequence[int]) -> str:
-    return f"mean {np.mean(values):.1f}, p95 {np.percentile(values, 95):.0f}, max {max(values):,}"
-
-
-def _short(text: str) -> str:
-    left = len(text) - SHOWN_CHARACTERS
-    return text if left <= 0 else f"{text[:SHOWN_CHARACTERS]} [{left:,} more characters]"
+    return f"mean {np.mean(values):,.1f}, p95 {np.percentile(values, 95):,.0f}, max {max(values):,}"

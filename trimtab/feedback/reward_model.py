@@ -47,7 +47,7 @@ class RewardModel:
         if not is_scorer(self.folder):
             raise UserError(f"{folder}: a language model, not a reward model; trimtab reward model={folder} data=RANKINGS makes one")
         self.model = load_scorer(self.folder)
-        self.renderer = Renderer(load_tokenizer(self.folder))
+        self.renderer = Renderer(load_tokenizer(self.folder), answers=False)
         self.budget, self.dtype = budget, dtype
         calibration = self.folder / "reward.json"
         self.calibration = (
@@ -71,7 +71,7 @@ class RewardModel:
 
     def tree(self, prompt: Prompt, completions: Sequence[Completion]) -> PromptTree:
         """The prompt and its answers in this model's tokens."""
-        return PromptTree(tuple(self.renderer.prompt(prompt)), tuple(self._ids(c) for c in completions), key=prompt.id)
+        return PromptTree(tuple(self.renderer.prompt(prompt)), tuple(self._ids(c, prompt) for c in completions), key=prompt.id)
 
     def score_trees(self, trees: Sequence[PromptTree]) -> list[list[float]]:
         """Rewards of completions that are already in this model's tokens."""
@@ -83,9 +83,9 @@ class RewardModel:
         out = score_in_budget(self.model, trees, self.budget, self.dtype)
         return [[(x - self.calibration.shift) / self.calibration.scale for x in row] for row in out]
 
-    def _ids(self, completion: Completion) -> tuple[int, ...]:
+    def _ids(self, completion: Completion, prompt: Prompt) -> tuple[int, ...]:
         # an answer without a token (cut by length, nothing but another tokenizer's special tokens) scores as an empty one
-        return completion_ids(completion, self.renderer) or (self.renderer.end_id,)
+        return completion_ids(completion, self.renderer, prompt) or (self.renderer.end_id,)
 
 
 @torch.no_grad()

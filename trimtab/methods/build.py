@@ -16,7 +16,7 @@ import trimtab.methods
 from trimtab.common.errors import UserError
 from trimtab.data.encode import Report, comparison_trees
 from trimtab.data.formats import Kind, ReadSettings, left_out_file, read as read_file
-from trimtab.data.template import Renderer, ensure_template, read_template, tokenizer_sha
+from trimtab.data.template import Renderer, added_template, ensure_template, read_template, tokenizer_sha
 from trimtab.feedback.ensemble import named_judges, reward_folders
 from trimtab.feedback.function import function_file
 from trimtab.feedback.protocol import Feedback
@@ -199,7 +199,8 @@ def start_pair(
 def start_tokenizer(
     source: str, *models: PreTrainedModel, chat_template: str = "", grow: bool = True
 ) -> tuple[PreTrainedTokenizerBase, Renderer]:
-    """The start model's tokenizer and the renderer of its chat template: that of the file ``chat_template``, its own, or ChatML.
+    """The start model's tokenizer and the renderer of its chat template: that of the file ``chat_template``, its own, or ChatML, which is
+    said in one line and saved with what is trained.
 
     Each of ``models`` gets the same rows for new tokens, or the first log-ratios of policy and reference would not be 0; and
     each stops where the template ends an answer when plain transformers samples from the folder it is saved in. ``grow=False``: rows
@@ -211,15 +212,18 @@ def start_tokenizer(
     tokenizer = load_tokenizer(source)
     if chat_template:
         tokenizer.chat_template = read_template(chat_template)
-    ensure_template(tokenizer)
-    renderer = Renderer(tokenizer)
+    had_template, known = bool(tokenizer.chat_template), len(tokenizer)
+    added = ensure_template(tokenizer)
+    renderer = Renderer(tokenizer, answers=False)
+    if not had_template:
+        print(added_template(source, added))
     for model in models:
-        if not grow and len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        if not grow and (added or len(tokenizer) > model.get_input_embeddings().num_embeddings):
             raise UserError(
                 f"{source}: the chat template has tokens that the model does not know, and adapters train no embeddings; "
                 "train it once with lora.rank=0, or give it a template of its own tokens"
             )
-        grow_vocabulary(model, len(tokenizer))
+        grow_vocabulary(model, len(tokenizer), known if added else 0)
         stop_at(model, renderer.end_id, tokenizer.eos_token_id)
     return tokenizer, renderer
 

@@ -52,7 +52,7 @@ from trimtab.methods.online import (
     shuffled_epochs,
     tree_lengths,
 )
-from trimtab.models.load import grow_vocabulary, load_scorer
+from trimtab.models.load import grow_vocabulary, load_scorer, load_tokenizer
 from trimtab.models.lora import Quantize
 from trimtab.models.score import score_tokens, score_values
 from trimtab.training.method import Metrics, MicroBatch, OptimizerStep, State
@@ -255,7 +255,7 @@ def start_value(model: str, reward: Feedback, renderer: Renderer, quantize: Quan
         value, factor, offset = load_scorer(judge.folder, quantize=quantize), 1 / calibration.scale, -calibration.shift / calibration.scale
     else:
         value, factor, offset = load_scorer(model, quantize=quantize), 0.0, 0.0
-        grow_vocabulary(value, len(renderer.tokenizer))
+        grow_vocabulary(value, len(renderer.tokenizer), len(load_tokenizer(model)))
     with torch.no_grad():
         value.score.weight *= factor
     return value, offset

@@ -35,6 +35,7 @@ transformers_logging.disable_progress_bar()  # ours say what is being done; a ba
 DROPOUTS = ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout", "dropout", "summary_first_dropout",
             "classifier_dropout", "attn_dropout", "embedding_dropout", "resid_dropout", "hidden_dropout_prob",
             "attention_probs_dropout_prob", "layerdrop")  # fmt: skip
+PADDED_TO = 128  # rows of a padded vocabulary stay a multiple of the power of two that they were, up to this
 
 
 def load_policy(source: Path | str, *, dtype: torch.dtype = torch.float32, quantize: Quantize = "none") -> PreTrainedModel:
@@ -159,22 +160,26 @@ def _save(write: Callable[[Path], None], tokenizer: PreTrainedTokenizerBase, fol
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def grow_vocabulary(model: PreTrainedModel, size: int) -> None:
-    """Gives ``model`` at least ``size`` token ids; each new one starts as the mean of the old ones.
+def grow_vocabulary(model: PreTrainedModel, size: int, known: int = 0) -> None:
+    """Gives ``model`` at least ``size`` token ids, of which the first ``known`` have been trained (0: as many as it has rows); each
+    other one starts as their mean, also where the vocabulary was padded and has a row for it already. One that was padded stays so.
 
     No random draw: two models grown from the same weights stay equal, as policy and reference must.
     """
-    old = model.get_input_embeddings().num_embeddings
-    if size <= old:
+    rows = model.get_input_embeddings().num_embeddings
+    known = known or rows
+    if size <= known:
         return
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        model.resize_token_embeddings(size, mean_resizing=False)
-        for layer in {
-            id(m): m for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None
-        }.values():
-            for rows in (layer.weight, getattr(layer, "bias", None)):
-                if rows is not None and len(rows) == size:
-                    rows[old:] = rows[:old].mean(0)
+    if size > rows:
+        multiple = min(PADDED_TO, rows & -rows) if rows > known else 1
+        with torch.random.fork_rng(devices=[]):
+            model.resize_token_embeddings(size, pad_to_multiple_of=multiple, mean_resizing=False)
+    layers = {id(m): m for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
+    with torch.no_grad():
+        for layer in layers.values():
+            for weights in (layer.weight, getattr(layer, "bias", None)):
+                if weights is not None and len(weights) >= size:
+                    weights[known : size if size <= rows else None] = weights[:known].mean(0)
 
 
 def stop_at(model: PreTrainedModel, *end_ids: int) -> None:
@@ -192,9 +197,20 @@ def model_folder(source: Path | str) -> Path:
 
 def max_positions(model: PreTrainedModel) -> int:
     """The longest prompt + completion the model can take, in tokens."""
-    return int(
-        getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None) or 1 << 30
-    )
+    return _positions(model.config)
+
+
+def position_limit(source: Path | str) -> int:
+    """``max_positions`` of a folder or hub name, without loading its weights.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    return _positions(_config(source))
+
+
+def _positions(config: Any) -> int:
+    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 30)
 
 
 def _load(

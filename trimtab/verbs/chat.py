@@ -1,5 +1,6 @@
 """``trimtab chat``: talk to any stage's model in the terminal."""
 
+import functools
 import sys
 import time
 
@@ -31,6 +32,7 @@ def run(
     elif not plain and facts.get("verb") == "pretrain":
         print("This looks like a base model, which continues text rather than answers; /plain shows it as it is.")
     seed = int(time.time()) if seed is None else seed
+    renderers = functools.cache(lambda plain: Renderer(tokenizer, template="plain" if plain else "chat", answers=False))
     messages: list[Message] = []
     turn = 0
     while True:
@@ -47,7 +49,7 @@ def run(
             continue
         messages.append(Message("user", text))
         turn += 1
-        renderer = Renderer(tokenizer, template="plain" if plain else "chat")
+        renderer = renderers(plain)
         engine = NativeEngine(policy, renderer.end_id)
         room = max_positions(policy) - max_tokens
         while len(ids := renderer.prompt(Prompt("chat", tuple(messages)))) > room and len(messages) > 1:

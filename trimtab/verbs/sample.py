@@ -80,7 +80,7 @@ def run(config: Config) -> Path:
         policy, tokenizer = load_policy(config.model), load_tokenizer(config.model)
         if config.chat_template:
             tokenizer.chat_template = read_template(config.chat_template)
-        renderer = Renderer(tokenizer, template=config.template)
+        renderer = Renderer(tokenizer, template=config.template, answers=False)
         shots = read_demonstrations(config.demonstrations) if config.shots else []
         options = SamplingOptions(
             max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,

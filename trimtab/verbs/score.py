@@ -44,7 +44,7 @@ def scored(feedback: Feedback, items: Sequence[Comparison], title: str) -> list[
 def run_logprobs(model: str, data: str, out: str, *, budget: int = 8192) -> Path:
     """Sum of token logprobs (float32, end token included) and number of tokens of every completion."""
     policy, tokenizer = load_policy(model), load_tokenizer(model)
-    trees, report = comparison_trees(read_comparisons(data), Renderer(tokenizer), max_positions(policy))
+    trees, report = comparison_trees(read_comparisons(data), Renderer(tokenizer, answers=False), max_positions(policy))
     print(f"logprobs: {data} {report}")
     rows: list[dict[str, object]] = []
     with Progress("logprobs", len(trees), "prompts") as bar:

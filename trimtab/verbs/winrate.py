@@ -157,7 +157,7 @@ def log_ratios(
     places = {item.prompt.id: i for i, item in enumerate(items)}
     for kind, source in (("logprob", config.models[name]), ("reference_logprob", config.reference)):
         policy = load_policy(source)
-        trees, _ = comparison_trees(records, Renderer(load_tokenizer(source)), max_positions(policy))
+        trees, _ = comparison_trees(records, Renderer(load_tokenizer(source), answers=False), max_positions(policy))
         for tree, row in zip(trees, sums(policy, trees, 8192), strict=True):
             for k, value in enumerate(row):
                 out[places[tree.key]][k][kind] = value
