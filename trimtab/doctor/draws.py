@@ -16,7 +16,7 @@ from trimtab.models.score import TokenScores, score_rows, tail_of, tree_states
 from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
 from trimtab.trees import PromptTree, TreeBatch
 
-ANSWERS, TOKENS = 16, 32
+ANSWERS, TOKENS = 8, 24
 
 Values = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ import difflib
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,8 +142,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def statuses(findings: Iterable[Finding]) -> dict[str, str]:
-    """Check -> status."""
-    return {f.check.name: f.result.status for f in findings}

@@ -62,10 +62,8 @@ def packed_is_alone(s: Subject) -> Result:
     with torch.no_grad():
         found, expected = packed_logprobs(s.policy, s.trees), plain_logprobs(s.policy, s.trees)
     off = apart(found, expected)
-    return judged(
-        f"{len(found)} tokens differ from transformers' own forward pass by at most {small(off)} nats", bad=False, grave=not off <= TOLERANCE,
-        tokens=len(found), apart=off,
-    )  # fmt: skip
+    said = f"{len(found)} tokens differ from transformers' own forward pass by at most {small(off)} nats"
+    return judged(said, bad=False, grave=not off <= TOLERANCE, tokens=len(found), apart=off)
 
 
 @GROUP.check(

@@ -26,7 +26,7 @@ OPENINGS = ("The old mill stood by", "One day in March the", "What would you hav
 
 # (prompt, completions) in tokens: siblings with a long and with a short prompt, an only child, a one-token prompt.
 SHAPES = ((20, (9, 23, 5)), (3, (6, 4)), (7, (11,)), (1, (19,)))
-LONG = (160, (40, 25))
+LONG = (96, (32, 20))
 
 
 def trees_of(ids: Sequence[int], longest: int) -> list[PromptTree]:

@@ -121,8 +121,8 @@ class Subject:
         """Ids of a text, special tokens in it read as such, none added."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def render(self, messages: Sequence[Message], *, generation: bool = False) -> str:
-        """The chat template's text, by plain transformers.
+    def rendered(self, messages: Sequence[Message], *, generation: bool = False) -> Attempt[str]:
+        """The chat template's text, by plain transformers, or what the template says against these messages.
 
         Raises:
             NotApplicable: there is no chat template.
@@ -130,7 +130,14 @@ class Subject:
         if not self.tokenizer.chat_template:
             raise NotApplicable("no chat template: a base model")
         rows = [{"role": m.role, "content": m.content} for m in messages]
-        return str(self.tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=generation))
+        try:
+            return Attempt(str(self.tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=generation)))
+        except Exception as error:  # a template is somebody's program
+            return Attempt(None, " ".join(str(error).split())[:120] or type(error).__name__)
+
+    def render(self, messages: Sequence[Message], *, generation: bool = False) -> str:
+        """The text of ``rendered``, which the check 'renders' answers for."""
+        return self.rendered(messages, generation=generation).needed("the chat template does not render the example")
 
     @cached_property
     def chat_attempt(self) -> Attempt[Renderer]:
