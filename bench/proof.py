@@ -20,6 +20,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+import doctor_proof
+
 from trimtab.data.formats import read_prompts
 from trimtab.feedback.reward_model import RewardModel
 from trimtab.records import Prompt
@@ -222,7 +225,7 @@ def final_loss(metrics: Path) -> float:
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "fresh": fresh, "checks": checks, "base": base,
-    "english": english, "rankings": rankings,
+    "english": english, "rankings": rankings, "doctor": doctor_proof.measure,
 }  # fmt: skip
 
 
@@ -290,6 +293,8 @@ def asked_of(proof: Mapping[str, Any]) -> list[Asked]:
             sft, best = gold["SFT, mean of 64"], gold["best of 64 by gold"]
             out.append(Asked(name, "best of 64 at least a point above SFT", f"{best - sft:.2f}", best - sft >= 1))
             out += [Asked(name, f"{policy} below SFT", f"{gold[policy] - sft:.2f}", gold[policy] < sft) for policy in CARELESS]
+        elif "faults" in entry:
+            out += [Asked(name, *row) for row in doctor_proof.asked(entry)]
         elif "means of ten iterations" in entry:
             gamed = entry["means of ten iterations"]
             rise, fall = gamed["proxy last"] - gamed["proxy first"], 1 - gamed["gold last"] / gamed["gold peak"]
@@ -320,6 +325,8 @@ def render(proof: Mapping[str, Any]) -> str:
         for title in ("gold", "means of ten iterations"):
             if title in entry:
                 lines += [f"{title.capitalize()}: " + ", ".join(f"{k} {v:.2f}" for k, v in entry[title].items()) + ".", ""]
+        if "faults" in entry:
+            lines += doctor_proof.table(entry)
         if "results" in entry:
             lines += table(entry["results"])
     return "\n".join(lines).rstrip() + "\n"

@@ -131,7 +131,7 @@ OF_TEMPLATES = (
     Fault("no {% generation %} in the template", 11, "assistant mask", "n/a", of_model(save), "no {% generation %}"),
     Fault("prompt that is no beginning of prompt + answer", 12, "prompt is a prefix", "fail", with_template(OTHER_CALL)),
     Fault("prompt whose last token merges with every answer", 12, "prompt is a prefix", "fail", of_model(merging_with_all), "11 of 11"),
-    Fault("prompt whose last token merges with rare answers", 12, "prompt is a prefix", "warning", of_model(merging_with_quotes), "1 of 11"),
+    Fault("prompt whose last token merges with rare answers", 12, "prompt is a prefix", "warning", of_model(merging_with_quotes), "1 of"),
     Fault("template that cannot be trained on", 12, "what is trained", "fail", with_template(ENDLESS), "refuses"),
     Fault("template that leaves questions out", 0, "renders", "fail", with_template(ANSWER_ALONE), "leaves out"),
     Fault("template that drops thoughts of earlier turns", 0, "several turns", "warning", with_template(FORGETFUL), "otherwise"),

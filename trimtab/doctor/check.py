@@ -5,12 +5,9 @@ To add one, write the function in the file of its group, under ``@GROUP.check(na
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from trimtab.common.stats import Estimate
-
-if TYPE_CHECKING:
-    from trimtab.doctor.subject import Subject
 
 Status = Literal["ok", "warning", "fail", "n/a"]
 Number = float | int | str | bool | None
@@ -64,6 +61,9 @@ def estimated(estimate: Estimate) -> dict[str, Number]:
     return dict(estimate.to_json())
 
 
+Run = Callable[[Any], Result]  # of the ``trimtab/doctor/subject.py::Subject``
+
+
 @dataclass(frozen=True)
 class Check:
     """One line of the page."""
@@ -72,7 +72,7 @@ class Check:
     name: str
     means: str
     do: str
-    run: Callable[["Subject"], Result]
+    run: Run
 
 
 @dataclass
@@ -82,10 +82,10 @@ class Group:
     title: str
     checks: list[Check] = field(default_factory=list)
 
-    def check(self, name: str, *, means: str, do: str) -> Callable[[Callable[["Subject"], Result]], Callable[["Subject"], Result]]:
+    def check(self, name: str, *, means: str, do: str) -> Callable[[Run], Run]:
         """Adds the function under it. ``means``: what a finding would do to training; ``do``: what to do about one."""
 
-        def add(run: Callable[["Subject"], Result]) -> Callable[["Subject"], Result]:
+        def add(run: Run) -> Run:
             self.checks.append(Check(self.title, name, means, do, run))
             return run
 

@@ -9,8 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from trimtab.common.config import from_mapping
 from trimtab.common.errors import UserError
 from trimtab.common.files import check_writable
 from trimtab.common.progress import Progress
@@ -52,6 +54,15 @@ class Examination:
             "about": dict(self.about), "counts": {s: self.counts[s] for s in ("ok", "warning", "fail", "n/a")},
             "exit_status": self.exit_status, "checks": [_finite(f.to_json()) for f in self.findings],
         }  # fmt: skip
+
+
+def diagnose(model: str | Path, data: str | Path = "", *, engine: MakeEngine | None = None, **settings: Any) -> Examination:
+    """``trimtab doctor`` as a call, without printing; ``settings`` are those of the command.
+
+    Raises:
+        UserError: as ``examine``; or a setting is wrong.
+    """
+    return examine(from_mapping(Config, {"model": str(model), "data": str(data), **settings}, "diagnose"), engine)
 
 
 def examine(config: Config, engine: MakeEngine | None = None) -> Examination:

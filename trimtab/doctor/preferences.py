@@ -188,7 +188,8 @@ def labelers(s: Subject) -> Result:
         return ok(f"one: {name}", labelers=1)
     effective = sum(counts.values()) ** 2 / sum(n * n for n in counts.values())
     found = f"{len(counts):,}, as good as {effective:.1f} equal ones; {name} judged {100 * most / total:.0f} % (whole file)"
-    return judged(found, bad=most > ONE_LABELER * total, grave=False, labelers=len(counts), effective=effective, most=most / total)
+    bad = total >= 2 * LEAST and most > ONE_LABELER * total
+    return judged(found, bad=bad, grave=False, labelers=len(counts), effective=effective, most=most / total)
 
 
 @GROUP.check(

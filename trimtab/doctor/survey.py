@@ -109,12 +109,9 @@ class Survey:
         self.kinds[kind_of(record)] += 1
         if isinstance(record, Comparison):
             self._compare(record, key)
-        place = self.total - 1
-        if place >= self.limit:
-            place = int(self._draw.integers(self.total))
-        if place == len(self.records):
+        if self.total <= self.limit:
             self.records.append(record)
-        elif place < self.limit:
+        elif (place := int(self._draw.integers(self.total))) < self.limit:
             self.records[place] = record
 
     def _compare(self, record: Comparison, prompt: int) -> None:
