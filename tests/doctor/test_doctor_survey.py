@@ -101,7 +101,8 @@ def test_an_empty_answer_may_be_rejected_and_may_beat_a_worse_one(tmp_path: Path
     assert said(read(tmp_path, rejected), "empty answers").status == "ok"
     middle = [{**comparison(0, "Yes.", ""), "completions": [{"text": t} for t in ("Yes.", "", "x x x")], "ranks": [1, 2, 3]}]
     assert said(read(tmp_path, middle), "empty answers").status == "ok"
-    assert said(read(tmp_path, [comparison(0, "", "Yes.")]), "empty answers").status == "fail"
+    assert said(read(tmp_path, [comparison(0, "", "Yes.")]), "empty answers").status == "warning"  # one may be a slip
+    assert said(read(tmp_path, [comparison(i, "", "Yes.") for i in range(3)]), "empty answers").status == "fail"
 
 
 def test_length_bias_is_the_mean_over_rankings_with_its_interval(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_length_bias_is_the_mean_over_rankings_with_its_interval(tmp_path: Path)
 def test_broken_characters_count_where_they_are_learnt(tmp_path: Path) -> None:
     rejected = [comparison(i, "Yes.", "caf\ufffd") for i in range(12)]
     assert said(read(tmp_path, rejected), "broken characters").status == "ok"
-    assert said(read(tmp_path, [comparison(0, "it\u00e2\u20ac\u2122s", "no")]), "broken characters").status == "fail"
+    assert said(read(tmp_path, [comparison(i, "it\u00e2\u20ac\u2122s", "no") for i in range(3)]), "broken characters").status == "fail"
     fine = ["naïve café", "Ångström", "日本語", "😀", "tab\tand\nnewline", "“quotes” – dash", "São Paulo, À la carte"]
     assert said(read(tmp_path, [demonstration(i, text) for i, text in enumerate(fine)]), "broken characters").status == "ok"
 

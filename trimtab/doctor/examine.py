@@ -4,13 +4,17 @@ Groups and their order on the page are ``GROUPS``; a check is one function in it
 """
 
 import difflib
+import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from transformers.utils import logging as transformers_logging
 
 from trimtab.common.config import from_mapping
 from trimtab.common.errors import UserError
@@ -82,13 +86,24 @@ def examine(config: Config, engine: MakeEngine | None = None) -> Examination:
     if config.data:
         _ = subject.data  # a file that is not there is told before the model is loaded
     findings = []
-    with Progress("doctor", len(chosen), "checks") as bar:
+    with _quiet(), Progress("doctor", len(chosen), "checks") as bar:
         for check in chosen:
             began = time.perf_counter()
             result = run_check(check, subject)
             findings.append(Finding(check, result, time.perf_counter() - began))
             bar.advance(failed=sum(f.result.status == "fail" for f in findings))
     return Examination(config, about(subject), tuple(findings))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own remarks on what is looked at here: they would stand in the middle of the page."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
 
 
 def run_check(check: Check, subject: Subject) -> Result:
@@ -136,8 +151,7 @@ def about(s: Subject) -> dict[str, str]:
     """What was examined, in words."""
     out = {"model": f"{s.config.model}: {', '.join(s.settings.architectures or [type(s.settings).__name__])}"}
     if "model_attempt" in vars(s) and s.model_attempt.value is not None:
-        size = sum(p.numel() for p in s.model.parameters()) / 1e6
-        out["model"] += f", {size:,.1f} million weights, {s.longest:,} positions"
+        out["model"] += f", {s.size}, {s.longest:,} positions"
     if s.config.data:
         few = len(s.data.records) < s.data.total
         out["data"] = f"{s.config.data}: {s.data.drawn}" + (f", drawn with seed {s.config.seed}" if few else "")

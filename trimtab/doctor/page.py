@@ -1,6 +1,5 @@
 """The page: one line for each check, by group; what it means and what to do where something was found."""
 
-import io
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -74,11 +73,3 @@ def verdict(found: Examination) -> Text:
     parts += [Text(f"{counts['ok']} ok", STYLES["ok"]), Text(f"{counts['n/a']} not applicable", STYLES["n/a"])]
     return Text(", ").join(parts) + Text(f"; exit status {found.exit_status}")
 
-
-def html(found: Examination) -> str:
-    """The page with every explanation, as one HTML file without scripts."""
-    console = Console(
-        record=True, width=WIDEST, file=io.StringIO(), force_terminal=True, no_color=False, highlight=False, color_system="truecolor"
-    )
-    print_page(Examination(found.config.model_copy(update={"explain": True}), found.about, found.findings), console)
-    return console.export_html(inline_styles=True)

@@ -76,9 +76,9 @@ def contradictions(s: Subject) -> Result:
     first = np.frombuffer(data.pair_first, dtype=np.int8)
     again, both = _judged_twice(pairs, first)
     if not again:
-        return ok(f"no pair was judged twice in {len(pairs):,} (whole file)", again=0, both=0)
+        return ok(f"none of the file's {len(pairs):,} pairs was judged twice", again=0, both=0)
     own_again, own_both = _judged_twice(pairs ^ (who * np.uint64(0x9E3779B97F4A7C15)), first)
-    found = f"{share('pairs that were judged more than once were judged both ways', both, again)}"
+    found = share("pairs that were judged more than once were judged both ways", both, again)
     if set(data.labelers) - {""}:
         found += f"; by one labeler {own_both:,} of {own_again:,}"
         estimate = proportion_interval(both, again)
@@ -106,7 +106,7 @@ def length_bias(s: Subject) -> Result:
         differ = [sizes[a] > sizes[b] for a, b in comparison.pairs() if sizes[a] != sizes[b]]
         longer += [sum(differ) / len(differ)] if differ else []
     if len(longer) < LEAST:
-        raise NotApplicable(f"only {len(longer)} rankings with answers of different length")
+        raise NotApplicable(f"too few rankings with answers of different length ({len(longer)})")
     found = mean_interval(longer)
     apart = found.low > MANY_LONGER or found.high < FEW_LONGER
     said = f"the longer answer is preferred on {found.percent()} (rankings, by words)"
@@ -187,7 +187,7 @@ def labelers(s: Subject) -> Result:
     if len(counts) == 1:
         return ok(f"one: {name}", labelers=1)
     effective = sum(counts.values()) ** 2 / sum(n * n for n in counts.values())
-    found = f"{len(counts):,}, as good as {effective:.1f} equal ones; {name} judged {100 * most / total:.0f} % (whole file)"
+    found = f"{len(counts):,}, as good as {effective:.1f} equal ones; {name} judged {100 * most / total:.0f} % of the file"
     bad = total >= 2 * LEAST and most > ONE_LABELER * total
     return judged(found, bad=bad, grave=False, labelers=len(counts), effective=effective, most=most / total)
 
@@ -227,7 +227,7 @@ def reward_model_agrees(s: Subject) -> Result:
         pairs = Comparison(items[0].prompt, (), tree.ranks or ()).pairs()
         right += [sum((scores[a] > scores[b]) + 0.5 * (scores[a] == scores[b]) for a, b in pairs) / len(pairs)]
     if len(right) < LEAST:
-        raise NotApplicable(f"only {len(right)} comparisons fit the model")
+        raise NotApplicable(f"too few comparisons fit the model ({len(right)})")
     found = mean_interval(right)
     said = f"with the ranks on {found.percent()} (rankings)"
     if found.high < 0.5:

@@ -11,8 +11,8 @@ from trimtab.doctor.survey import NGRAM, Survey, ngrams, prompt_key, prompt_of, 
 from trimtab.records import Comparison, Demonstration, Record
 
 GROUP = Group("Data")
-# A fault that is in more than this share of the records is no slip.
-GRAVE = 0.01
+# A fault that is in more than this share of the records, and in as many of them, is no slip.
+GRAVE, SEVERAL = 0.01, 3
 # Control characters, the character for what could not be decoded, private use, and UTF-8 that was read as Latin-1 (é as Ã©, ' as â€™).
 BROKEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ue000-\uf8ff]|[ÃÂ][\x80-\xbf]|â€[\u0090-\u00ff\u2018-\u2122\u0153]")
 LETTER_OR_DIGIT = re.compile(r"[^\W_]")
@@ -27,19 +27,19 @@ def needed(s: Subject) -> Survey:
 
 
 def share(name: str, count: int, total: int, example: str = "") -> str:
-    """``3 of 480 records (0.6 %) have ...``."""
-    return f"{count:,} of {total:,} {name} ({100 * count / max(total, 1):.1f} %)" + (f": {example}" if example else "")
+    """``3 of 480 records have ... (0.6 %)``, or ``none of 480 records have ...``."""
+    if not count:
+        return f"none of {total:,} {name}"
+    return f"{count:,} of {total:,} {name} ({100 * count / total:.1f} %)" + (f": {example}" if example else "")
 
 
-def faults(
-    records: Sequence[Record], wrong: Callable[[Record], str], what: str, *, grave: float = GRAVE, clean: str = ""
-) -> Result:
+def faults(records: Sequence[Record], wrong: Callable[[Record], str], what: str, *, clean: str, grave: float = GRAVE) -> Result:
     """``what`` is wrong with the records that ``wrong`` says something of: a warning where there are any, a failure above ``grave``."""
     found = [(prompt_of(record), said) for record in records if (said := wrong(record))]
     count, total = len(found), len(records)
     example = f"{found[0][0].id}: {found[0][1]}" if found else ""
-    text = share(f"records {what}", count, total, example) if count or not clean else clean
-    return judged(text, bad=count > 0, grave=count > grave * total, count=count, records=total)
+    text = share(f"records {what}", count, total, example) if count else clean
+    return judged(text, bad=count > 0, grave=count >= SEVERAL and count > grave * total, count=count, records=total)
 
 
 @GROUP.check(
@@ -118,7 +118,7 @@ def broken_characters(s: Subject) -> Result:
 def duplicate_records(s: Subject) -> Result:
     data = needed(s)
     count = repeats(data.record_keys)
-    found = f"{share('records came before, word for word', count, data.total)} (whole file)"
+    found = share("records of the file came before, word for word", count, data.total)
     return judged(found, bad=count > GRAVE * data.total, grave=False, count=count, records=data.total)
 
 
@@ -132,7 +132,7 @@ def repeated_prompts(s: Subject) -> Result:
     count = repeats(data.prompt_keys)
     distinct = data.total - count
     compared = data.kinds["comparison"] > data.total / 2
-    found = f"{distinct:,} distinct prompts in {data.total:,} records (whole file)"
+    found = f"{distinct:,} distinct prompts in the file's {data.total:,} records"
     several = compared and data.total <= 10 * distinct  # several labelers, several pairs of answers: as it should be
     return judged(found, bad=count > MANY_REPEATS * data.total and not several, grave=False, distinct=distinct, records=data.total)
 
@@ -149,7 +149,7 @@ def test_prompts(s: Subject) -> Result:
     wanted = np.unique(np.array([prompt_key(p) for p in data.test_prompts], dtype=np.uint64))
     hits = int(np.isin(np.frombuffer(data.prompt_keys, dtype=np.uint64), wanted).sum())
     if hits:
-        return fail(share("records have a prompt of the test file (whole file)", hits, data.total), exact=hits, records=data.total)
+        return fail(share("records of the file have a test prompt", hits, data.total), exact=hits, records=data.total)
     known = {gram for p in data.test_prompts for gram in ngrams(words_of(p))}
     near = sum(_mostly(list(ngrams(words_of(p))), known) for p in data.prompts)
     tested = f"none of {len(wanted):,} test prompts stands in the file"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from trimtab.common.files import write_json, write_text
 from trimtab.doctor.examine import Examination, examine
-from trimtab.doctor.page import html, print_page
+from trimtab.doctor.html import html
+from trimtab.doctor.page import print_page
 from trimtab.doctor.settings import Config
 
 

@@ -178,6 +178,12 @@ class Subject:
         return self.model_attempt.needed("the model cannot be loaded")
 
     @property
+    def size(self) -> str:
+        """``134.5 million weights``."""
+        count = sum(p.numel() for p in self.model.parameters())
+        return f"{count / 1e6:,.1f} million weights" if count >= 1e5 else f"{count:,} weights"
+
+    @property
     def policy(self) -> PreTrainedModel:
         """The model, if it is a language model whose weights are numbers."""
         if self.scores:

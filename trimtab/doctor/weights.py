@@ -22,8 +22,7 @@ def model_loads(s: Subject) -> Result:
     found = s.model_attempt
     if found.value is None:
         return fail(found.error)
-    size = sum(p.numel() for p in found.value.parameters()) / 1e6
-    return ok(f"{type(found.value).__name__}, {size:,.1f} million weights", million_weights=round(size, 3))
+    return ok(f"{type(found.value).__name__}, {s.size}", weights=sum(p.numel() for p in found.value.parameters()))
 
 
 @GROUP.check(
