@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import numpy as np
 
 from trimtab.data.formats import read_prompts
@@ -232,7 +230,7 @@ def final_loss(metrics: Path) -> float:
 
 # Areas with parts, questions and tables of their own: files of this folder with PARTS, asked(entry) and render(entry); their entries
 # have the file's name in "area".
-AREAS = {name: area(name) for name in ("formats_proof", "masks_proof")}
+AREAS = {name: area(name) for name in ("formats_proof", "masks_proof", "doctor_proof")}
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "fresh": fresh, "checks": checks, "base": base,
     "english": english, "rankings": rankings, **{name: part for module in AREAS.values() for name, part in module.PARTS.items()},

@@ -29,7 +29,7 @@ _HOMES = {
     "Rule": "feedback.protocol", "RewardModel": "feedback.reward_model", "Ensemble": "feedback.ensemble",
     "Method": "training.method", "MicroBatch": "training.method", "State": "training.method",
     "run": "methods.build", "run_method": "methods.build", "Trained": "methods.build",
-    "write_report": "report", "UserError": "common.errors",
+    "diagnose": "doctor.examine", "write_report": "report", "UserError": "common.errors",
 }  # fmt: skip
 
 __all__ = list(_HOMES)

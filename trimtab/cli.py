@@ -5,6 +5,7 @@ Training verbs, ``sample``, ``rank`` and ``eval`` take an optional YAML file and
 """
 
 import ast
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -79,6 +80,10 @@ def settings_of(command: str) -> type[Settings]:
         from trimtab.data.formats import ReadSettings
 
         return ConvertSettings if command == "convert" else ReadSettings
+    if command == "doctor":
+        from trimtab.doctor.settings import Config
+
+        return Config
     return verbs()["eval" if command == "winrate" else command].settings
 
 
@@ -180,6 +185,23 @@ def chat(
     from trimtab.verbs import chat as verb
 
     verb.run(model, temperature=temperature, max_tokens=max_tokens, seed=seed, plain=plain)
+
+
+@app.command(cls=OptionsCommand)
+def doctor(
+    model: str, words: Annotated[list[str] | None, typer.Argument(help="[DATA] key=value ...", show_default=False)] = None,
+    o: Annotated[list[str] | None, typer.Option("-o", help="out=: file to write as well, .json or .html; may be given twice")] = None,
+) -> None:  # fmt: skip
+    """One page of checks on a model and a data file: what was found, what it means, what to do. Exit status 1 if one fails."""
+    from trimtab.doctor.run import run as examine
+    from trimtab.doctor.settings import Config
+
+    words = list(words or [])
+    data = words.pop(0) if words and "=" not in words[0] else None
+    files = json.dumps(o) if o else None
+    status = examine(load_config(Config, None, [*words, *given(model=model, data=data, out=files)])).exit_status
+    if status:
+        raise typer.Exit(status)
 
 
 @app.command()
