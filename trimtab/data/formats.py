@@ -19,7 +19,7 @@ from pydantic import Field
 from trimtab.common.config import Settings
 from trimtab.common.errors import UserError
 from trimtab.data.files import scan_rows
-from trimtab.records import JSON, ROLES, Comparison, Demonstration, Prompt, Record, parse_record
+from trimtab.records import JSON, ROLES, Comparison, Completion, Demonstration, Prompt, Record, parse_record
 
 ROLE_NAMES = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "prompter": "user",
@@ -115,6 +115,26 @@ def read_comparisons(path: Path | str, settings: ReadSettings = DEFAULT) -> list
         UserError: the file is missing, or a row cannot be read or holds something else.
     """
     return read(path, "comparison", settings).records
+
+
+def read_answers(path: Path | str, settings: ReadSettings = DEFAULT) -> list[Comparison]:
+    """Every answer that a file of comparisons or demonstrations holds: a demonstration is a comparison of one answer, unranked.
+
+    Raises:
+        UserError: the file is missing, or a row cannot be read or is a prompt alone.
+    """
+    out = []
+    for found in scan(path, settings):
+        for record in _checked(found):
+            if isinstance(record, Prompt):
+                needed = f"needed an answer too, 'completion' or 'completions'{misspelt(record)}"
+                raise UserError(f"{found.where}: found a prompt ({found.format} format), {needed}")
+            if isinstance(record, Demonstration):
+                record = Comparison(record.prompt, (Completion(record.completion),), (None,))
+            out.append(record)
+    if not out:
+        raise UserError(f"{path}: holds no answers; needed {NEEDS['demonstration']}, or {NEEDS['comparison']}")
+    return out
 
 
 def read_any(path: Path | str, settings: ReadSettings = DEFAULT) -> list[Record]:
