@@ -7,9 +7,11 @@ import pytest
 import torch
 from scipy import stats
 from tiny_models import FAMILIES, VOCABULARY, pair, plain_logprobs, tiny_policy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trimtab.common.errors import UserError
 from trimtab.models.score import score_tokens
+from trimtab.sampling import engine as engine_module
 from trimtab.sampling.engine import NativeEngine
 from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
 from trimtab.trees import PromptTree, TreeBatch
@@ -239,6 +241,36 @@ def test_changed_weights_are_sampled_from_even_inside_autocast() -> None:
     assert model.transformer.h[0].mlp.c_fc.weight.grad is not None
     outside = engine.sample(prompts(2), 1, options, names(2))
     assert ids_of(inside) == ids_of(outside) != ids_of(before)
+
+
+class Casts(TorchDispatchMode):
+    """Counts casts of these tensors to bf16."""
+
+    def __init__(self, tensors: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.places, self.count = {t.data_ptr() for t in tensors}, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        to_bf16 = func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") == torch.bfloat16
+        self.count += to_bf16 and args[0].data_ptr() in self.places
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_each_weight_is_cast_once_a_call_whatever_its_steps_compiled_or_not(packed: bool, frozen: bool, monkeypatch: Any) -> None:
+    """A compiled layer would cast its weights in every step: on CPU none is run."""
+    if not packed:
+        monkeypatch.setattr(engine_module, "can_pack", lambda device: False)
+    model = tiny_policy("llama").requires_grad_(not frozen)
+    for layer in model.model.layers:
+        layer._compiled_call_impl = lambda *given, **named: pytest.fail("a compiled layer was run")
+    weights = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    assert len(weights) == 2 * 7 + 1
+    for steps in (4, 12):
+        with Casts(weights) as casts:
+            NativeEngine(model, NO_END, autocast=True).sample(prompts(3), 2, SamplingOptions(max_tokens=steps), names(3))
+        assert casts.count == len(weights)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
