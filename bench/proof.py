@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import engine_proof
 import numpy as np
 
 from trimtab.data.formats import read_prompts
@@ -157,6 +158,14 @@ def rankings() -> dict[str, Any]:
     return out
 
 
+def engine() -> dict[str, Any]:
+    """What the engine promises: bench/engine_proof.py in a process of its own, which forks others and so may have no threads."""
+    words = [sys.executable, "bench/engine_proof.py"]
+    said = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    lines = [line.removeprefix("ENGINE ") for line in said if line.startswith("ENGINE ")]
+    return {title: entry for line in lines for title, entry in json.loads(line).items()}
+
+
 CARELESS = ("always refuse", "longest of 8", "copy of the prompt", "all facts")
 
 
@@ -223,7 +232,7 @@ def final_loss(metrics: Path) -> float:
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "fresh": fresh, "checks": checks, "base": base,
-    "english": english, "rankings": rankings,
+    "english": english, "rankings": rankings, "engine": engine,
 }  # fmt: skip
 
 
@@ -283,6 +292,8 @@ def asked_of(proof: Mapping[str, Any]) -> list[Asked]:
             out += asked_of_demo(name, entry)
         elif name.startswith("other test prompts"):
             out += asked_of_preferences(name, entry["results"])
+        elif "engine" in entry:
+            out += [Asked(name, *found) for found in engine_proof.asked(entry)]
         elif "shipped_eval_loss" in entry:
             apart = abs(entry["eval_loss"] - entry["shipped_eval_loss"])
             out.append(Asked(name, "made again within 0.01 nats of the shipped base", f"{apart:.4f}", apart <= 0.01))
@@ -321,6 +332,8 @@ def render(proof: Mapping[str, Any]) -> str:
         for title in ("gold", "means of ten iterations"):
             if title in entry:
                 lines += [f"{title.capitalize()}: " + ", ".join(f"{k} {v:.2f}" for k, v in entry[title].items()) + ".", ""]
+        if "engine" in entry:
+            lines += engine_proof.lines(entry)
         if "results" in entry:
             lines += table(entry["results"])
     return "\n".join(lines).rstrip() + "\n"

@@ -200,6 +200,17 @@ def test_chat_answers_line_by_line_and_leaves(workshop: Path, monkeypatch: pytes
     assert "(new conversation)" in said and "(plain text on)" in said and said.count("(plain text off)") == 0
 
 
+def test_greedy_chat_says_the_same_whatever_the_seed(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for words in (["--greedy", "--seed", "1"], ["--greedy", "--seed", "2"], ["--seed", "1"]):
+        monkeypatch.setattr("sys.stdin", io.StringIO("Hello\nWhy?\n"))
+        assert main(["chat", str(workshop / "base"), "--max-tokens", "12", *words]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != said[2]
+
+
 def test_a_reference_with_another_tokenizer_is_refused(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = [f"data={workshop}/text.txt", f"out={tmp_path}/other", "steps=1", "held_out=2", "vocabulary=500"]
     assert main(["pretrain", *other, "hidden=32", "layers=1", "heads=2", "threads=1"]) == 0
