@@ -71,7 +71,7 @@ def test_model_folder_without_a_tokenizer(workshop: Path, tmp_path: Path, capsys
         (["config", "nothing"], "no verb 'nothing'"),
         (["rank", "answers.jsonl", "--by", "nobody"], "no such file"),
         (["sample", "m", "p.jsonl", "temperature=0"], "temperature is 0, write greedy=true"),
-        (["chat", "m", "--temperature", "0"], "--temperature 0: write a number > 0, or --greedy"),
+        (["chat", "m", "--temperature", "0"], "--temperature 0: write a number > 0, or --greedy in its place"),
         (["sample", "m", "p.jsonl", r"stop=\nTask:"], """line break is read in double quotes, for the shell: 'stop=["\\n"]'"""),
         (["sample", "m", "p.jsonl", "stop=a,b"], "write [a,b] for several texts"),
     ],

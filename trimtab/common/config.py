@@ -274,7 +274,10 @@ def _takes_text(annotation: Any) -> bool:
 
 def _takes_texts(annotation: Any) -> bool:
     """Whether the option is a list of texts."""
-    return get_origin(annotation) in (list, tuple) and _takes_text(get_args(annotation)[0])
+    if get_origin(annotation) not in (list, tuple):
+        return False
+    first, *rest = get_args(annotation)
+    return _takes_text(first) and rest in ([], [Ellipsis])
 
 
 def _is_one_text(text: str) -> bool:

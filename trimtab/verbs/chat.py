@@ -25,7 +25,7 @@ def run(
         UserError: an option or the model is wrong.
     """
     if not temperature > 0:
-        raise UserError(f"--temperature {temperature:g}: write a number > 0, or --greedy for the likeliest token each time")
+        raise UserError(f"--temperature {temperature:g}: write a number > 0, or --greedy in its place for the likeliest token each time")
     folder = model_folder(model)
     policy, tokenizer = load_policy(folder), load_tokenizer(folder)
     facts = read_json(folder.parent / "run.json") if (folder.parent / "run.json").exists() else {}

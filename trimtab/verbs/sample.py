@@ -30,7 +30,7 @@ PROMPTS_AT_ONCE = 512
 
 def _not_zero(value: Any) -> Any:
     if value == 0 and not isinstance(value, bool):
-        raise ValueError("write greedy=true for the likeliest token each time, or a number > 0")
+        raise ValueError("write greedy=true in its place for the likeliest token each time, or a number > 0")
     return value
 
 
