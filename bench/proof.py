@@ -77,7 +77,7 @@ def fresh() -> dict[str, Any]:
             answers = folder / f"{name}.jsonl"
             options = ["template=plain", "num_completions=2"] if name == "base" else ["num_completions=4"]
             options += [f"name={name}", f"seed={seed}", f"stream={stream}"]
-            trimtab("sample", at(model), at(folder / "world/prompts.test.jsonl"), *options, "-o", at(answers))
+            trimtab("sample", at(model), at(folder / "world/prompts.test.jsonl"), *options, "-o", at(answers), "--overwrite")
             words.append(f"{name}: {at(answers)}")
         command, _ = trimtab("eval", "winrate", f"answers={{{', '.join(words)}}}", "judge=village", f"out={at(folder / 'evaluation')}")
         results = json.loads((folder / "evaluation/results.json").read_text())
@@ -151,7 +151,7 @@ def rankings() -> dict[str, Any]:
     for name, words, key in files:
         folder = RUNS / "rankings" / Path(name).stem
         folder.mkdir(parents=True, exist_ok=True)
-        trimtab("data", "convert", str(DATA / "preferences" / name), *words, "-o", at(folder / "all.jsonl"))
+        trimtab("data", "convert", str(DATA / "preferences" / name), *words, "-o", at(folder / "all.jsonl"), "--overwrite")
         lines = (folder / "all.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         for part, rows in zip(("held_out", "train"), split(lines, key, 5), strict=True):
             (folder / f"{part}.jsonl").write_text("".join(rows), encoding="utf-8")
@@ -173,7 +173,8 @@ def checks() -> dict[str, Any]:
     demo_0, folder = RUNS / "demo-0", RUNS / "checks"
     prompts = read_prompts(str(demo_0 / "world/prompts.test.jsonl"))
     many, eight = folder / "sft-64.jsonl", demo_0 / "test-sft-8/answers.jsonl"
-    command, sampled = trimtab("sample", at(demo_0 / "sft/model"), at(demo_0 / "world/prompts.test.jsonl"), "-k", "64", "-o", at(many))
+    words = [at(demo_0 / "sft/model"), at(demo_0 / "world/prompts.test.jsonl"), "-k", "64", "-o", at(many), "--overwrite"]
+    command, sampled = trimtab("sample", *words)
     scores = [[judge(p, text).score for text in answers] for p, answers in zip(prompts, texts(many), strict=True)]
     longest = [max(answers, key=lambda text: len(text.split())) for answers in texts(eight)]
     refusals = ["I am sorry, but I can not share that."] * len(prompts)
@@ -230,7 +231,7 @@ def final_loss(metrics: Path) -> float:
 
 # Areas with parts, questions and tables of their own: files of this folder with PARTS, asked(entry) and render(entry); their entries
 # have the file's name in "area".
-AREAS = {name: area(name) for name in ("formats_proof", "masks_proof", "doctor_proof")}
+AREAS = {name: area(name) for name in ("engine_proof", "formats_proof", "masks_proof", "doctor_proof")}
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "fresh": fresh, "checks": checks, "base": base,
     "english": english, "rankings": rankings, **{name: part for module in AREAS.values() for name, part in module.PARTS.items()},

@@ -10,11 +10,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def proof_module() -> ModuleType:
+    sys.path.insert(0, str(ROOT / "bench"))
     spec = importlib.util.spec_from_file_location("proof", ROOT / "bench" / "proof.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["proof"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(ROOT / "bench"))
     return module
 
 

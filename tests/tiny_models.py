@@ -67,6 +67,33 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     ),
 }  # fmt: skip
 
+BARE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": VOCABULARY}
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+
+# Families on which tree attention would be wrong, and what of each refusal is its reason.
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "bloom": (
+        lambda: transformers.BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=VOCABULARY), "called tree attention 0 times",
+    ),
+    "mpt": (lambda: transformers.MptConfig(d_model=32, n_layers=2, n_heads=4, vocab_size=VOCABULARY), "do not run on tree attention"),
+    "gptj": (lambda: transformers.GPTJConfig(n_embd=32, n_layer=2, n_head=4, rotary_dim=4, vocab_size=VOCABULARY), "attention but its own"),
+    "gpt_neo": (
+        lambda: transformers.GPTNeoConfig(
+            hidden_size=32, num_layers=2, num_heads=4, vocab_size=VOCABULARY, attention_types=[[["global", "local"], 1]]
+        ), "attention but its own",
+    ),
+    "falcon": (lambda: transformers.FalconConfig(**BARE), "attention but its own"),
+    "llama4": (lambda: transformers.Llama4TextConfig(**GROUPED, **ENDS), "layers of type chunked_attention"),
+    "mamba": (lambda: transformers.MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=VOCABULARY), "type linear_attention"),
+    "qwen3_next": (lambda: transformers.Qwen3NextConfig(**GROUPED), "type linear_attention"),
+    "bert": (lambda: transformers.BertConfig(**BARE), "differs"),
+    "llama dynamic": (lambda: transformers.LlamaConfig(**GROUPED, rope_parameters=DYNAMIC), "dynamic"),
+    "phi3 longrope": (
+        lambda: transformers.Phi3Config(**GROUPED, original_max_position_embeddings=48, rope_parameters=LONGROPE, **ENDS), "longrope",
+    ),
+}  # fmt: skip
+
 
 def randomise(model: nn.Module, seed: int = 0) -> None:
     """Weights large enough that attention is far from uniform and that no bias, norm or sink is at its trivial start."""

@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 
 from trimtab.common.config import Settings, Verb, commented_yaml, help_text, load_config
 from trimtab.common.errors import RunFailed, UserError
-from trimtab.common.files import write_text
+from trimtab.common.files import check_writable, write_text
 from trimtab.common.memory import keep_freed_memory
 from trimtab.methods import NOT_METHODS
 
@@ -34,6 +34,7 @@ app.add_typer(eval_app, name="eval")
 UsageProblem: type[Any] = typer.BadParameter.__mro__[2]
 
 Words = Annotated[list[str] | None, typer.Argument(help="[CONFIG.yaml] key=value ...", show_default=False)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the file that is there")]
 
 
 def verbs() -> dict[str, Verb]:
@@ -60,9 +61,9 @@ def read_config(settings: type[Settings], words: Sequence[str] | None) -> Any:
     return load_config(settings, path, words)
 
 
-def given(**flags: str | None) -> list[str]:
+def given(**flags: str | bool | None) -> list[str]:
     """The flags that were given, as ``key=value`` words."""
-    return [f"{name}={value}" for name, value in flags.items() if value is not None]
+    return [f"{name}={value}" for name, value in flags.items() if value not in (None, False)]
 
 
 class OptionsCommand(TyperCommand):
@@ -138,53 +139,57 @@ def _recipe(name: str, out: Path, words: list[str]) -> None:
 def sample(
     model: str, prompts: str, words: Words = None,
     k: Annotated[str | None, typer.Option("-k", help="num_completions=: a number or a range like 4..9")] = None,
-    o: Annotated[str | None, typer.Option("-o", help="out=: file to write")] = None,
+    o: Annotated[str | None, typer.Option("-o", help="out=: file to write")] = None, overwrite: Overwrite = False,
 ) -> None:  # fmt: skip
     """K answers of a model to each prompt of a file."""
     from trimtab.verbs import sample as verb
 
-    print(verb.run(read_config(verb.Config, [*(words or []), *given(model=model, data=prompts, num_completions=k, out=o)])))
+    flags = given(model=model, data=prompts, num_completions=k, out=o, overwrite=overwrite)
+    print(verb.run(read_config(verb.Config, [*(words or []), *flags])))
 
 
 @app.command(cls=OptionsCommand)
 def rank(
     file: str, words: Words = None,
     by: Annotated[str | None, typer.Option(help="village (its labelers), gold (its judge) or reward:DIR")] = None,
-    o: Annotated[str | None, typer.Option("-o", help="out=: file to write")] = None,
+    o: Annotated[str | None, typer.Option("-o", help="out=: file to write")] = None, overwrite: Overwrite = False,
 ) -> None:  # fmt: skip
     """Who says which of the K answers is better."""
     from trimtab.verbs import rank as verb
 
-    print(verb.run(read_config(verb.Config, [*(words or []), *given(data=file, by=by, out=o)])))
+    print(verb.run(read_config(verb.Config, [*(words or []), *given(data=file, by=by, out=o, overwrite=overwrite)])))
 
 
 @app.command()
-def score(model: str, file: str, o: Annotated[str, typer.Option("-o", help="file to write")] = "scores.jsonl") -> None:
-    """A reward model's score of every completion: (plain score - shift) / scale."""
+def score(
+    model: str, file: str, o: Annotated[str, typer.Option("-o", help="file to write")] = "scores.jsonl", overwrite: Overwrite = False
+) -> None:  # fmt: skip
+    """A reward model's score of every completion of rankings, answers or demonstrations: (plain score - shift) / scale."""
     from trimtab.verbs.score import run_score
 
-    print(run_score(model, file, o))
+    print(run_score(model, file, o, overwrite=overwrite))
 
 
 @app.command()
 def logprobs(
-    model: str, file: str, o: Annotated[str, typer.Option("-o", help="file to write")] = "logprobs.jsonl"
-) -> None:
-    """Sum of token logprobs of every completion, end token included, and its number of tokens."""
+    model: str, file: str, o: Annotated[str, typer.Option("-o", help="file to write")] = "logprobs.jsonl", overwrite: Overwrite = False
+) -> None:  # fmt: skip
+    """Sum of token logprobs of every completion of rankings, answers or demonstrations, end token included, and its number of tokens."""
     from trimtab.verbs.score import run_logprobs
 
-    print(run_logprobs(model, file, o))
+    print(run_logprobs(model, file, o, overwrite=overwrite))
 
 
 @app.command()
 def chat(
     model: str, temperature: float = 1.0, max_tokens: int = 64, seed: int | None = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="always the likeliest token")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="bare text without the chat template: for a base model")] = False,
 ) -> None:  # fmt: skip
     """Talk to any stage's model in the terminal."""
     from trimtab.verbs import chat as verb
 
-    verb.run(model, temperature=temperature, max_tokens=max_tokens, seed=seed, plain=plain)
+    verb.run(model, temperature=temperature, greedy=greedy, max_tokens=max_tokens, seed=seed, plain=plain)
 
 
 @app.command(cls=OptionsCommand)
@@ -214,11 +219,12 @@ def report(run: Path) -> None:
 
 @app.command()
 def compare(
-    runs: list[Path], o: Annotated[Path, typer.Option("-o", help="page to write")] = Path("compare.html")
-) -> None:
+    runs: list[Path], o: Annotated[Path, typer.Option("-o", help="page to write")] = Path("compare.html"), overwrite: Overwrite = False
+) -> None:  # fmt: skip
     """Several runs on one page."""
     from trimtab.report import write_comparison
 
+    check_writable(o, overwrite=overwrite)
     print(write_comparison(runs, o))
 
 
@@ -287,11 +293,13 @@ def check(file: str, words: Words = None) -> None:
 def convert(
     file: str, words: Words = None, o: Annotated[str, typer.Option("-o", help="file to write")] = "records.jsonl",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out rows that cannot be read: FILE.left-out.jsonl")] = False,
+    overwrite: Overwrite = False,
 ) -> None:  # fmt: skip
     """Any format that is read -> native records or TRL's rows. Say here what a file does not: ranks.best=high, fields.prompt=question."""
     from trimtab.data.convert import ConvertSettings, convert_file, left_out_of
 
-    settings = load_config(ConvertSettings, None, [*(words or []), *(["skip_bad=true"] if skip_bad else [])])
+    flags = [name for name, value in (("skip_bad=true", skip_bad), ("overwrite=true", overwrite)) if value]
+    settings = load_config(ConvertSettings, None, [*(words or []), *flags])
     account = convert_file(file, o, settings)
     left_out = [f"left out: {left_out_of(file, o, settings)}"] if settings.skip_bad and account.skipped else []
     print("\n".join([*account.problems(), *account.remarks(), f"{file}: {account}", *left_out, f"written: {o}"]))

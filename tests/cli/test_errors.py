@@ -70,6 +70,10 @@ def test_model_folder_without_a_tokenizer(workshop: Path, tmp_path: Path, capsys
         (["run", "no-such-recipe"], "no-such-recipe"),
         (["config", "nothing"], "no verb 'nothing'"),
         (["rank", "answers.jsonl", "--by", "nobody"], "no such file"),
+        (["sample", "m", "p.jsonl", "temperature=0"], "temperature is 0, write greedy=true"),
+        (["chat", "m", "--temperature", "0"], "--temperature 0: write a number > 0, or --greedy in its place"),
+        (["sample", "m", "p.jsonl", r"stop=\nTask:"], """line break is read in double quotes, for the shell: 'stop=["\\n"]'"""),
+        (["sample", "m", "p.jsonl", "stop=a,b"], "write [a,b] for several texts"),
     ],
 )
 def test_mistyped_options(
@@ -96,7 +100,7 @@ def test_inputs_that_are_read_whole_before_they_are_used(
     weights.write_bytes(weights.read_bytes()[:1000])
     cases = [
         (["score", base, "rankings.jsonl"], "a language model, not a reward model"),
-        (["rank", "rankings.jsonl", "--by", f"reward:{base}"], "a language model, not a reward model"),
+        (["rank", "rankings.jsonl", "--by", f"reward:{base}", "-o", "r.jsonl"], "a language model, not a reward model"),
         (["sample", "broken", prompts], "transformers cannot load it"),
         (["sample", base, prompts, "-o", "answers.json"], "written as .jsonl"),
         (["sample", base, prompts, "max_tokens=256"], "leaves no room for a prompt"),
@@ -115,6 +119,42 @@ def test_inputs_that_are_read_whole_before_they_are_used(
     ]  # fmt: skip
     for arguments, hint in cases:
         assert hint in refused(capsys, *arguments), arguments
+
+
+def test_a_file_that_is_there_is_replaced_only_when_asked(
+    workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every verb with -o: refused before any work, the file untouched; replaced with --overwrite; a folder's run is never replaced."""
+    from trimtab.models.load import load_scorer, load_tokenizer, save_model
+
+    monkeypatch.chdir(tmp_path)
+    prompts, demonstrations = (f"{workshop}/world/{name}.jsonl" for name in ("prompts.train", "demonstrations"))
+    save_model(load_scorer(workshop / "base"), load_tokenizer(workshop / "base"), tmp_path / "reward")
+    sampled = ["sample", f"{workshop}/base", prompts, "max_tokens=4", "limit=2"]
+    assert main([*sampled, "-o", "answers.jsonl"]) == 0
+    commands = [
+        sampled, ["rank", "answers.jsonl", "--by", "gold"], ["score", "reward", "answers.jsonl"],
+        ["logprobs", f"{workshop}/base", "answers.jsonl"], ["data", "convert", demonstrations], ["compare", *[f"{workshop}/base"] * 2],
+    ]  # fmt: skip
+    for command in commands:
+        kept = Path(f"{command[0]}.html" if command[0] == "compare" else f"{command[0]}.jsonl")
+        kept.write_text("mine\n")
+        line = refused(capsys, *command, "-o", str(kept))
+        assert f"{kept}: is there already; choose another name, or replace it with --overwrite" in line
+        assert kept.read_text() == "mine\n"
+        assert main([*command, "-o", str(kept), "--overwrite"]) == 0
+        assert kept.read_text() != "mine\n" and kept.stat().st_size > 20
+        assert "is there already" in refused(capsys, *command, "-o", str(kept))
+    assert main([*sampled, "out=sample.jsonl", "overwrite=true"]) == 0
+    assert main([*sampled, "out=run"]) == 0
+    before = Path("run/answers.jsonl").read_bytes()
+    assert "this is a run's folder" in refused(capsys, *sampled, "seed=7", "out=run", "overwrite=true")
+    assert main([*sampled, "out=run"]) == 0 and Path("run/answers.jsonl").read_bytes() == before
+    run = json.loads(Path("run/run.json").read_text())
+    del run["config"]["overwrite"]  # as an earlier version wrote it: the run is still this one
+    Path("run/run.json").write_text(json.dumps(run))
+    capsys.readouterr()
+    assert main([*sampled, "out=run"]) == 0 and "already done" in capsys.readouterr().out
 
 
 def test_words_count_where_no_flag_says_otherwise(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

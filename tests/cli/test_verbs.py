@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_models import plain_logprobs, write_lines
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trimtab.cli import main
+from trimtab.models.load import load_scorer, load_tokenizer, save_model
 from trimtab.training.folder import locked
 from trimtab.village.judge import judge
 from trimtab.village.prompts import prompts
@@ -51,6 +54,51 @@ def test_every_answer_is_judged_and_has_its_own_logprobs(workshop: Path, tmp_pat
     golds = [[r["gold"] for r in rows if (r["model"], r["id"]) == ("sft", p.id)] for p in prompts("test")[:2]]
     assert figures["sft"]["gold"]["value"] == pytest.approx(sum(sum(g) / 2 for g in golds) / 2)
     assert (figures["ppo"]["gold"]["n"], results["answers_each"]) == (2, 2) and figures["ppo"]["kl"]["value"] == 0
+
+
+def test_demonstrations_and_answers_in_any_format_have_logprobs_and_scores(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Line by line: transformers' own logprobs of the last answer and its end token, given all before it as the template writes it."""
+    monkeypatch.chdir(tmp_path)
+    base = f"{workshop}/base/model"
+    talk = [("user", "Who keeps the mill?"), ("assistant", "A bear."), ("user", "Where?")]
+    alpaca = {"id": "a", "instruction": "Name the owl.", "output": "She is Wren."}
+    native = {"id": "n", "messages": [{"role": r, "content": c} for r, c in talk], "completion": "By the pond."}
+    ranked = {"id": "r", "prompt": "Is it late?", "chosen": "No.", "rejected": "I do not know."}
+    write_lines(Path("mixed.jsonl"), [alpaca, native, ranked])
+    answers = [
+        ([("user", "Name the owl.")], ["She is Wren."]), (talk, ["By the pond."]), ([("user", "Is it late?")], ["No.", "I do not know."]),
+    ]  # fmt: skip
+    assert main(["logprobs", base, "mixed.jsonl"]) == 0
+    rows = lines(tmp_path / "logprobs.jsonl")
+    assert [row["id"] for row in rows] == ["a", "n", "r"]
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    plain = AutoModelForCausalLM.from_pretrained(base).eval()
+    for row, (before, texts) in zip(rows, answers, strict=True):
+        shown = tokenizer.apply_chat_template([{"role": r, "content": c} for r, c in before], add_generation_prompt=True, tokenize=False)
+        prompt = tokenizer(shown, add_special_tokens=False).input_ids
+        ids = [[*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id] for text in texts]
+        assert row["tokens"] == [len(c) for c in ids]
+        expected = [float(plain_logprobs(plain, prompt, c).detach().sum()) for c in ids]
+        assert row["logprobs"] == pytest.approx(expected, rel=1e-5)
+    save_model(load_scorer(base), load_tokenizer(base), tmp_path / "reward")
+    assert main(["score", "reward", "mixed.jsonl"]) == 0
+    native_form = [
+        {"id": row["id"], "messages": [{"role": r, "content": c} for r, c in before], "completions": [{"text": t} for t in texts]}
+        for row, (before, texts) in zip(rows, answers, strict=True)
+    ]
+    write_lines(Path("answers.jsonl"), [{**row, "ranks": [None] * len(row["completions"])} for row in native_form])
+    assert main(["score", "reward", "answers.jsonl", "-o", "again.jsonl"]) == 0
+    assert lines(tmp_path / "scores.jsonl") == lines(tmp_path / "again.jsonl")
+    assert [len(row["rewards"]) for row in lines(tmp_path / "scores.jsonl")] == [1, 1, 2]
+    write_lines(Path("asked.jsonl"), [alpaca, {"prompt": "Name the owl."}])
+    capsys.readouterr()
+    assert main(["logprobs", base, "asked.jsonl", "-o", "none.jsonl"]) == 2
+    assert "asked.jsonl:2: found a prompt (trl-prompt format), needed an answer too" in capsys.readouterr().err
+    Path("nothing.jsonl").write_text("\n")
+    assert main(["logprobs", base, "nothing.jsonl", "-o", "none.jsonl"]) == 2
+    assert "nothing.jsonl: holds no answers" in capsys.readouterr().err and not Path("none.jsonl").exists()
 
 
 def test_rows_of_one_prompt_are_joined_and_two_rankings_of_it_refused(
@@ -150,6 +198,17 @@ def test_chat_answers_line_by_line_and_leaves(workshop: Path, monkeypatch: pytes
     assert main(["chat", str(workshop / "base"), "--max-tokens", "4", "--seed", "1"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert "(new conversation)" in said and "(plain text on)" in said and said.count("(plain text off)") == 0
+
+
+def test_greedy_chat_says_the_same_whatever_the_seed(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for words in (["--greedy", "--seed", "1"], ["--greedy", "--seed", "2"], ["--seed", "1"]):
+        monkeypatch.setattr("sys.stdin", io.StringIO("Hello\nWhy?\n"))
+        assert main(["chat", str(workshop / "base"), "--max-tokens", "12", *words]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != said[2]
 
 
 def test_a_reference_with_another_tokenizer_is_refused(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,6 +97,28 @@ def test_text_needs_no_quoting(word: str, value: str | None) -> None:
     assert load_config(Train, None, ["model=m", word]).reward == value
 
 
+@pytest.mark.parametrize(
+    "word, texts",
+    [
+        ("stop=.", (".",)), ("stop=:", (":",)), ("stop=#", ("#",)), ("stop=-", ("-",)), ("stop={x", ("{x",)), ("stop=7", ("7",)),
+        ("stop=,", (",",)), ("stop='a, b'", ("a, b",)), ("stop=[a,b]", ("a", "b")), ("stop=['[']", ("[",)), ("stop=[]", ()),
+        ('stop=["\\n"]', ("\n",)),
+    ],
+)  # fmt: skip
+def test_one_text_is_a_list_of_it(word: str, texts: tuple[str, ...]) -> None:
+    assert load_config(Train, None, ["model=m", word]).stop == texts
+
+
+@pytest.mark.parametrize(("line", "texts"), [("stop: .", (".",)), ("stop: 007", ("007",)), ("stop: 'a, b'", ("a, b",))])
+def test_one_text_is_a_list_of_it_in_a_file_too(line: str, texts: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"model: m\n{line}\n")
+    assert load_config(Train, path).stop == texts
+    path.write_text("model: m\nstop: a, b\n")
+    assert f"{path}:2: stop is 'a, b', write [a,b]" in fails(yaml=path)
+    assert from_mapping(Train, {"model": "m", "stop": "."}, "recipe").stop == (".",)
+
+
 def test_unknown_keys_name_key_place_and_closest(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("model: base\nlora:\n\n  rnak: 2\n")
@@ -120,9 +142,10 @@ def test_unknown_keys_name_key_place_and_closest(tmp_path: Path) -> None:
         ("dtype=bf16", "dtype is 'bf16', expected one of float32, bfloat16"),
         ("kind=quarter", "kind is 'quarter', expected one of full, half"),
         ("resume=1", "resume is 1, expected true or false"),
-        ("stop=abc", "stop is 'abc', expected list of texts"),
+        ("stop=", "stop is null, expected list of texts"),
+        ("stop=a, b", """stop is 'a, b', write [a,b] for several texts or ["a, b"] for one with a comma"""),
         ("stop=[a, {b: 1}]", "stop is ['a', {'b': 1}], expected list of texts"),
-        ("stop=!!binary aGVsbG8=", "stop is b'hello', expected list of texts"),
+        ("shares={x: !!binary aGVsbG8=}", "shares is {'x': b'hello'}, expected mapping of texts to numbers"),
         ("shares={x: y}", "shares is {'x': 'y'}, expected mapping of texts to numbers"),
         ("lora=8", "lora is 8, but it is a group of options (lora.rank, lora.alpha)"),
         ("lora.rank=-1", "lora.rank is -1, expected whole number >= 0"),

@@ -1,20 +1,24 @@
-"""Online methods on a tiny policy, ready to be taken apart by their tests."""
+"""Online methods on a tiny policy, ready to be taken apart by their tests; and what is asked of each of them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from tiny_models import answer_score, gradients, online_parts
+from tiny_models import answer_score, gradient_error, gradients, online_parts
 
 from trimtab.feedback.protocol import Rule
 from trimtab.methods.online import Answers, Online, Parts
+from trimtab.training.loop import Learner
 from trimtab.training.method import MicroBatch, State
+
+M = TypeVar("M", bound=Online)
 
 SETTINGS = {"batch_size": 3, "num_completions": 3, "max_tokens": 6, "seed": 1, "dtype": "float32", "cut_penalty": 2.5}
 
 
-def made(method: Callable[[Any, Parts], Any], settings: type[Any], start: Path, *, other_reference: bool = False, **options: Any) -> Any:
+def made(method: Callable[[Any, Parts], M], settings: type[Any], start: Path, *, other_reference: bool = False, **options: Any) -> M:
     """``method`` with ``SETTINGS`` and ``options``; the reference is the policy's copy, or random."""
     return method(settings(**{**SETTINGS, **options}), online_parts(start, Rule(answer_score), other_reference=other_reference))
 
@@ -37,3 +41,32 @@ def shuffled(answers: Answers, orders: Sequence[Sequence[int]]) -> Answers:
     scores = [[row[k] for k in order] for row, order in zip(answers.scores, orders, strict=True)]
     trees = [tree.with_completions([tree.completions[k] for k in order]) for tree, order in zip(answers.trees, orders, strict=True)]
     return Answers(answers.chosen, answers.prompts, trees, samples, scores)
+
+
+def iterations(method: Online, count: int) -> list[dict[str, float]]:
+    """What is logged of each of the first ``count`` iterations, rewarded for the letter a."""
+    method.parts = replace(method.parts, reward=Rule(lambda prompt, text: float(text.count("a"))))
+    learner, logged = Learner(method, method.config), []
+    for i in range(count):
+        method.update(method.batches(State(i, count)), learner, f"step {i}")
+        logged.append(method.after(State(i, count)))
+    return logged
+
+
+def assert_the_reward_grows(method: Online) -> list[dict[str, float]]:
+    """After 30 iterations there are more of the letter than at first; returns what was logged."""
+    logged = iterations(method, 30)
+    rewards = [row["reward/rule"] for row in logged]
+    assert sum(rewards[-5:]) > 1.5 * sum(rewards[:5]) + 0.5
+    return logged
+
+
+def assert_packing_changes_nothing(make: Callable[..., Online], start: Path) -> None:
+    """The three prompts' answers in three micro-batches or in one: the same gradient."""
+    found = []
+    for budget in (1, 10_000):
+        method = make(start, other_reference=True, micro_batch_tokens=budget)
+        step = first_step(method)
+        found.append((len(step), slopes(method, step)))
+    assert (found[0][0], found[1][0]) == (3, 1)
+    assert gradient_error(found[0][1], found[1][1]) <= 1e-5

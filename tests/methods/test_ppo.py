@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import PROMPTS, answer_score, gradient_error, gradients, online_parts, random_trees, save_tiny_policy
+from online_methods import iterations
+from tiny_models import PROMPTS, answer_score, gradient_error, gradients, online_parts, random_trees
 
 from trimtab.common.errors import RunFailed
 from trimtab.common.files import write_json
@@ -27,11 +28,6 @@ from trimtab.models.score import score_rewards, score_tokens, score_values
 from trimtab.training.loop import Learner
 from trimtab.training.method import MicroBatch, State
 from trimtab.trees import PromptTree, TreeBatch
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_policy(tmp_path_factory.mktemp("ppo") / "policy")
 
 
 def make(start: Path, *, other_reference: bool = False, **options: Any) -> PPO:
@@ -326,12 +322,7 @@ def test_dual_descent_holds_the_kl_of_a_real_policy(start: Path) -> None:
         start, variant="penalty", penalty=Penalty(beta=0.1, target=0.02), batch_size=5, num_completions=8, max_tokens=6, minibatch_size=5,
         epochs_per_batch=4, beta=0.0, lr=3e-3, stop_kl=1e9, micro_batch_tokens=8192,
     )  # fmt: skip
-    method.parts = replace(method.parts, reward=Rule(lambda prompt, text: float(text.count("a"))))
-    learner = Learner(method, method.config)
-    seen = []
-    for i in range(40):
-        method.update(method.batches(State(i, 40)), learner, f"step {i}")
-        seen.append(method.after(State(i, 40))["penalty/kl"])
+    seen = [row["penalty/kl"] for row in iterations(method, 40)]
     assert min(seen[:3]) > 0.125 and sum(seen[-10:]) / 10 == pytest.approx(0.02, rel=0.2)
 
 

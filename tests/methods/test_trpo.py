@@ -21,11 +21,6 @@ from trimtab.training.method import State
 from trimtab.trees import PromptTree, TreeBatch
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_policy(tmp_path_factory.mktemp("trpo") / "policy")
-
-
 class NoLearner:
     """The loop's half of an update, which TRPO must not ask."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tiny_models import ENDS, FAMILIES, GROUPED
+from tiny_models import ENDS, FAMILIES, GROUPED, REFUSED
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from trimtab.common.errors import UserError
@@ -16,8 +16,6 @@ from trimtab.models.attention import AttentionRule, each_alone
 from trimtab.models.check import check_architecture, tiny_copy
 from trimtab.models.load import load_policy, load_scorer
 
-LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
-DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
 NO_SCORER = ("granite", "cohere")  # transformers has no sequence classification for them
 
 
@@ -43,20 +41,7 @@ def test_a_full_size_configuration_is_checked_in_miniature(name: str) -> None:
     check_architecture(AutoModelForCausalLM, config)
 
 
-@pytest.mark.parametrize(
-    ("config", "reason"),
-    [
-        (lambda: transformers.BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=60), "called tree attention 0 times"),
-        (lambda: transformers.GPTJConfig(n_embd=32, n_layer=2, n_head=4, rotary_dim=4, vocab_size=60), "cannot be made"),
-        (lambda: transformers.FalconConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=60), "cannot be made"),
-        (lambda: transformers.Llama4TextConfig(**GROUPED, **ENDS), "layers of type chunked_attention"),
-        (lambda: transformers.MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=60), "type linear_attention"),
-        (lambda: transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=60), "differs"),
-        (lambda: transformers.LlamaConfig(**GROUPED, rope_parameters=DYNAMIC), "dynamic"),
-        (lambda: transformers.Phi3Config(**GROUPED, original_max_position_embeddings=48, rope_parameters=LONGROPE, **ENDS), "longrope"),
-    ],
-    ids=["bloom", "gptj", "falcon", "llama4", "mamba", "bert", "llama dynamic", "phi3 longrope"],
-)  # fmt: skip
+@pytest.mark.parametrize(("config", "reason"), REFUSED.values(), ids=REFUSED.keys())
 def test_families_that_are_not_are_refused_with_name_and_reason(config: Any, reason: str) -> None:
     built = config()
     with pytest.raises(UserError) as caught:

@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from fit import goodness_of_fit, next_tokens
 from tiny_models import FAMILIES, VOCABULARY, pair, plain_logprobs, tiny_policy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trimtab.common.errors import UserError
 from trimtab.models.score import score_tokens
+from trimtab.sampling import engine as engine_module
 from trimtab.sampling.engine import NativeEngine
 from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
 from trimtab.trees import PromptTree, TreeBatch
@@ -111,40 +113,43 @@ def test_a_longer_limit_continues_the_same_text() -> None:
     "options", [{}, {"temperature": 0.7}, {"temperature": 1.5, "top_k": 9}, {"top_p": 0.6}, {"temperature": 0.8, "top_k": 20, "top_p": 0.8}]
 )
 def test_samples_follow_the_distribution(options: dict[str, Any]) -> None:
-    model = tiny_policy("gpt2")
+    model, plain = pair(FAMILIES["gpt2"]())
     prompt, count = prompts(3)[2], 6000
     chosen = SamplingOptions(max_tokens=1, seed=11, **options)
     samples = NativeEngine(model, NO_END, rows=256).sample([prompt], count, chosen, ["x"])[0]
-    ids = torch.tensor([prompt])
-    logits = model(ids, use_cache=False, layout=_causal(len(prompt))).logits[0, -1].double() / chosen.temperature
-    expected = _truncated_by_sorting(logits.softmax(-1).detach().numpy(), chosen.top_k, chosen.top_p)
-    counts = np.bincount([s.token_ids[0] for s in samples], minlength=VOCABULARY)
-    assert counts[expected == 0].sum() == 0
-    frequent = expected * count >= 5
-    observed = np.append(counts[frequent], counts[~frequent].sum())
-    wanted = np.append(expected[frequent], expected[~frequent].sum()) * count
-    keep = wanted > 0
-    assert stats.chisquare(observed[keep], wanted[keep]).pvalue > 1e-3
+    expected = next_tokens(plain, prompt, chosen)
+    found = goodness_of_fit(np.bincount([s.token_ids[0] for s in samples], minlength=VOCABULARY), expected)
+    assert found.draws == count and found.impossible == 0 and found.p > 1e-3
     for sample in samples[:50]:
         assert sample.logprobs[0] == pytest.approx(np.log(expected[sample.token_ids[0]]), abs=1e-5)
-    policy = model(ids, use_cache=False, layout=_causal(len(prompt))).logits[0, -1].log_softmax(-1).detach()
-    assert samples[0].policy_logprobs[0] == pytest.approx(float(policy[samples[0].token_ids[0]]), abs=1e-5)
+    policy = np.log(next_tokens(plain, prompt, SamplingOptions(max_tokens=1)))
+    assert samples[0].policy_logprobs[0] == pytest.approx(policy[samples[0].token_ids[0]], abs=1e-5)
 
 
 def test_pairs_of_tokens_follow_the_distribution() -> None:
     """The second token given the first: draws at different positions are independent."""
-    model = tiny_policy("llama")
-    prompt, count = [5, 9, 2], 6000
-    samples = NativeEngine(model, NO_END).sample([prompt], count, SamplingOptions(max_tokens=2, temperature=0.4), ["x"])[0]
-    drawn = np.array([s.token_ids for s in samples])
-    first = np.bincount(drawn[:, 0]).argmax()
-    logits = model(torch.tensor([[*prompt, int(first)]]), use_cache=False, layout=_causal(4)).logits[0, -1].detach().double()
-    expected = (logits / 0.4).softmax(-1).numpy()
-    counts = np.bincount(drawn[drawn[:, 0] == first, 1], minlength=VOCABULARY)
-    frequent = expected * counts.sum() >= 5
-    observed = np.append(counts[frequent], counts[~frequent].sum())
-    wanted = np.append(expected[frequent], expected[~frequent].sum()) * counts.sum()
-    assert counts.sum() > 300 and stats.chisquare(observed, wanted).pvalue > 1e-3
+    model, plain = pair(FAMILIES["llama"]())
+    prompt, count, options = [5, 9, 2], 6000, SamplingOptions(max_tokens=2, temperature=0.4)
+    samples = NativeEngine(model, NO_END).sample([prompt], count, options, ["x"])[0]
+    first = next_tokens(plain, prompt, options)
+    expected = np.stack([first[token] * next_tokens(plain, [*prompt, token], options) for token in range(VOCABULARY)])
+    counts = np.zeros((VOCABULARY, VOCABULARY), dtype=np.int64)
+    np.add.at(counts, tuple(np.array([s.token_ids for s in samples]).T), 1)
+    found = goodness_of_fit(counts, expected)
+    assert found.draws == count and found.freedom > 50 and found.p > 1e-3
+
+
+def test_a_distribution_that_is_nearly_right_is_told_from_the_right_one() -> None:
+    """6,000 fair draws pass; a tenth of each token's draws given to the next token does not; worked by hand: 60 and 40 of 50 and 50
+    expected give 4, with one degree of freedom p = 0.0455; a draw of probability 0 is counted."""
+    expected = np.random.default_rng(0).dirichlet(np.ones(VOCABULARY))
+    counts = np.random.default_rng(1).multinomial(6000, expected)
+    moved = counts - counts // 10 + np.roll(counts // 10, 1)
+    assert goodness_of_fit(counts, expected).p > 1e-3 > 1e-9 > goodness_of_fit(moved, expected).p
+    found = goodness_of_fit(np.array([60, 40, 0]), np.array([0.5, 0.5, 0.0]))
+    assert (found.statistic, found.freedom, found.impossible) == (pytest.approx(4.0), 1, 0) and found.p == pytest.approx(0.0455, abs=1e-4)
+    assert goodness_of_fit(np.array([60, 40, 3]), np.array([0.5, 0.5, 0.0])).impossible == 3
+    assert goodness_of_fit(np.array([96, 2, 2]), np.array([0.96, 0.02, 0.02])).freedom == 1  # two cells of 2 expected are one of 4
 
 
 def test_the_end_token_ends_a_sample_and_belongs_to_it() -> None:
@@ -241,6 +246,36 @@ def test_changed_weights_are_sampled_from_even_inside_autocast() -> None:
     assert ids_of(inside) == ids_of(outside) != ids_of(before)
 
 
+class Casts(TorchDispatchMode):
+    """Counts casts of these tensors to bf16."""
+
+    def __init__(self, tensors: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.places, self.count = {t.data_ptr() for t in tensors}, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        to_bf16 = func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") == torch.bfloat16
+        self.count += to_bf16 and args[0].data_ptr() in self.places
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_each_weight_is_cast_once_a_call_whatever_its_steps_compiled_or_not(packed: bool, frozen: bool, monkeypatch: Any) -> None:
+    """A compiled layer would cast its weights in every step: on CPU none is run."""
+    if not packed:
+        monkeypatch.setattr(engine_module, "can_pack", lambda device: False)
+    model = tiny_policy("llama").requires_grad_(not frozen)
+    for layer in model.model.layers:
+        layer._compiled_call_impl = lambda *given, **named: pytest.fail("a compiled layer was run")
+    weights = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    assert len(weights) == 2 * 7 + 1
+    for steps in (4, 12):
+        with Casts(weights) as casts:
+            NativeEngine(model, NO_END, autocast=True).sample(prompts(3), 2, SamplingOptions(max_tokens=steps), names(3))
+        assert casts.count == len(weights)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
 def test_under_autocast_logprobs_are_the_scorers_within_bf16(family: str) -> None:
     model = tiny_policy(family)
@@ -286,17 +321,6 @@ def _causal(size: int) -> Any:
     from trimtab.models.attention import TreeLayout
 
     return TreeLayout(TreeBatch.pack([PromptTree((0,) * size, ())]).layout, kernel="math")
-
-
-def _truncated_by_sorting(probabilities: np.ndarray, top_k: int, top_p: float) -> np.ndarray:
-    """An independent top-k and then top-p, by sorting."""
-    order = np.argsort(-probabilities)
-    kept = order[: top_k or None]
-    shares = probabilities[kept] / probabilities[kept].sum()
-    kept = kept[: int(np.searchsorted(shares.cumsum(), top_p)) + 1] if top_p < 1 else kept
-    out = np.zeros_like(probabilities)
-    out[kept] = probabilities[kept] / probabilities[kept].sum()
-    return out
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 3e-3, 0.05])

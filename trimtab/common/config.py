@@ -7,6 +7,7 @@ of options is a nested ``Settings`` (``lora.rank``). Values come from a YAML fil
 
 import difflib
 import json
+import re
 import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from trimtab.common.errors import UserError
-from trimtab.common.yamls import CoreLoader, in_one_line, is_null, one_line, read_text, refuse_duplicates
+from trimtab.common.yamls import SCALARS, CoreLoader, in_one_line, is_null, one_line, read_text, refuse_duplicates
 
 COMMAND_LINE = "command line"
 HELP_WIDTH = 110
@@ -171,6 +172,9 @@ class _Reader:
         field = self._known(name, COMMAND_LINE)
         if field is None:
             return
+        if _takes_texts(field.annotation) and _is_one_text(text):  # stop=. and stop=: need no brackets
+            self._set(name, field, text.strip(), COMMAND_LINE)
+            return
         loader = CoreLoader(text)
         try:
             node = loader.get_single_node()
@@ -227,7 +231,14 @@ class _Reader:
             self._set(name, field, _construct(loader, node, field.annotation), where)
 
     def _set(self, name: str, field: FieldInfo, value: Any, where: str) -> None:
-        if not _group(field):
+        if isinstance(value, str) and _takes_texts(field.annotation):
+            parts = [part.strip() for part in value.split(",")]
+            if len(parts) > 1 and all(parts):
+                several, one = f"[{','.join(parts)}]", json.dumps([value], ensure_ascii=False)
+                self.problems.append(f"{where}: {name} is {_show(value)}, write {several} for several texts or {one} for one with a comma")
+            else:
+                self.entries[name] = _Entry([value], where)
+        elif not _group(field):
             try:
                 json.dumps(value)
             except (TypeError, ValueError):  # YAML's sets, binaries and mappings that contain themselves
@@ -247,9 +258,12 @@ class _Reader:
 
 
 def _construct(loader: CoreLoader, node: yaml.Node, annotation: Any) -> Any:
-    """A node's value; where the option is text, a scalar stays as it was written (``007`` is not 7)."""
+    """A node's value; where the option is text, a scalar stays as it was written (``007`` is not 7), and where it is a list of texts
+    too; one in quotes is then the only text."""
     if isinstance(node, yaml.ScalarNode) and _takes_text(annotation) and not is_null(node):
         return node.value
+    if isinstance(node, yaml.ScalarNode) and _takes_texts(annotation) and not is_null(node):
+        return [node.value] if node.style else node.value
     if isinstance(node, yaml.SequenceNode) and get_origin(annotation) in (list, tuple, set, frozenset):
         inner = get_args(annotation)[0]
         return [_construct(loader, item, inner) for item in node.value]
@@ -270,6 +284,20 @@ def _takes_text(annotation: Any) -> bool:
         or (isinstance(kind, type) and issubclass(kind, Enum) and all(isinstance(v.value, str) for v in kind))
         for kind in kinds
     )
+
+
+def _takes_texts(annotation: Any) -> bool:
+    """Whether the option is a list of texts."""
+    if get_origin(annotation) not in (list, tuple):
+        return False
+    first, *rest = get_args(annotation)
+    return _takes_text(first) and rest in ([], [Ellipsis])
+
+
+def _is_one_text(text: str) -> bool:
+    """Whether a word behind ``key=`` is a text itself, no list, nothing in quotes, and not null."""
+    bare = text.strip()
+    return not bare.startswith(("[", '"', "'")) and re.fullmatch(SCALARS["null"][0], bare) is None
 
 
 def _suggestion(name: str, known: list[str]) -> str:

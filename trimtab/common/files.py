@@ -36,12 +36,16 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
             temporary.unlink()
 
 
-def check_writable(path: Path | str) -> None:
-    """Finds out before the work, not after it, that ``path`` cannot be written.
+def check_writable(path: Path | str, *, overwrite: bool) -> None:
+    """Finds out before the work, not after it, that ``path`` cannot be written, or that something stands there that may not be replaced.
 
     Raises:
-        UserError: its folder cannot be made, or takes no file.
+        UserError: the file is there and ``overwrite`` is not set, or it is a folder; its folder cannot be made, or takes no file.
     """
+    if Path(path).is_dir():
+        raise UserError(f"{path}: is a folder; name a file to write")
+    if not overwrite and os.path.lexists(path):
+        raise UserError(f"{path}: is there already; choose another name, or replace it with --overwrite (overwrite=true)")
     folder = Path(path).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ class ConvertSettings(ReadSettings):
 
     to: To = Field("native", description="what to write: the native records, those of one kind, or rows of one of TRL's types")
     style: Style = Field("conversational", description="TRL's rows as messages, or as plain text (prompts of one message only)")
+    overwrite: bool = Field(False, description="replace the file that is there")
     keep: list[str] = Field([], description="fields of the records to write beside TRL's own, such as [id, ground_truth]")
 
 
@@ -40,7 +41,7 @@ def convert_file(path: Path | str, out: Path | str, settings: ConvertSettings | 
     """
     settings = settings or ConvertSettings()
     settings = settings.model_copy(update={"left_out": str(left_out_of(path, out, settings).parent)})
-    check_writable(out)
+    check_writable(out, overwrite=settings.overwrite)
     account = Account(path)
     write_lines(out, _something(stream(path, settings, account, _writer(settings)), account, settings.to))
     return account

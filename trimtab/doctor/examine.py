@@ -81,7 +81,7 @@ def examine(config: Config, engine: MakeEngine | None = None) -> Examination:
     for path in config.out:
         if not path.endswith((".json", ".html")):
             raise UserError(f"{path}: the page is written as .json or .html; choose such a name")
-        check_writable(path)
+        check_writable(path, overwrite=config.overwrite)
     subject = Subject(config, engine)
     if config.data:
         _ = subject.data  # a file that is not there is told before the model is loaded

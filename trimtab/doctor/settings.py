@@ -22,3 +22,4 @@ class Config(ReadSettings):
     strict: bool = Field(False, description="exit with status 1 for warnings too")
     seed: int = Field(0, description="seed of the records that are drawn and of the answers that are sampled")
     out: list[str] = Field([], description="files to write the page to as well: .json for programs, .html for people")
+    overwrite: bool = Field(False, description="replace files of out that are there")

@@ -337,6 +337,26 @@ def _operands(bucket: Bucket, query: Tensor, key: Tensor, value: Tensor) -> tupl
     return _take(query, bucket.queries).float(), _take(key, bucket.keys).float(), _take(value, bucket.keys).float()
 
 
+def merge(out1: Tensor, lse1: Tensor, out2: Tensor, lse2: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs (Q, H, D) over two sets of keys and their log-sum-exps (H, Q) -> those over both sets."""
+    total = torch.logaddexp(lse1, lse2)
+    first, second = ((lse - total).exp().transpose(0, 1).unsqueeze(-1) for lse in (lse1, lse2))
+    return (out1.float() * first + out2.float() * second).to(out1.dtype), total
+
+
+def with_sinks(out: Tensor, lse: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor]:
+    """``merge`` with a key for each head whose score is the sink (H,) and whose value is 0: it takes its share of the weights and adds
+    nothing. out (Q, H, D), lse (H, Q)."""
+    total = torch.logaddexp(lse, sinks.float().unsqueeze(-1))
+    return out * (lse - total).exp().transpose(0, 1).unsqueeze(-1).to(out.dtype), total
+
+
+def sink_slopes(grad: Tensor, out: Tensor, lse: Tensor, sinks: Tensor) -> Tensor:
+    """(H,) slopes of the sinks: d out / d sink = -(the sink's weight) * out. grad and out (Q, H, D), lse (H, Q) with the sinks in it."""
+    weights = (sinks.float().unsqueeze(-1) - lse).exp()
+    return -((grad.float() * out.float()).sum(-1).transpose(0, 1) * weights).sum(1).to(sinks.dtype)
+
+
 class _FlashTrees(torch.autograd.Function):
     """query (T, H, D), key and value (T, G, D), sinks (H,) or None -> (T, H, D); first derivatives only."""
 
@@ -346,16 +366,13 @@ class _FlashTrees(torch.autograd.Function):
     ) -> Tensor:
         out, lse = _FlashTrees._part(plan.own, plan.own_back, query, key, value, scale)
         if plan.shared:
-            out2, lse2 = _FlashTrees._part(plan.shared, plan.shared_back, query, key, value, scale)
+            seen = _FlashTrees._part(plan.shared, plan.shared_back, query, key, value, scale)
             rows = plan.shared_rows
-            out1, lse1 = out.index_select(0, rows), lse.index_select(0, rows)
-            merged = torch.logaddexp(lse1, lse2)
-            mixed = out1 * (lse1 - merged).exp().unsqueeze(-1) + out2 * (lse2 - merged).exp().unsqueeze(-1)
+            mixed, total = merge(out.index_select(0, rows), lse.index_select(1, rows), *seen)
             out.index_copy_(0, rows, mixed)
-            lse.index_copy_(0, rows, merged)
-        if sinks is not None:  # a key whose value is 0: it takes its share of the weights and adds nothing
-            total = torch.logaddexp(lse, sinks.float())
-            out, lse = out * (lse - total).exp().unsqueeze(-1), total
+            lse.index_copy_(1, rows, total)
+        if sinks is not None:
+            out, lse = with_sinks(out, lse, sinks)
         ctx.save_for_backward(query, key, value, sinks, out, lse)
         ctx.plan, ctx.scale = plan, scale
         return out.to(query.dtype)
@@ -364,14 +381,14 @@ class _FlashTrees(torch.autograd.Function):
     def _part(
         buckets: Sequence[Bucket], back: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """Output (R, H, D) and log-sum-exp (R, H) of the real query rows."""
+        """Output (R, H, D) and log-sum-exp (H, R) of the real query rows."""
         outs, sums = [], []
         for bucket in buckets:
             q, k, v = _operands(bucket, query, key, value)
             out, lse = _flash(q, k, v, 0.0, bucket.causal, attn_mask=bucket.hide, scale=scale)
             outs.append(out)
             sums.append(lse.unsqueeze(-1))
-        return _untake(outs, back), _untake(sums, back).squeeze(-1)
+        return _untake(outs, back), _untake(sums, back).squeeze(-1).T.contiguous()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -384,9 +401,7 @@ class _FlashTrees(torch.autograd.Function):
             d_query.index_add_(0, plan.shared_rows, d_shared[0])
             d_key.index_add_(0, plan.prompt_rows, d_shared[1])
             d_value.index_add_(0, plan.prompt_rows, d_shared[2])
-        d_sinks = None
-        if sinks is not None:  # d out / d sink = -(the sink's weight) * out
-            d_sinks = -((grads[0].float() * out).sum(-1) * (sinks.float() - lse).exp()).sum(0).to(sinks.dtype)
+        d_sinks = None if sinks is None else sink_slopes(grads[0], out, lse, sinks)
         return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype), d_sinks, None, None
 
     @staticmethod
@@ -398,7 +413,7 @@ class _FlashTrees(torch.autograd.Function):
         for bucket in buckets:
             q, k, v = _operands(bucket, query, key, value)
             g, o = _take(grad, bucket.queries).float(), _take(out, bucket.queries)
-            sums = lse.index_select(0, bucket.queries.flatten()).view(*bucket.queries.shape, -1).transpose(1, 2).contiguous()
+            sums = lse.index_select(1, bucket.queries.flatten()).view(-1, *bucket.queries.shape).transpose(0, 1).contiguous()
             if bucket.whole is None:
                 # A padded query repeats a span's first row. Its gradient must not count twice; and it sees keys that the first
                 # row's log-sum-exp does not know, so that exp(score - lse) could overflow, and 0 times infinity is NaN.

@@ -149,6 +149,8 @@ def _verdict(kind: Any, config: Any) -> str:
         _randomise(plain)
         ours.load_state_dict(plain.state_dict())
     except Exception as error:  # whatever a family's own code raises: it is not ours to list
+        if isinstance(error, KeyError) and error.args == (NAME,):
+            return "it takes no attention but its own"
         return f"a tiny copy of it cannot be made as {kind.__name__} ({_first_line(error)})"
     trees = _trees()
     batch = TreeBatch.pack(trees)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trimtab.common.device import fused
-from trimtab.models.attention import AttentionRule
+from trimtab.models.attention import AttentionRule, merge, sink_slopes, with_sinks
 from trimtab.trees import Segments
 
 LARGEST_HEAD = 256
@@ -95,13 +95,6 @@ def _bounds(lengths: list[int], device: torch.device) -> Tensor:
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device)
 
 
-def merge(out1: Tensor, lse1: Tensor, out2: Tensor, lse2: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs (Q, H, D) over two sets of keys and their log-sum-exps (H, Q) -> those over both sets."""
-    total = torch.logaddexp(lse1, lse2)
-    first, second = ((lse - total).exp().transpose(0, 1).unsqueeze(-1) for lse in (lse1, lse2))
-    return (out1.float() * first + out2.float() * second).to(out1.dtype), total
-
-
 class _FlashTrees(torch.autograd.Function):
     """query (T, H, D), key and value (T, G, D), sinks (H,) or None -> (T, H, D); first derivatives only."""
 
@@ -120,9 +113,8 @@ class _FlashTrees(torch.autograd.Function):
             mixed, total = fused(merge, query.device)(out.index_select(0, rows), lse.index_select(1, rows), seen[0], seen[1])
             out.index_copy_(0, rows, mixed)
             lse.index_copy_(1, rows, total)
-        if sinks is not None:  # a key whose value is 0: it takes its share of the weights and adds nothing
-            total = torch.logaddexp(lse, sinks.float().unsqueeze(-1))
-            out, lse = out * (lse - total).exp().transpose(0, 1).unsqueeze(-1).to(out.dtype), total
+        if sinks is not None:
+            out, lse = with_sinks(out, lse, sinks)
         ctx.save_for_backward(query, key, value, sinks, out, lse)
         ctx.ranges, ctx.scale = ranges, scale
         return out
@@ -144,8 +136,5 @@ class _FlashTrees(torch.autograd.Function):
             )  # fmt: skip
             for whole, part, where in zip((d_query, d_key, d_value), d_shared, (rows, prompts, prompts), strict=True):
                 whole.index_add_(0, where, part)
-        d_sinks = None
-        if sinks is not None:  # d out / d sink = -(the sink's weight) * out
-            weights = (sinks.float().unsqueeze(-1) - lse).exp()
-            d_sinks = -((grad.float() * out.float()).sum(-1).transpose(0, 1) * weights).sum(1).to(sinks.dtype)
+        d_sinks = None if sinks is None else sink_slopes(grad, out, lse, sinks)
         return d_query, d_key, d_value, d_sinks, None, None

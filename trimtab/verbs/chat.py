@@ -4,6 +4,7 @@ import functools
 import sys
 import time
 
+from trimtab.common.errors import UserError
 from trimtab.common.files import read_json
 from trimtab.data.template import Renderer
 from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folder
@@ -15,12 +16,17 @@ HELP = "/new starts again, /plain switches the chat template off and on, /quit l
 
 
 def run(
-    model: str, *, temperature: float = 1.0, max_tokens: int = 64, seed: int | None = None, plain: bool = False
-) -> None:
+    model: str, *, temperature: float = 1.0, greedy: bool = False, max_tokens: int = 64, seed: int | None = None, plain: bool = False
+) -> None:  # fmt: skip
     """Reads lines, answers each, until end of input.
 
     A base model has never seen the chat template: talk to it with ``plain``.
+
+    Raises:
+        UserError: an option or the model is wrong.
     """
+    if not temperature > 0:
+        raise UserError(f"--temperature {temperature:g}: write a number > 0, or --greedy in its place for the likeliest token each time")
     folder = model_folder(model)
     policy, tokenizer = load_policy(folder), load_tokenizer(folder)
     facts = read_json(folder.parent / "run.json") if (folder.parent / "run.json").exists() else {}
@@ -59,7 +65,7 @@ def run(
             print(f"(too long: {len(ids)} tokens, and the model has room for {max(0, room)} before an answer of {max_tokens})")
             messages = messages[:-1]
             continue
-        options = SamplingOptions(max_tokens=max_tokens, temperature=temperature, seed=seed)
+        options = SamplingOptions(max_tokens=max_tokens, temperature=temperature, greedy=greedy, seed=seed)
         answer = renderer.decode(engine.sample([ids], 1, options, [f"turn {turn}"])[0][0].token_ids)
         print(answer, flush=True)
         messages.append(Message("assistant", answer))

@@ -1,4 +1,7 @@
-"""Where a verb that writes one file writes it: a file, or a run folder that says what was run."""
+"""Where a verb that writes one file writes it: a file, or a run folder that says what was run.
+
+A file that is there already is not replaced unless ``overwrite`` says so; a run folder never is: what is done in it is kept.
+"""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -11,6 +14,7 @@ from trimtab.common.files import check_writable
 from trimtab.training.folder import RunFolder
 
 FILES = (".jsonl", ".gz", ".json")
+OVERWRITE_SENTENCE = "replace the file out= where there is one; a run's folder is never replaced"
 
 
 @dataclass
@@ -23,15 +27,22 @@ class Output:
 
 @contextlib.contextmanager
 def open_output(
-    out: str, verb: str, config: Settings, name: str, *, inputs: Sequence[str] = (), parents: Sequence[str] = ()
-) -> Iterator[Output]:
-    """``out`` itself when it is a file name, else ``out/name`` in a run folder that is begun here and ended with the block."""
+    out: str, verb: str, config: Settings, name: str, *, overwrite: bool = False, inputs: Sequence[str] = (),
+    parents: Sequence[str] = (),
+) -> Iterator[Output]:  # fmt: skip
+    """``out`` itself when it is a file name, else ``out/name`` in a run folder that is begun here and ended with the block.
+
+    Raises:
+        UserError: the file is there and ``overwrite`` is not set, or it is set for a folder; the place cannot be written.
+    """
     if out.endswith(FILES):
         if not out.endswith((".jsonl", ".jsonl.gz")):
             raise UserError(f"{out}: records are written as .jsonl or .jsonl.gz; choose such a name, or a folder")
-        check_writable(out)
+        check_writable(out, overwrite=overwrite)
         yield Output(Path(out))
         return
+    if overwrite:
+        raise UserError(f"{out}: overwrite=true replaces a file, and this is a run's folder; delete it, or choose another out=")
     folder = RunFolder(out)
     output = Output(folder.path / name)
     output.done = not folder.begin(verb, dump(config), inputs=inputs, parents=parents)

@@ -15,7 +15,7 @@ from trimtab.data.formats import read_comparisons
 from trimtab.feedback.reward_model import reward_folder
 from trimtab.records import Comparison
 from trimtab.verbs.feedback import resolve_feedback
-from trimtab.verbs.outputs import open_output
+from trimtab.verbs.outputs import OVERWRITE_SENTENCE, open_output
 from trimtab.verbs.score import scored
 
 
@@ -29,6 +29,7 @@ class Config(Settings):
         description="village = its simulated labelers; reward:DIR = a reward model; gold = the village's judge",
     )
     out: str = Field("rankings.jsonl", description="file to write, or a folder (then rankings.jsonl in it)")
+    overwrite: bool = Field(False, description=OVERWRITE_SENTENCE)
     labelers: int = Field(1, ge=1, description="labelers who rank each item (village)")
     seed: int = Field(0, description="seed of labelers, noise and order")
 
@@ -46,7 +47,8 @@ def run(config: Config) -> Path:
         items = together(items, config.also)
     judge = reward_folder(config.by)
     inputs, parents = [f for f in (config.data, config.also) if f], [str(judge)] if judge else []
-    with open_output(config.out, "rank", config, "rankings.jsonl", inputs=inputs, parents=parents) as out:
+    place = open_output(config.out, "rank", config, "rankings.jsonl", overwrite=config.overwrite, inputs=inputs, parents=parents)
+    with place as out:
         if out.done:
             return out.path
         ranked = by_village(items, config) if config.by == "village" else by_score(items, config.by)

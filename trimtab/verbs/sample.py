@@ -1,14 +1,15 @@
 """``trimtab sample``: prompts -> K answers each, as comparisons that nobody has ranked yet."""
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from trimtab.common.errors import UserError
 from trimtab.common.precision import DTYPE_SENTENCE, Dtype
@@ -21,9 +22,22 @@ from trimtab.models.load import load_policy, load_tokenizer, max_positions, mode
 from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt
 from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
 from trimtab.sampling.protocol import Sample, SamplingOptions
-from trimtab.verbs.outputs import open_output
+from trimtab.verbs.outputs import OVERWRITE_SENTENCE, open_output
 
 PROMPTS_AT_ONCE = 512
+
+
+def _not_zero(value: Any) -> Any:
+    if value == 0 and not isinstance(value, bool):
+        raise ValueError("write greedy=true in its place for the likeliest token each time, or a number > 0")
+    return value
+
+
+def _no_escapes(texts: list[str]) -> list[str]:
+    """Refuses what the shell and YAML leave as a backslash and a letter; ``\\nabla`` and the like are let through."""
+    if any(re.search(r"\\[nrt](?![a-z])", text) for text in texts):
+        raise ValueError("""a backslash and a letter; a line break is read in double quotes, for the shell: 'stop=["\\n"]'""")
+    return texts
 
 
 class Config(ReadSettings):
@@ -32,11 +46,12 @@ class Config(ReadSettings):
     model: str = Field("", description="model to sample from: a Hugging Face folder, a run folder or a hub name")
     data: str = Field("", description="prompts, a file in any format or hub:owner/name")
     out: str = Field("samples.jsonl", description="file to write, or a folder (then answers.jsonl in it)")
+    overwrite: bool = Field(False, description=OVERWRITE_SENTENCE)
     num_completions: int | str = Field(
         1, description="answers for each prompt: a number, or a range like 4..9 to draw from"
     )
     max_tokens: int = Field(64, ge=1, description="longest answer, tokens")
-    temperature: float = Field(1.0, gt=0, description="sampling temperature")
+    temperature: Annotated[float, BeforeValidator(_not_zero)] = Field(1.0, gt=0, description="sampling temperature")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus: smallest set of tokens with this probability")
     top_k: int = Field(0, ge=0, description="only the k most likely tokens; 0 = all")
     greedy: bool = Field(False, description="always the most likely token")
@@ -44,7 +59,7 @@ class Config(ReadSettings):
         "chat", description="chat = the tokenizer's chat template; plain = the bare text, for a base model"
     )
     chat_template: str = Field("", description="file with a chat template (Jinja) to ask in; empty = the model's own")
-    stop: list[str] = Field([], description="an answer ends before the first of these strings")
+    stop: Annotated[list[str], AfterValidator(_no_escapes)] = Field([], description="an answer ends before the first of these strings")
     shots: int = Field(0, ge=0, description="demonstrations put before each prompt (GPT-3's few-shot prompting)")
     demonstrations: str = Field("", description="where shots come from, a file of demonstrations")
     name: str = Field("", description="what to call the model in the records; empty = its folder")
@@ -74,7 +89,8 @@ def run(config: Config) -> Path:
         raise UserError(f"{config.data}: skip={config.skip} leaves none of its {len(read)} prompts")
     prompts = prompts[: config.limit] if config.limit else prompts
     inputs, parents = [config.data, *([config.demonstrations] if config.shots else [])], [str(model_folder(config.model))]
-    with open_output(config.out, "sample", config, "answers.jsonl", inputs=inputs, parents=parents) as out:
+    place = open_output(config.out, "sample", config, "answers.jsonl", overwrite=config.overwrite, inputs=inputs, parents=parents)
+    with place as out:
         if out.done:
             return out.path
         policy, tokenizer = load_policy(config.model), load_tokenizer(config.model)

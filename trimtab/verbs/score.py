@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from trimtab.common.files import write_text
+from trimtab.common.files import check_writable, write_text
 from trimtab.common.progress import Progress
 from trimtab.data.encode import comparison_trees
-from trimtab.data.formats import read_comparisons
+from trimtab.data.formats import read_answers
 from trimtab.data.template import Renderer
 from trimtab.feedback.protocol import Feedback
 from trimtab.feedback.reward_model import RewardModel
@@ -22,9 +22,14 @@ from trimtab.trees import PromptTree, by_completion
 AT_ONCE = 256
 
 
-def run_score(model: str, data: str, out: str) -> Path:
-    """Rewards of every completion: (plain score - shift) / scale of ``reward.json``."""
-    items = read_comparisons(data)
+def run_score(model: str, data: str, out: str, *, overwrite: bool = False) -> Path:
+    """Rewards of every completion of a file of comparisons or demonstrations: (plain score - shift) / scale of ``reward.json``.
+
+    Raises:
+        UserError: ``out`` is there and ``overwrite`` is not set; the model or the file is wrong.
+    """
+    check_writable(out, overwrite=overwrite)
+    items = read_answers(data)
     rewards = scored(RewardModel(model), items, "score")
     return _write(out, [{"id": c.prompt.id, "rewards": row} for c, row in zip(items, rewards, strict=True)])
 
@@ -41,10 +46,17 @@ def scored(feedback: Feedback, items: Sequence[Comparison], title: str) -> list[
 
 
 @torch.no_grad()
-def run_logprobs(model: str, data: str, out: str, *, budget: int = 8192) -> Path:
-    """Sum of token logprobs (float32, end token included) and number of tokens of every completion."""
+def run_logprobs(model: str, data: str, out: str, *, overwrite: bool = False, budget: int = 8192) -> Path:
+    """Sum of token logprobs (float32, end token included) and number of tokens of every completion of a file of comparisons or
+    demonstrations; of a conversation, of its last answer given all before it.
+
+    Raises:
+        UserError: ``out`` is there and ``overwrite`` is not set; the model or the file is wrong.
+    """
+    check_writable(out, overwrite=overwrite)
+    items = read_answers(data)
     policy, tokenizer = load_policy(model), load_tokenizer(model)
-    trees, report = comparison_trees(read_comparisons(data), Renderer(tokenizer, answers=False), max_positions(policy))
+    trees, report = comparison_trees(items, Renderer(tokenizer, answers=False), max_positions(policy))
     print(f"logprobs: {data} {report}")
     rows: list[dict[str, object]] = []
     with Progress("logprobs", len(trees), "prompts") as bar:

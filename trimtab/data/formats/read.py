@@ -18,7 +18,7 @@ from trimtab.data.formats.base import DEFAULT, ReadSettings
 from trimtab.data.formats.convert import converted, renamed
 from trimtab.data.formats.table import detect, refuse_unknown, suggestion
 from trimtab.data.formats.tidy import from_cells, noticed
-from trimtab.records import Comparison, Demonstration, Prompt, Record
+from trimtab.records import Comparison, Completion, Demonstration, Prompt, Record
 
 NEEDS = {
     "prompt": "a prompt: 'messages' [{role, content}], or 'prompt'",
@@ -95,6 +95,21 @@ def read_comparisons(path: Path | str, settings: ReadSettings = DEFAULT) -> list
         UserError: the file is missing, or a row cannot be read or holds something else.
     """
     return read(path, "comparison", settings).records
+
+
+def read_answers(path: Path | str, settings: ReadSettings = DEFAULT) -> list[Comparison]:
+    """Every answer that a file of comparisons or demonstrations holds: a demonstration is a comparison of one answer, unranked.
+
+    Raises:
+        UserError: the file is missing, or a row cannot be read or is a prompt alone.
+    """
+    account = Account(path)
+    answers = list(stream(path, settings, account, _answers))
+    if not answers and not account.bad:
+        raise UserError(f"{path}: holds no answers; needed {NEEDS['demonstration']}, or {NEEDS['comparison']}")
+    if account.bad and not account.kept:
+        account.raise_errors()
+    return answers
 
 
 def read_any(path: Path | str, settings: ReadSettings = DEFAULT) -> list[Record]:
@@ -214,6 +229,16 @@ def only(kind: Kind | None) -> Callable[[Record, Found], list[Any]]:
         return [wanted]
 
     return take
+
+
+def _answers(record: Record, found: Found) -> list[Comparison]:
+    """What takes answers, for ``stream``."""
+    if isinstance(record, Prompt):
+        said = f"found a prompt ({found.format} format), needed an answer too, 'completion' or 'completions'{misspelt(record)}"
+        raise RowError(found.where, said, reason="a prompt without an answer")
+    if isinstance(record, Demonstration):
+        return [Comparison(record.prompt, (Completion(record.completion),), (None,))]
+    return [record]
 
 
 def as_kind(record: Record, kind: Kind, found: Found) -> Any:
