@@ -2,14 +2,14 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import trimtab.methods
@@ -69,6 +69,16 @@ class RankingSettings(DataSettings):
     """The same for methods on rankings."""
 
     models: list[str] = Field([], description="read only answers of these models, named as in the rankings; empty = all")
+    labeler_weights: dict[str, float] = Field(
+        {}, description="what each labeler's rankings count, {ann: 2, bob: 0.5}; others 1; times the ranking's own field weight"
+    )
+
+    @field_validator("labeler_weights")
+    @classmethod
+    def _above_zero(cls, weights: dict[str, float]) -> dict[str, float]:
+        if not all(weight > 0 for weight in weights.values()):
+            raise ValueError("write numbers above 0 (rankings that are to count nothing are left out of the file)")
+        return weights
 
 
 @dataclass(frozen=True)
@@ -267,9 +277,31 @@ def ranked_data(
             if not rankings:
                 found = f"has answers by {', '.join(sorted(named))}" if named else "names no answer's model"
                 raise UserError(f"{path}: no answer is by {' or '.join(config.models)}; it {found}")
-        return comparison_trees(rankings, renderer, limit)
+        if path == config.data:
+            refuse_unknown_labelers(rankings, config)
+        return comparison_trees(weighted(rankings, config.labeler_weights), renderer, limit)
 
     return fixed_data(name, config, trees_of, keep=keep)
+
+
+def weighted(rankings: Sequence[Comparison], weights: Mapping[str, float]) -> list[Comparison]:
+    """The rankings, those of a labeler in ``weights`` with its weight times their own."""
+    return [
+        replace(r, weight=(r.weight or 1.0) * weights[r.labeler]) if r.labeler is not None and r.labeler in weights else r for r in rankings
+    ]
+
+
+def refuse_unknown_labelers(rankings: Sequence[Comparison], config: RankingSettings) -> None:
+    """A weight that no ranking gets is a slip of the pen.
+
+    Raises:
+        UserError: a labeler in ``labeler_weights`` ranked nothing.
+    """
+    labelers = {r.labeler for r in rankings if r.labeler is not None}
+    for name in config.labeler_weights:
+        if name not in labelers:
+            found = f"its labelers are {', '.join(sorted(labelers))}" if labelers else "it names no labelers"
+            raise UserError(f"labeler_weights: {name} ranked nothing in {config.data}; {found}")
 
 
 def on_pairs(

@@ -74,23 +74,24 @@ class DPO(Offline):
         policy = trees.sum_by_completion(score_tokens(self.policy, trees).logprobs)
         with torch.no_grad():  # the same batch on the same numeric path: with equal weights every log-ratio is exactly 0
             reference = trees.sum_by_completion(score_tokens(self.reference, trees).logprobs)
-        better, worse, _ = ranked_pairs(trees)
+        better, worse, ranking = ranked_pairs(trees)
+        weights = trees.weights[ranking]
         losses, chosen, rejected = dpo_loss(
             policy[better], policy[worse], reference[better], reference[worse], beta=self.beta, loss=self.kind,
             label_smoothing=self.label_smoothing, lengths=(trees.lengths[better], trees.lengths[worse]),
         )  # fmt: skip
         metrics = {
-            **pair_metrics(losses, chosen, rejected),
-            "reward_chosen": total(chosen), "reward_rejected": total(rejected),
-            "logprob_chosen": total(policy[better]), "logprob_rejected": total(policy[worse]),
+            "loss": total(losses, weights), **pair_metrics(chosen, rejected, weights),
+            "reward_chosen": total(chosen, weights), "reward_rejected": total(rejected, weights),
+            "logprob_chosen": total(policy[better], weights), "logprob_rejected": total(policy[worse], weights),
         }  # fmt: skip
-        loss = losses.sum()
+        loss = (weights * losses).sum()
         if self.sft_weight:
             # per pair like the loss beside it: a ranking's best answer counts once for each of its ranking's pairs
-            best, pairs = good_answers(trees)
-            nll = -policy[best] / trees.lengths[best]
-            metrics["sft_loss"] = total(nll)
-            loss = loss + self.sft_weight * (nll * pairs).sum()
+            best, pairs, kept = good_answers(trees, ranking)
+            nll, of_each = -policy[best] / trees.lengths[best], trees.weights[kept]
+            metrics["sft_loss"] = total(nll, of_each)
+            loss = loss + self.sft_weight * (of_each * nll * pairs).sum()
         return loss / batch.divisor, metrics
 
 

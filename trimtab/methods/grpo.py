@@ -112,7 +112,7 @@ class GRPO(Online):
         losses = losses * extra["shares"]
         approx_kl = kl_estimate((extra["old_logprobs"] - logprobs).detach(), "k3")
         metrics = {
-            "policy_loss": total(losses, trees.completions), "approx_kl": total(approx_kl),
+            "policy_loss": total(losses, count=trees.completions), "approx_kl": total(approx_kl),
             "clipfrac": total(((ratio - 1).abs() > config.clip).float()), "ratio_mean": total(ratio),
         }  # fmt: skip
         return losses.sum() / batch.divisor, metrics

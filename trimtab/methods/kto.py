@@ -34,7 +34,7 @@ from trimtab.methods.build import (
 )
 from trimtab.methods.offline import FixedData, Offline, pair_metrics, ranked_pairs, total, tree_pairs
 from trimtab.models.score import score_tokens
-from trimtab.records import Comparison, Completion, Demonstration, Record
+from trimtab.records import Comparison, Completion, Demonstration, Record, parse_weight
 from trimtab.training.method import Metrics, MicroBatch
 from trimtab.trees import PromptTree, TreeBatch, pack_by_budget
 
@@ -102,15 +102,18 @@ class KTO(Offline):
         desirable = torch.tensor([label for label in labels if label is not None], dtype=torch.bool, device=policy.device)
         baseline = batch.extra["baseline"]
         losses, rewards = kto_loss(policy[known], reference[known], desirable, baseline, beta=self.beta, **self.weights)
-        better, worse, _ = ranked_pairs(batch.trees)
+        better, worse, ranking = ranked_pairs(batch.trees)
+        of_tree = batch.trees.weights
+        weights = of_tree[batch.trees.tree_of]
         everywhere = (self.beta * (policy - reference)).detach()
         good, bad = known[desirable], known[~desirable]
         metrics = {
-            **pair_metrics(losses, everywhere[better], everywhere[worse]), "kl/baseline": (float(baseline), 1.0),
-            "reward_chosen": total(everywhere[good]), "reward_rejected": total(everywhere[bad]),
-            "logprob_chosen": total(policy[good]), "logprob_rejected": total(policy[bad]),
+            "loss": total(losses, weights[known]), **pair_metrics(everywhere[better], everywhere[worse], of_tree[ranking]),
+            "kl/baseline": (float(baseline), 1.0),
+            "reward_chosen": total(everywhere[good], weights[good]), "reward_rejected": total(everywhere[bad], weights[bad]),
+            "logprob_chosen": total(policy[good], weights[good]), "logprob_rejected": total(policy[bad], weights[bad]),
         }  # fmt: skip
-        return losses.sum() / batch.divisor, metrics
+        return (weights[known] * losses).sum() / batch.divisor, metrics
 
 
 def labels_of(tree: PromptTree) -> list[bool | None]:
@@ -159,7 +162,8 @@ def _judged(record: Record, path: str, models: Sequence[str]) -> Comparison:
     if not isinstance(record, Demonstration) or not isinstance(label, bool):
         prompt = record.prompt if isinstance(record, Demonstration) else record
         raise UserError(f"{path}: record {prompt.id!r} has neither 'completions' with 'ranks' nor 'completion' with 'label' true or false")
-    return Comparison(record.prompt, (Completion(record.completion),), (1 if label else 2,))
+    weight = parse_weight(record.prompt.extra, f"{path}: record {record.prompt.id!r}")
+    return Comparison(record.prompt, (Completion(record.completion),), (1 if label else 2,), weight=weight)
 
 
 def build(config: Config, rewards: Rewards) -> Trained:

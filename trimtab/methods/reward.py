@@ -39,7 +39,7 @@ from trimtab.methods.build import (
     ranked_data,
     start_tokenizer,
 )
-from trimtab.methods.offline import FixedData, Offline, ranked_pairs, total, tree_pairs, tree_ties
+from trimtab.methods.offline import FixedData, Offline, pair_metrics, ranked_pairs, tree_pairs, tree_ties
 from trimtab.models.load import grow_vocabulary, load_scorer
 from trimtab.models.score import score_rewards
 from trimtab.training.method import Metrics, MicroBatch
@@ -84,8 +84,8 @@ class Reward(Offline):
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
         rewards = score_rewards(self.scorer, batch.trees)
         better, worse, ranking = ranked_pairs(batch.trees)
-        margins = rewards[better] - rewards[worse]
-        accuracy, margin = total((margins > 0).float()), total(margins)
+        weights = batch.trees.weights
+        metrics = pair_metrics(rewards[better], rewards[worse], weights[ranking])
         if self.kind == "plackett_luce":
             stage = better.unique()
             losses = plackett_luce_loss(rewards[better], rewards[worse], better, len(rewards))[stage]
@@ -96,8 +96,8 @@ class Reward(Offline):
                 a, b, tied = ranked_pairs(batch.trees, tree_ties)
                 losses, ranking = torch.cat([losses, tie_loss(rewards[a], rewards[b])]), torch.cat([ranking, tied])
         parts_of = torch.bincount(ranking, minlength=len(batch.trees.trees))
-        losses = losses / parts_of[ranking]
-        return losses.sum() / batch.divisor, {"loss": total(losses, float((parts_of > 0).sum())), "accuracy": accuracy, "margin": margin}
+        loss = (weights[ranking] * losses / parts_of[ranking]).sum()
+        return loss / batch.divisor, {"loss": (float(loss.detach()), float(weights[parts_of > 0].sum())), **metrics}
 
 
 def tells_something(tree: PromptTree) -> bool:

@@ -38,13 +38,15 @@ class Triplet(OnPairs):
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
         sums, means = self.sequence_logprobs(batch.trees)
         scores = means if self.length_normalised else sums
-        better, worse, _ = ranked_pairs(batch.trees)
+        better, worse, ranking = ranked_pairs(batch.trees)
+        weights = batch.trees.weights[ranking]
         losses = triplet_loss(scores[better], scores[worse], delta=self.delta)
         metrics = {
-            **pair_metrics(losses, scores[better], scores[worse]), "active": total((losses > 0).float()),
-            "logprob_chosen": total(sums[better]), "logprob_rejected": total(sums[worse]),
+            "loss": total(losses, weights), **pair_metrics(scores[better], scores[worse], weights),
+            "active": total((losses > 0).float(), weights),
+            "logprob_chosen": total(sums[better], weights), "logprob_rejected": total(sums[worse], weights),
         }  # fmt: skip
-        return losses.sum() / batch.divisor, metrics
+        return (weights * losses).sum() / batch.divisor, metrics
 
 
 def build(config: Config, rewards: Rewards) -> Trained:
