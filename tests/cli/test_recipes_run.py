@@ -46,8 +46,8 @@ def test_slic_hf_samples_ranks_and_trains_on_a_knock_out(workshop: Path, tmp_pat
     """What is trained on are the candidates of the SFT model in the reward model's order; y_ref is the best of them, or a demonstration."""
     base = workshop / "base/model"
     save_model(load_scorer(base, seed=3), load_tokenizer(base), tmp_path / "reward")
-    words = [f"sft={base}", f"prompts={workshop}/world/demonstrations.jsonl", f"rank_by=reward:{tmp_path}/reward", "limit=6", "candidates=5"]
-    words += ["max_tokens=8", "lr=1e-3", "batch_size=6", "slic.steps=2", "slic.threads=1"]
+    words = [f"sft={base}", f"prompts={workshop}/world/demonstrations.jsonl", f"rank_by=reward:{tmp_path}/reward", "limit=6"]
+    words += ["candidates=5", "max_tokens=8", "lr=1e-3", "batch_size=6", "slic.steps=2", "slic.threads=1"]
     assert main(["run", "slic-hf", *words, "--out", str(tmp_path / "best")]) == 0
     ranked = read_comparisons(tmp_path / "best/ranked/rankings.jsonl")
     scores = RewardModel(tmp_path / "reward").score([r.prompt for r in ranked], [r.completions for r in ranked])

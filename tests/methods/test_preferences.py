@@ -104,7 +104,8 @@ def test_the_split_into_micro_batches_changes_neither_loss_nor_gradient(name: st
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("kto", "slic tournament")])
 def test_the_order_of_siblings_changes_neither_loss_nor_gradient(name: str) -> None:
-    """(KTO's baseline and a knock-out's matches go by the answers' place: their tests are in their own files. The reference answer is the only best one here.)"""
+    """(KTO's baseline and a knock-out's matches go by the answers' place: their tests are in their own files. There is only one best answer
+    here, the reference answer.)"""
     trees = [tree for tree in ranked_trees() if name.startswith("reward") or (tree.ranks or ()).count(1) == 1]
     loss, expected = step(make(name, trees))
     other, found = step(make(name, [turned(tree) for tree in trees]))
