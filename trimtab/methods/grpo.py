@@ -22,7 +22,7 @@ from trimtab.methods.offline import total
 from trimtab.methods.online import (
     Answers,
     EpochSettings,
-    Online,
+    Held,
     OnlineSettings,
     by_token,
     load_parts,
@@ -56,7 +56,7 @@ class Config(EpochSettings, OnlineSettings):
 Group = tuple[PromptTree, Mapping[str, Tensor]]
 
 
-class GRPO(Online):
+class GRPO(Held):
     """GRPO on trees."""
 
     name = "grpo"
@@ -83,9 +83,9 @@ class GRPO(Online):
         lengths = torch.cat([tree_lengths(tree) for tree in answers.trees])
         returns = torch.tensor([x for row in answers.scores for x in row])
         kl = torch.stack([part.sum() for part in (old - reference).split(lengths.tolist())])
-        self.logged["return"] = float((returns - config.beta * kl).mean())
+        self.logged["return"] = float((returns - self.beta * kl).mean())
         if config.kl_in == "reward":
-            returns = returns - config.beta * kl
+            returns = returns - self.beta * kl
         group = torch.arange(len(answers.trees)).repeat_interleave(torch.tensor([len(row) for row in answers.scores]))
         advantages = group_normalised(returns, group, divide_by_std=config.divide_by_std)
         self.logged["advantage_abs"] = float(advantages.abs().mean())
@@ -108,7 +108,7 @@ class GRPO(Online):
         logprobs = score_tokens(self.policy, trees, temperature=config.temperature).logprobs
         losses, ratio = clipped_surrogate(logprobs, extra["old_logprobs"], extra["advantages"], clip=config.clip)
         if config.kl_in == "loss":
-            losses = losses + config.beta * kl_estimate(logprobs - extra["reference_logprobs"], "k3")
+            losses = losses + self.beta * kl_estimate(logprobs - extra["reference_logprobs"], "k3")
         losses = losses * extra["shares"]
         approx_kl = kl_estimate((extra["old_logprobs"] - logprobs).detach(), "k3")
         metrics = {
@@ -121,9 +121,6 @@ class GRPO(Online):
         """Ends the iteration's updates once the policy has moved too far from the one that sampled."""
         kl, count = metrics["approx_kl"]
         return kl / count <= self.config.stop_kl
-
-    def after(self, state: State) -> dict[str, float]:
-        return {**self.logged, "beta": self.config.beta}
 
 
 def build(config: Config, rewards: Rewards) -> Trained:
