@@ -44,7 +44,7 @@ def test_the_gradient_is_that_of_the_sum_written_out(start: Path) -> None:
         scores = torch.tensor(
             [answer_score(prompt, renderer.decode(c)) - 2.5 * (c[-1] != renderer.end_id) for c in tree.completions]
         )
-        advantages = (scores - scores.mean()) / (scores.std(correction=0) + 1e-4)
+        advantages = (scores - scores.mean()) / (scores.std(correction=1) + 1e-4)
         for completion, advantage in zip(tree.completions, advantages.tolist(), strict=True):
             single = TreeBatch.pack([tree.with_completions([completion])])
             logprobs = score_tokens(method.policy, single).logprobs

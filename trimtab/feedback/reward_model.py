@@ -29,8 +29,9 @@ class Calibration:
 
 def reward_folder(name: str) -> Path | None:
     """The model folder that a name like ``reward:DIR``, or just an existing ``DIR``, means; None for judges that are programs."""
-    folder = Path(name.removeprefix("reward:"))
-    return model_folder(folder) if name.startswith("reward:") or (model_folder(folder) / "config.json").exists() else None
+    folder = model_folder(Path(name.removeprefix("reward:")))
+    known = any((folder / file).exists() for file in ("config.json", "adapter_config.json"))
+    return folder if name.startswith("reward:") or known else None
 
 
 class RewardModel:

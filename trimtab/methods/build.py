@@ -27,7 +27,7 @@ from trimtab.models.load import (
     load_policy,
     load_tokenizer,
     max_positions,
-    model_folder,
+    model_folders,
     save_adapter,
     save_model,
     stop_at,
@@ -150,7 +150,7 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
 
 def parents_of(given: Mapping[str, Any]) -> list[Path]:
     """The model folders (or hub names) that a run starts from; a judge that is a program is none."""
-    models = [model_folder(given[name]) for name in ("model", "reference") if given.get(name)]
+    models = [folder for name in ("model", "reference") if given.get(name) for folder in model_folders(given[name])]
     return [*models, *(folder for name in ("reward", "gold") if given.get(name) for folder in reward_folders(given[name]))]
 
 

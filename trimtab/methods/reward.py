@@ -151,10 +151,10 @@ def build(config: Config, rewards: Rewards) -> Trained:
         zeros = score_in_budget(scorer, zero, config.micro_batch_tokens) if config.demonstrations else raw
         shift = float(np.mean([x for row in zeros for x in row]))
         scale = float(np.std([x for row in raw for x in row])) or 1.0
-        write_json(
-            folder / "model" / "reward.json",
-            {"shift": shift, "scale": scale, "temperature": 1.0, "zero": config.demonstrations or config.data},
-        )
+        calibration = {"shift": shift, "scale": scale, "temperature": 1.0, "zero": config.demonstrations or config.data}
+        for place in (folder / "model", folder / "adapter"):
+            if place.exists():
+                write_json(place / "reward.json", calibration)
         if not data.held_out:
             return {}
         hits, prompts = pair_hits(score_in_budget(scorer, data.held_out, config.micro_batch_tokens, config.dtype), data.held_out)

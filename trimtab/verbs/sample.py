@@ -18,7 +18,7 @@ from trimtab.common.rng import generator
 from trimtab.data.files import write_records
 from trimtab.data.formats import read_demonstrations, read_prompts
 from trimtab.data.template import Renderer, read_template
-from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folder
+from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folders
 from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt
 from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
 from trimtab.sampling.protocol import Sample, SamplingOptions
@@ -74,7 +74,8 @@ def run(config: Config) -> Path:
     if read and not (prompts := read[config.skip :]):
         raise UserError(f"{config.data}: skip={config.skip} leaves none of its {len(read)} prompts")
     prompts = prompts[: config.limit] if config.limit else prompts
-    inputs, parents = [config.data, *([config.demonstrations] if config.shots else [])], [str(model_folder(config.model))]
+    inputs = [config.data, *([config.demonstrations] if config.shots else [])]
+    parents = [str(folder) for folder in model_folders(config.model)]
     with open_output(config.out, "sample", config, "answers.jsonl", inputs=inputs, parents=parents) as out:
         if out.done:
             return out.path
