@@ -137,8 +137,7 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
         assert all(adapted) if lora.rank else not any(adapted), f"{name} does not hand its models to adapt()"
         if not trained.items:
             raise UserError(f"{given.get('data')}: nothing to train on is left; the line above says what was left out and why")
-        steps = config.steps or max(1, round(config.epochs * trained.items / config.batch_size))
-        train(trained.method, config, folder, steps)
+        train(trained.method, config, folder, steps_of(config, trained.items))
         for inner, (model, tokenizer) in trained.outputs.items():
             save_model(model, tokenizer, folder.path / inner)
             if has_adapters(model):
@@ -146,6 +145,11 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
         folder.end("done", trained.finish(folder.path))
     print(f"{name}: done; {folder.path / next(iter(trained.outputs), '')} holds the model, trimtab report {folder.path} shows the run")
     return folder.path
+
+
+def steps_of(config: TrainingSettings, items: int) -> int:
+    """How many steps ``config`` asks for on so many trees."""
+    return config.steps or max(1, round(config.epochs * items / config.batch_size))
 
 
 def parents_of(given: Mapping[str, Any]) -> list[Path]:
@@ -187,21 +191,23 @@ def adapt(name: str, config: StartSettings, *models: PreTrainedModel) -> None:
 
 
 def start_pair(
-    name: str, config: StartSettings, reference: str
+    name: str, config: StartSettings, reference: str, *, asked_first: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase, Renderer]:
     """The policy, what it is held against, and their tokenizer. The reference is a frozen copy of the start model or of ``reference``;
-    with adapters, the start model is the policy without them and no copy is made.
+    with adapters, the start model is the policy without them and no copy is made; nor if the reference is ``asked_first``, before the
+    policy is trained: then it is the policy.
 
     Raises:
         UserError: one of them cannot be read; they have different tokenizers.
     """
     policy = load_policy(config.model, quantize=config.lora.quantize)
-    shared = config.lora.rank > 0 and reference in ("", config.model)
+    shared = (config.lora.rank > 0 or asked_first) and reference in ("", config.model)
     others = [] if shared else [load_policy(reference or config.model)]
     refuse_other_tokenizer(config.model, reference)
     tokenizer, renderer = start_tokenizer(config.model, policy, *others, grow=not config.lora.rank)
     adapt(name, config, policy)
-    return policy, others[0] if others else without_adapters(policy), tokenizer, renderer
+    unchanged = without_adapters(policy) if config.lora.rank else policy
+    return policy, others[0] if others else unchanged, tokenizer, renderer
 
 
 def start_tokenizer(

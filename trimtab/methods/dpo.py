@@ -7,6 +7,8 @@ once and stands in every pair. ``sft_weight`` adds the negative log-likelihood p
 does not fall with the rejected (Pang et al. 2024, section 2; Dubey et al. 2024, section 4.1.4).
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -25,10 +27,13 @@ from trimtab.methods.build import (
     need,
     ranked_data,
     start_pair,
+    steps_of,
 )
 from trimtab.methods.offline import FixedData, Offline, good_answers, pair_metrics, ranked_pairs, total, tree_pairs
+from trimtab.methods.reference import KeptLogprobs, kept_logprobs
 from trimtab.models.score import score_tokens
 from trimtab.training.method import Metrics, MicroBatch
+from trimtab.trees import PromptTree
 
 
 class Config(RankingSettings):
@@ -36,6 +41,9 @@ class Config(RankingSettings):
 
     lr: float = Field(1e-6, gt=0, description=LR_SENTENCE)
     reference: str = Field("", description="reference model; empty = the start model")
+    reference_cache: str = Field(
+        "", description="folder where the reference's logprobs are kept once computed: no forward pass and no copy of it in training"
+    )
     beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference")
     loss: Literal["sigmoid", "ipo", "cdpo", "robust", "hinge"] = Field(
         "sigmoid", description="loss of the margin of implicit rewards; ipo is of log-ratios per token and asks for a gap of 1 / (2 beta)"
@@ -54,11 +62,12 @@ class DPO(Offline):
     size = staticmethod(lambda tree: float(len(tree_pairs(tree))))
 
     def __init__(
-        self, policy: PreTrainedModel, reference: PreTrainedModel, data: FixedData, *, beta: float, sft_weight: float = 0.0,
+        self, policy: PreTrainedModel, reference: PreTrainedModel | KeptLogprobs, data: FixedData, *, beta: float, sft_weight: float = 0.0,
         loss: str = "sigmoid", label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(data)
-        self.policy, self.reference, self.beta, self.sft_weight = policy, reference.requires_grad_(False), beta, sft_weight
+        self.policy, self.beta, self.sft_weight = policy, beta, sft_weight
+        self.reference = reference if isinstance(reference, KeptLogprobs) else reference.requires_grad_(False)
         self.kind, self.label_smoothing = loss, label_smoothing
 
     @property
@@ -67,13 +76,24 @@ class DPO(Offline):
 
     @property
     def frozen(self) -> dict[str, nn.Module]:
-        return {"reference": self.reference}
+        return {} if isinstance(self.reference, KeptLogprobs) else {"reference": self.reference}
+
+    def split(self, trees: Sequence[PromptTree]) -> list[MicroBatch]:
+        """The usual micro-batches, each with what was kept of the reference."""
+        batches, kept = super().split(trees), self.reference
+        return [replace(b, extra={"reference": kept.of(b.trees)}) for b in batches] if isinstance(kept, KeptLogprobs) else batches
+
+    def reference_logprobs(self, batch: MicroBatch) -> Tensor:
+        """(C,) log P(y|x) by the reference."""
+        if isinstance(self.reference, KeptLogprobs):
+            return batch.extra["reference"]
+        with torch.no_grad():  # the same batch on the same numeric path: with equal weights every log-ratio is exactly 0
+            return batch.trees.sum_by_completion(score_tokens(self.reference, batch.trees).logprobs)
 
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
         trees = batch.trees
         policy = trees.sum_by_completion(score_tokens(self.policy, trees).logprobs)
-        with torch.no_grad():  # the same batch on the same numeric path: with equal weights every log-ratio is exactly 0
-            reference = trees.sum_by_completion(score_tokens(self.reference, trees).logprobs)
+        reference = self.reference_logprobs(batch)
         better, worse, ranking = ranked_pairs(trees)
         weights = trees.weights[ranking]
         losses, chosen, rejected = dpo_loss(
@@ -100,9 +120,11 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data")
     if config.label_smoothing and config.loss not in SMOOTHED:
         raise UserError(f"label_smoothing={config.label_smoothing:g} means nothing to loss={config.loss}; write loss=cdpo or loss=robust")
-    policy, reference, tokenizer, renderer = start_pair("dpo", config, config.reference)
-    limit = length_limit(config, policy)
-    data = ranked_data("dpo", config, renderer, limit)
+    policy, model, tokenizer, renderer = start_pair("dpo", config, config.reference, asked_first=bool(config.reference_cache))
+    data = ranked_data("dpo", config, renderer, length_limit(config, policy))
+    reference: PreTrainedModel | KeptLogprobs = model
+    if config.reference_cache and data.trees:
+        reference = kept_logprobs("dpo", config.reference_cache, model, data, steps_of(config, len(data.trees)), config.dtype)
     options = config.model_dump(include={"beta", "sft_weight", "loss", "label_smoothing"})
     method = DPO(policy, reference, data, **options)
     return Trained(method, len(data.trees), {"model": (policy, tokenizer)})
