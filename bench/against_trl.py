@@ -117,7 +117,7 @@ def online(name: str, folder: Path, samples: Any) -> dict[str, Any]:
     for start in groups:
         completions = [tuple(ids) for ids in samples["completions"][start : start + ANSWERS]]
         trees.append(PromptTree(tuple(samples["prompts"][start]), tuple(completions), key=str(start)))
-        rows.append([Sample(ids, (0.0,) * len(ids), "end") for ids in completions])
+        rows.append([Sample(ids, (0.0,) * len(ids), (0.0,) * len(ids), "end") for ids in completions])
         scores.append(samples["rewards"][start : start + ANSWERS])
     prompts = [Prompt(tree.key, (Message("user", "?"),)) for tree in trees]
     policy, reference = load_policy(folder / "model"), load_policy(folder / "reference")

@@ -1,8 +1,10 @@
 """Reference logprobs that are kept on disk: the same losses to the bit, found again by content only, and no reference model in training."""
 
+import itertools
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -146,6 +148,26 @@ def test_the_numbers_are_the_answers_logprobs_each_from_its_first_micro_batch(tm
         torch.testing.assert_close(found.of(batch), expected, rtol=1e-5, atol=1e-5)
     few = kept_logprobs("x", str(tmp_path), model, data, 2, "float32")
     assert len(few.trees) == 4 + 2 and len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_a_tree_that_comes_again_keeps_its_first_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven trees in steps of two: the fourth step ends with a tree of the second pass. Here the n-th micro-batch says n of every token."""
+    data, said = fixed(budget=1000), itertools.count()
+
+    def counted(model: Any, batch: TreeBatch) -> Any:
+        number = float(next(said))
+        return SimpleNamespace(logprobs=torch.full((len(batch.targets),), number))
+
+    monkeypatch.setattr(reference, "score_tokens", counted)
+    groups = list(groups_of(data, 9))
+    assert [len(group) for group in groups] == [2, 2, 2, 2, 2] and groups[3][1] in [tree for group in groups[:3] for tree in group]
+    found = reference.computed("x", pair(FAMILIES["llama"]())[0], groups, "float32").tolist()
+    expected = []
+    for number, group in enumerate(groups):
+        for tree in group:
+            if not any(tree is other for earlier in groups[:number] for other in earlier):
+                expected += [float(number) * len(c) for c in tree.completions]
+    assert found == expected
 
 
 @pytest.mark.parametrize("how", ["torn", "flipped", "other numbers", "another model's", "no JSON", "JSON alone", "not JSON"])

@@ -21,10 +21,17 @@ from trimtab.trees import PromptTree, TreeBatch, by_completion
 
 @dataclass(frozen=True)
 class Calibration:
-    """reward = (model output - shift) / scale; ``reward.json`` beside the model."""
+    """reward = (model output - shift) / scale; ``reward.json`` beside the model. That one answer is preferred to another has the chance
+    sigma(``slope`` * difference of their rewards)."""
 
     shift: float = 0.0
     scale: float = 1.0
+    temperature: float = 1.0
+
+    @property
+    def slope(self) -> float:
+        """Logits per unit of reward."""
+        return self.scale / self.temperature
 
 
 def reward_folder(name: str) -> Path | None:
@@ -52,7 +59,7 @@ class RewardModel:
         self.budget, self.dtype = budget, dtype
         calibration = self.folder / "reward.json"
         self.calibration = (
-            Calibration(**{k: v for k, v in read_json(calibration).items() if k in ("shift", "scale")})
+            Calibration(**{k: v for k, v in read_json(calibration).items() if k in ("shift", "scale", "temperature")})
             if calibration.exists()
             else Calibration()
         )

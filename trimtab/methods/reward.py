@@ -2,7 +2,8 @@
 
 loss = -(1 / C(K,2)) * sum over pairs of log sigma(r(x, y_w) - r(x, y_l)); all pairs of one ranking in one element, ties left
 out, the mean then taken over rankings. Ouyang et al. 2022, equation 1. A ranking of K answers is one tree, so its prompt is
-computed once and its K answers once, not C(K,2) times. Scores are shifted afterwards so that demonstrations average 0.
+computed once and its K answers once, not C(K,2) times. Scores are shifted afterwards so that demonstrations average 0, and a
+temperature for their differences is fitted on the held-out rankings (``feedback/temperature.py``); both stand in ``reward.json``.
 
 ``ties=half`` keeps the pairs that a labeler ranked alike: each counts as half a win of either, so C(K,2) is all ranked pairs.
 ``loss=plackett_luce`` takes the whole ranking at once: every answer against all that stand below it, the mean over the answers that have
@@ -26,6 +27,7 @@ from trimtab.data.encode import demonstration_trees
 from trimtab.data.formats import read_demonstrations
 from trimtab.data.template import PAD
 from trimtab.feedback.reward_model import score_in_budget
+from trimtab.feedback.temperature import fit_temperature, pair_loss
 from trimtab.losses.preference import bradley_terry_loss, plackett_luce_loss, tie_loss
 from trimtab.methods.build import (
     LR_SENTENCE,
@@ -105,14 +107,26 @@ def tells_something(tree: PromptTree) -> bool:
     return bool(tree_pairs(tree) or tree_ties(tree))
 
 
-def pair_hits(rewards: Sequence[Sequence[float]], trees: Sequence[PromptTree]) -> tuple[list[float], list[str]]:
-    """1 where the better-ranked answer of a pair scores higher (0.5 where equal), and the prompt each pair belongs to."""
-    hits, prompts = [], []
+def pair_margins(rewards: Sequence[Sequence[float]], trees: Sequence[PromptTree]) -> tuple[list[float], list[str]]:
+    """The score of each pair's better-ranked answer minus that of the worse one, and the prompt the pair belongs to."""
+    margins, prompts = [], []
     for row, tree in zip(rewards, trees, strict=True):
         for better, worse in tree_pairs(tree):
-            hits.append(0.5 + 0.5 * float(np.sign(row[better] - row[worse])))
+            margins.append(row[better] - row[worse])
             prompts.append(tree.key)
-    return hits, prompts
+    return margins, prompts
+
+
+def fitted(margins: Sequence[float]) -> float:
+    """The temperature of held-out pairs' margins, 1 where none is best, after one line about it."""
+    found = fit_temperature(margins)
+    if found is None:
+        why = "all pairs are ordered rightly" if min(margins, default=-1.0) >= 0 else "the margins say nothing of the pairs"
+        print(f"reward: no temperature is best on {len(margins):,} held-out pairs ({why if margins else 'there are none'}); it stays 1")
+        return 1.0
+    before, after = pair_loss(margins), pair_loss(margins, found)
+    print(f"reward: temperature {found:.3f} fitted on {len(margins):,} held-out pairs: their loss {before:.4f} -> {after:.4f} nats")
+    return found
 
 
 def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end_id: int) -> None:
@@ -151,13 +165,17 @@ def build(config: Config, rewards: Rewards) -> Trained:
         zeros = score_in_budget(scorer, zero, config.micro_batch_tokens) if config.demonstrations else raw
         shift = float(np.mean([x for row in zeros for x in row]))
         scale = float(np.std([x for row in raw for x in row])) or 1.0
-        calibration = {"shift": shift, "scale": scale, "temperature": 1.0, "zero": config.demonstrations or config.data}
+        # the format that the judge reads it in is the one that it is measured in
+        held_out = score_in_budget(scorer, data.held_out, config.micro_batch_tokens, config.dtype)
+        margins, prompts = pair_margins(held_out, data.held_out)
+        temperature = fitted(margins) if data.held_out else 1.0
+        calibration = {"shift": shift, "scale": scale, "temperature": temperature, "zero": config.demonstrations or config.data}
         for place in (folder / "model", folder / "adapter"):
             if place.exists():
                 write_json(place / "reward.json", calibration)
         if not data.held_out:
             return {}
-        hits, prompts = pair_hits(score_in_budget(scorer, data.held_out, config.micro_batch_tokens, config.dtype), data.held_out)
+        hits = [0.5 + 0.5 * float(np.sign(margin)) for margin in margins]
         return {"accuracy": share_interval(hits, clusters=prompts, seed=config.seed).to_json()}
 
     return Trained(Reward(scorer, data, loss=config.loss, ties=config.ties), len(data.trees), {"model": (scorer, tokenizer)}, finish)

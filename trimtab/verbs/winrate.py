@@ -175,6 +175,8 @@ def reward_quality(reward: RewardModel, path: str, seed: int) -> dict[str, Any]:
     return {
         "accuracy": pair_accuracy(scores, items, seed=seed).to_json(),
         "longest": longest_baseline(items, seed=seed).to_json(),
-        "calibration": calibration(scores, items, scale=reward.calibration.scale, seed=seed).to_json(),
+        "calibration": calibration(scores, items, scale=reward.calibration.slope, seed=seed).to_json(),
+        "calibration_error_at_1": calibration(scores, items, scale=reward.calibration.scale, seed=seed).to_json()["error"],
+        "temperature": reward.calibration.temperature,
         "pairs": sum(len(c.pairs()) for c in items),
     }
