@@ -29,11 +29,17 @@ ROWS = 8
 BETA, SMOOTHING, GAMMA = 0.3, 0.1, 0.7
 DPO = {
     "dpo": {}, "dpo ipo": {"loss": "ipo"}, "dpo hinge": {"loss": "hinge"}, "dpo robust": {"loss": "robust", "label_smoothing": SMOOTHING},
-    "dpo cdpo": {"loss": "cdpo", "label_smoothing": SMOOTHING},
 }  # fmt: skip
 ANSWERS, LONGEST, KL_BETA = 4, 12, 0.3  # of each prompt, in tokens at most, and what their KL to the reference costs
-DR_GRPO = {"divide_by_std": False, "length": "constant"}
-ONLINE: dict[str, dict[str, Any]] = {"rloo": {}, "grpo": {}, "grpo, Dr.": DR_GRPO}
+# of each trimtab's options, and TRL's words for the same
+ONLINE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "rloo": ({}, {}),
+    "grpo": ({}, {"loss_type": "grpo", "scale_rewards": "group", "use_bias_correction_kl": False}),
+    "grpo corrected": ({"kl_corrected": True}, {"loss_type": "grpo", "scale_rewards": "group"}),
+    "Dr. GRPO": (
+        {"divide_by_std": False, "length": "constant"}, {"loss_type": "dr_grpo", "scale_rewards": "none", "use_bias_correction_kl": False}
+    ),
+}  # fmt: skip
 NAMES = ("sft", "reward", *DPO, "simpo", "kto", *ONLINE)
 TOLERANCE = 1e-4
 Found = dict[str, Any]
@@ -133,7 +139,7 @@ def online(name: str, folder: Path, samples: Any) -> dict[str, Any]:
         method.advantages = lambda returns, batch: seen.append(advantages(returns, batch)) or seen[-1]
         step = method.step(answers)
     else:
-        method = grpo.GRPO(grpo.Config(**shared, **ONLINE[name]), parts)
+        method = grpo.GRPO(grpo.Config(**shared, **ONLINE[name][0]), parts)
         made = method.groups(answers)
         for tree, extra in made:  # each token of an answer has its advantage: the first one's is the answer's
             firsts = [part[0] for part in extra["advantages"].split([len(c) for c in tree.completions])]
@@ -165,7 +171,7 @@ def theirs(folder: Path) -> Found:
         return AutoModelForCausalLM.from_pretrained(folder / name, dtype=torch.float32)
 
     def dpo_options(loss: str = "sigmoid", label_smoothing: float = 0.0) -> dict[str, Any]:
-        return {"loss_type": ["sigmoid" if loss == "cdpo" else loss], "label_smoothing": label_smoothing, "beta": BETA}
+        return {"loss_type": [loss], "label_smoothing": label_smoothing, "beta": BETA}
 
     def sampled(name: str) -> dict[str, Any]:
         """One iteration of an online trainer on four prompts."""
@@ -177,8 +183,7 @@ def theirs(folder: Path) -> Found:
         if name == "rloo":
             made = trl.RLOOTrainer(policy(), args=trl.RLOOConfig(**options), **words)
         else:
-            loss, scale = ("dr_grpo", "none") if ONLINE[name] else ("grpo", "group")
-            made = trl.GRPOTrainer(policy(), args=trl.GRPOConfig(**options, loss_type=loss, scale_rewards=scale), **words)
+            made = trl.GRPOTrainer(policy(), args=trl.GRPOConfig(**options, **ONLINE[name][1]), **words)
         made.ref_model.load_state_dict(policy("reference").state_dict())
         made.current_gradient_accumulation_steps = 1
         torch.manual_seed(0)
@@ -233,11 +238,11 @@ def compared(found: Found, expected: Found) -> dict[str, dict[str, Any]]:
 
 def table(figures: dict[str, dict[str, Any]]) -> list[str]:
     """A line for each method."""
-    lines = [f"{'':12} {'loss':>12} {'TRL':>12} {'gradient':>12} {'TRL':>12} {'advantages':>12} {'apart':>9}"]
+    lines = [f"{'':14} {'loss':>12} {'TRL':>12} {'gradient':>12} {'TRL':>12} {'advantages':>12} {'apart':>9}"]
     for name, row in figures.items():
         cells = [f"{row[q][side]:12.6f}" if q in row else f"{'-':>12}" for q in ("loss", "gradient") for side in ("ours", "TRL")]
         advantages = f"{len(row['advantages']['ours'])} compared" if "advantages" in row else "-"
-        lines.append(f"{name:12} {' '.join(cells)} {advantages:>12} {max(q['apart'] for q in row.values()):9.1e}")
+        lines.append(f"{name:14} {' '.join(cells)} {advantages:>12} {max(q['apart'] for q in row.values()):9.1e}")
     return lines
 
 

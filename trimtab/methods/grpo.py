@@ -6,7 +6,9 @@ k3. Shao et al. 2024, equations 3 and 4, outcome supervision (section 4.1.2).
 
 Dr. GRPO (Liu et al. 2025, section 3.2) is ``divide_by_std=false length=constant``: the division by the standard deviation favours
 prompts whose answers hardly differ, 1/|y_i| favours long answers where they are bad. With ``kl_in=reward`` beta * log(pi / pi_ref) is
-taken off the reward as in PPO; all three together, in one epoch of one minibatch, are RLOO times (K - 1) / K / max_tokens.
+taken off the reward as in PPO; all three together, in one epoch of one minibatch, are RLOO times (K - 1) / K / max_tokens. The gradient
+of k3 of a token that the policy sampled, (1 - ref / pi) grad log pi, is not that of the KL; times the ratio (``kl_corrected``, DeepSeek-AI
+2025, V3.2) it is: log(pi / ref) grad log pi.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +49,7 @@ class Config(EpochSettings, OnlineSettings):
         "own", description="an answer's token losses are divided by its own length, or (Dr. GRPO) by max_tokens"
     )
     kl_in: Literal["loss", "reward"] = Field("loss", description="where the KL to the reference is: in the loss (k3), or in the reward")
+    kl_corrected: bool = Field(False, description="multiply k3 by the ratio: its gradient is then that of the KL (TRL does so)")
     stop_kl: float = Field(
         0.1, gt=0, description="an iteration's updates end once approx_kl (nats per token) passes this"
     )
@@ -108,7 +111,10 @@ class GRPO(Held):
         logprobs = score_tokens(self.policy, trees, temperature=config.temperature).logprobs
         losses, ratio = clipped_surrogate(logprobs, extra["old_logprobs"], extra["advantages"], clip=config.clip)
         if config.kl_in == "loss":
-            losses = losses + self.beta * kl_estimate(logprobs - extra["reference_logprobs"], "k3")
+            kl = kl_estimate(logprobs - extra["reference_logprobs"], "k3")
+            if config.kl_corrected:
+                kl = kl * torch.exp(logprobs - extra["old_logprobs"])
+            losses = losses + self.beta * kl
         losses = losses * extra["shares"]
         approx_kl = kl_estimate((extra["old_logprobs"] - logprobs).detach(), "k3")
         metrics = {
