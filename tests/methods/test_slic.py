@@ -8,7 +8,6 @@ import pytest
 import torch
 from tiny_models import FAMILIES, pair, plain_logprobs, random_trees, read_lines, save_tiny_policy, write_lines
 
-from trimtab.common.config import load_config
 from trimtab.common.errors import UserError
 from trimtab.methods.build import run
 from trimtab.methods.offline import FixedData, micro_batches, tournament_pairs
@@ -81,11 +80,6 @@ def test_a_run_with_demonstrations_makes_them_likelier_and_one_that_lacks_some_i
     few = write_lines(tmp_path / "few.jsonl", [demonstration(i) for i in range(4)])
     with pytest.raises(UserError, match=r"r\.jsonl: 2 of 6 rankings \(the first is 'c4'\) have no demonstration.*few\.jsonl"):
         run("slic", Config(demonstrations=str(few), out=str(tmp_path / "none"), **words), lambda name: None)  # type: ignore[arg-type,return-value]
-
-
-def test_slic_without_its_cross_entropy_is_refused() -> None:
-    with pytest.raises(UserError, match="sft_weight is 0, expected number > 0"):
-        load_config(Config, overrides=["sft_weight=0"])
 
 
 @pytest.mark.parametrize(

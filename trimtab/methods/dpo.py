@@ -20,16 +20,15 @@ from trimtab.common.errors import UserError
 from trimtab.losses.preference import SMOOTHED, dpo_loss
 from trimtab.methods.build import (
     LR_SENTENCE,
-    RankingSettings,
     Rewards,
     Trained,
     length_limit,
     need,
-    ranked_data,
     start_pair,
     steps_of,
 )
 from trimtab.methods.offline import FixedData, Offline, good_answers, pair_metrics, ranked_pairs, total, tree_pairs
+from trimtab.methods.rankings import RankingSettings, ranked_data, read_rankings
 from trimtab.methods.reference import KeptLogprobs, kept_logprobs
 from trimtab.models.score import score_tokens
 from trimtab.training.method import Metrics, MicroBatch
@@ -120,8 +119,9 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data")
     if config.label_smoothing and config.loss not in SMOOTHED:
         raise UserError(f"label_smoothing={config.label_smoothing:g} means nothing to loss={config.loss}; write loss=cdpo or loss=robust")
+    rankings = read_rankings("dpo", config)
     policy, model, tokenizer, renderer = start_pair("dpo", config, config.reference, asked_first=bool(config.reference_cache))
-    data = ranked_data("dpo", config, renderer, length_limit(config, policy))
+    data = ranked_data("dpo", config, rankings, renderer, length_limit(config, policy))
     reference: PreTrainedModel | KeptLogprobs = model
     if config.reference_cache and data.trees:
         reference = kept_logprobs("dpo", config.reference_cache, model, data, steps_of(config, len(data.trees)), config.dtype)

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trimtab.losses.policy import clipped_surrogate, group_normalised, kl_estimate
-from trimtab.methods.build import Rewards, Trained, need
+from trimtab.methods.build import Rewards, Trained, need, refuse_idle
 from trimtab.methods.offline import total
 from trimtab.methods.online import (
     Answers,
@@ -132,5 +132,7 @@ class GRPO(Held):
 def build(config: Config, rewards: Rewards) -> Trained:
     """Reads prompts, the start model, the reference and the reward."""
     need(config, "model", "data", "reward")
+    if config.kl_in == "reward":
+        refuse_idle(config, "to kl_in=reward, which has no KL in the loss; leave one of the two out", "kl_corrected")
     parts, tokenizer = load_parts("grpo", config, rewards)
     return Trained(GRPO(config, parts), len(parts.trees), {"model": (parts.policy, tokenizer)})

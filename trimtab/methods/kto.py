@@ -24,15 +24,14 @@ from trimtab.data.formats import read_any
 from trimtab.losses.preference import kto_loss
 from trimtab.methods.build import (
     LR_SENTENCE,
-    RankingSettings,
     Rewards,
     Trained,
     length_limit,
     need,
-    ranked_data,
     start_pair,
 )
 from trimtab.methods.offline import FixedData, Offline, pair_metrics, ranked_pairs, total, tree_pairs
+from trimtab.methods.rankings import RankingSettings, ranked_data, read_rankings
 from trimtab.models.score import score_tokens
 from trimtab.records import Comparison, Completion, Demonstration, Record, parse_weight
 from trimtab.training.method import Metrics, MicroBatch
@@ -126,6 +125,11 @@ def labels_of(tree: PromptTree) -> list[bool | None]:
     return [None if rank is None else rank == best for rank in ranks]
 
 
+def is_labelled(tree: PromptTree) -> bool:
+    """Whether one of the completions is known to be desirable or not."""
+    return any(label is not None for label in labels_of(tree))
+
+
 def mismatched(trees: Sequence[PromptTree], longest: int) -> list[PromptTree]:
     """Each tree's prompt with one labelled answer of the next tree (around the end) whose prompt is another, where one is short enough.
 
@@ -171,11 +175,11 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data")
     if config.batch_size < 2:
         raise UserError("batch_size=1: KTO measures its baseline on answers to another prompt of the same step; write 2 or more")
+    if not config.desirable_weight and not config.undesirable_weight:
+        raise UserError("desirable_weight=0 undesirable_weight=0: nothing is left to learn from; write a weight above 0 for one of them")
+    rankings = read_rankings("kto", config, keep=is_labelled, read=lambda path: judged(path, config.models))
     policy, reference, tokenizer, renderer = start_pair("kto", config, config.reference)
     limit = length_limit(config, policy)
-    data = ranked_data(
-        "kto", config, renderer, limit, keep=lambda tree: any(label is not None for label in labels_of(tree)),
-        read=lambda path: judged(path, config.models),
-    )  # fmt: skip
+    data = ranked_data("kto", config, rankings, renderer, limit, keep=is_labelled)
     options = config.model_dump(include={"beta", "desirable_weight", "undesirable_weight", "dtype"})
     return Trained(KTO(policy, reference, data, longest=limit, **options), len(data.trees), {"model": (policy, tokenizer)})

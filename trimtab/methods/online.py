@@ -25,6 +25,8 @@ from trimtab.methods.build import (
     StartSettings,
     announced,
     length_limit,
+    refuse_idle,
+    refuse_missing_models,
     start_pair,
 )
 from trimtab.methods.control import KLControl, proportional
@@ -299,12 +301,17 @@ def load_parts(name: str, config: SampledSettings, rewards: Rewards) -> tuple[Pa
     """
     if isinstance(config, OnlineSettings) and config.kl.target and not config.beta:
         raise UserError(f"kl.target={config.kl.target:g} multiplies beta, and beta is 0; write a beta to start from")
-    reward = rewards(config.reward)  # first: a mistyped one is told before the models are read
+    if isinstance(config, OnlineSettings) and not config.kl.target:
+        refuse_idle(config, "without kl.target: beta stays fixed; write a target, or leave it out", "kl.horizon")
+    if config.cut == "left_out":
+        refuse_idle(config, "to cut=left_out, where nothing is learnt from cut answers; leave one of the two out", "cut_penalty")
+    refuse_missing_models(config)
+    read = read_prompts(config.data)
+    refuse_shared_ids(read, config.data)
+    reward = rewards(config.reward)  # a mistyped one is told before the models are read
     gold = rewards(config.gold) if config.gold else None
     policy, reference, tokenizer, renderer = start_pair(name, config, config.reference)
     longest = min([length_limit(config, policy), *(model.longest for model in reward_models(reward))])
-    read = read_prompts(config.data)
-    refuse_shared_ids(read, config.data)
     trees = announced(name, config.data, prompt_trees(read, renderer, longest - config.max_tokens))
     by_id = {p.id: p for p in read}
     asked = max((len(t.prompt) for t in trees), default=0) + config.max_tokens

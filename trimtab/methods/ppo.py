@@ -35,7 +35,7 @@ from trimtab.losses.policy import (
     shaped_rewards,
     whiten,
 )  # fmt: skip
-from trimtab.methods.build import Rewards, Trained, adapt, length_limit, need
+from trimtab.methods.build import Rewards, Trained, adapt, length_limit, need, refuse_idle
 from trimtab.methods.control import Penalty, RunningScale, dual_descent
 from trimtab.methods.mix import Mix, Ptx, check_mix, mix_loss, mix_step, read_mix
 from trimtab.methods.offline import total
@@ -258,6 +258,11 @@ def build(config: Config, rewards: Rewards) -> Trained:
     """Reads prompts, the start model, the reference and the reward; the value model starts from the reward model."""
     need(config, "model", "data", "reward")
     check_mix(config.ptx)
+    if config.variant == "clip":
+        of_penalty = ("penalty.beta", "penalty.target", "penalty.rate")
+        refuse_idle(config, "to variant=clip; write variant=penalty, or leave it out", *of_penalty)
+    else:
+        refuse_idle(config, "to variant=penalty, which clips no ratio; leave it out, or write variant=clip", "clip")
     parts, tokenizer = load_parts("ppo", config, rewards)
     limit = length_limit(config, parts.policy)
     mix = read_mix("ppo", config.ptx, tokenizer, parts.renderer, limit, config.micro_batch_tokens, config.seed)

@@ -31,17 +31,16 @@ from trimtab.feedback.temperature import fit_temperature, pair_loss
 from trimtab.losses.preference import bradley_terry_loss, plackett_luce_loss, tie_loss
 from trimtab.methods.build import (
     LR_SENTENCE,
-    RankingSettings,
     Rewards,
     Trained,
     adapt,
     announced,
     length_limit,
     need,
-    ranked_data,
     start_tokenizer,
 )
 from trimtab.methods.offline import FixedData, Offline, pair_metrics, ranked_pairs, tree_pairs, tree_ties
+from trimtab.methods.rankings import RankingSettings, ranked_data, read_rankings
 from trimtab.models.load import grow_vocabulary, load_scorer
 from trimtab.models.score import score_rewards
 from trimtab.training.method import Metrics, MicroBatch
@@ -146,16 +145,18 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data")
     if config.ties == "half" and config.loss != "pairs":
         raise UserError(f"ties=half means nothing to loss={config.loss}, in which tied answers do not compete; leave one of the two out")
+    keep = tells_something if config.ties == "half" else tree_pairs
+    rankings = read_rankings("reward", config, keep=keep)
+    demonstrations = read_demonstrations(config.demonstrations) if config.demonstrations else []
     scorer = load_scorer(config.model, seed=config.seed, quantize=config.lora.quantize)
     tokenizer, renderer = start_tokenizer(config.model, scorer, grow=not config.lora.rank)
     add_pad_token(scorer, tokenizer, renderer.end_id)  # a row that nothing reads, so none that would have to be trained
     adapt("reward", config, scorer)
     limit = length_limit(config, scorer)
-    data = ranked_data("reward", config, renderer, limit, keep=tells_something if config.ties == "half" else tree_pairs)
+    data = ranked_data("reward", config, rankings, renderer, limit, keep=keep)
     measured = zero = data.trees[:SCALE_RANKINGS]
     if config.demonstrations:
-        made = demonstration_trees(read_demonstrations(config.demonstrations), renderer, limit)
-        zero = announced("reward", config.demonstrations, made)
+        zero = announced("reward", config.demonstrations, demonstration_trees(demonstrations, renderer, limit))
         if not zero:
             raise UserError(f"{config.demonstrations}: no demonstration is short enough to set the zero of the rewards; raise max_length")
 

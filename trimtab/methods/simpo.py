@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.losses.likelihood import simpo_loss
-from trimtab.methods.build import LR_SENTENCE, RankingSettings, Rewards, Trained, on_pairs
+from trimtab.methods.build import LR_SENTENCE, Rewards, Trained
 from trimtab.methods.offline import FixedData, OnPairs, pair_metrics, ranked_pairs, total
+from trimtab.methods.rankings import RankingSettings, on_pairs
 from trimtab.training.method import Metrics, MicroBatch
 
 

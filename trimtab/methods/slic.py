@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from trimtab.common.errors import UserError
 from trimtab.data.formats import read_comparisons, read_demonstrations
 from trimtab.losses.likelihood import slic_loss
-from trimtab.methods.build import LR_SENTENCE, RankingSettings, Rewards, Trained, need, on_pairs
+from trimtab.methods.build import LR_SENTENCE, Rewards, Trained, need
 from trimtab.methods.offline import (
     FixedData,
     OnPairs,
@@ -31,6 +31,7 @@ from trimtab.methods.offline import (
     tournament_pairs,
     tree_pairs,
 )
+from trimtab.methods.rankings import RankingSettings, on_pairs
 from trimtab.methods.triplet import DELTA_SENTENCE, NORMALISED_SENTENCE
 from trimtab.records import Comparison, Completion
 from trimtab.training.method import Metrics, MicroBatch
@@ -44,7 +45,7 @@ class Config(RankingSettings):
 
     lr: float = Field(1e-6, gt=0, description=LR_SENTENCE)
     delta: float = Field(1.0, ge=0, description=DELTA_SENTENCE)
-    sft_weight: float = Field(0.5, gt=0, description="lambda: weight of the cross-entropy on the reference answer (0 would be triplet)")
+    sft_weight: float = Field(0.5, ge=0, description="lambda: weight of the cross-entropy on the reference answer")
     length_normalised: bool = Field(False, description=NORMALISED_SENTENCE + "; the cross-entropy is then per token too")
     pairs: Literal["all", "tournament"] = Field(
         "all", description="which pairs of a ranking: all that are no ties, or a knock-out's K - 1 (neighbours meet, winners go on)"
@@ -116,6 +117,8 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data")
     options = config.model_dump(include={"delta", "sft_weight", "length_normalised", "pairs"})
     options["demonstrated"] = bool(config.demonstrations)
+    if not config.sft_weight:
+        raise UserError("sft_weight=0: without the cross-entropy this is the sequence triplet; write trimtab triplet, or a weight")
     if config.demonstrations and config.models:
         raise UserError("models= names whose answers to read, demonstrations= brings answers that have no model; give one of the two")
 

@@ -24,7 +24,7 @@ from trimtab.common.config import Settings
 from trimtab.common.errors import RunFailed, UserError
 from trimtab.common.precision import Dtype, in_bf16
 from trimtab.losses.policy import leave_one_out, surrogate
-from trimtab.methods.build import Rewards, Trained, need
+from trimtab.methods.build import Rewards, Trained, need, refuse_idle
 from trimtab.methods.offline import total
 from trimtab.methods.online import Answers, Held, OnlineSettings, engine_logprobs, load_parts
 from trimtab.models.fisher import exact_kl, fisher_vector, scored_rows, trained
@@ -216,10 +216,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data", "reward")
     if in_bf16(config.dtype):
         raise UserError(f"dtype={config.dtype}: trpo multiplies in float32: bf16's rounding is as large as its KL bound; leave dtype out")
-    defaults = Config()
-    for name in OPTIMIZER:
-        if getattr(config, name) != getattr(defaults, name):
-            raise UserError(f"{name}={getattr(config, name)}: trpo has no such optimizer, trust.delta bounds its steps; leave {name} out")
+    refuse_idle(config, "to trpo, which has no such optimizer: trust.delta bounds its steps; leave it out", *OPTIMIZER)
     parts, tokenizer = load_parts("trpo", config, rewards)
     method = TRPO(config, parts)
     probe = TreeBatch.pack([PromptTree((0,), ((0,),))])  # an operation without forward mode is met before anything is sampled
