@@ -1,10 +1,12 @@
-"""trimtab's losses and gradients against TRL's own: the same weights, the same texts, float32, on the CPU.
+"""trimtab's losses, gradients and advantages against TRL's own: the same weights, the same texts, float32, on the CPU.
 
-    python bench/against_trl.py          prints a line for each method and fails where the two sides differ by more than 1e-4
+    python bench/against_trl.py [FILE]   prints a line for each method and fails where the two sides differ by more than 1e-4; FILE: as JSON
 
 TRL 1.16 runs in .venv-peers (BENCH_PEERS names another interpreter) through its trainers' own data pipeline, collator and
-``compute_loss``; trimtab through the functions of its command line. The model is small and random, its reference another one. Where
-a definition differs on purpose the two are not compared: ORPO's cross-entropy (TRL's takes in the prompt), the losses that TRL lacks.
+``compute_loss``; trimtab through the functions of its command line. The model is small and random, its reference another one. RLOO and
+GRPO: TRL samples and scores, and trimtab is given the very same tokens and rewards; the KL, the advantages and the gradient are each side's
+own. Where a definition differs on purpose the two are not compared: ORPO's cross-entropy (TRL's takes in the prompt), the value of RLOO's
+loss (TRL's is the mean of ratio * A, trimtab's that of A log pi; their gradients are one), the losses that TRL lacks.
 """
 
 import copy
@@ -26,11 +28,22 @@ import work
 ROWS = 8
 BETA, SMOOTHING, GAMMA = 0.3, 0.1, 0.7
 DPO = {
-    "dpo": {}, "dpo ipo": {"loss": "ipo"}, "dpo hinge": {"loss": "hinge"}, "dpo robust": {"loss": "robust", "label_smoothing": SMOOTHING}
+    "dpo": {}, "dpo ipo": {"loss": "ipo"}, "dpo hinge": {"loss": "hinge"}, "dpo robust": {"loss": "robust", "label_smoothing": SMOOTHING},
 }  # fmt: skip
-NAMES = ("sft", "reward", *DPO, "simpo", "kto")
+ANSWERS, LONGEST, KL_BETA = 4, 12, 0.3  # of each prompt, in tokens at most, and what their KL to the reference costs
+# of each trimtab's options, and TRL's words for the same
+ONLINE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "rloo": ({}, {}),
+    "grpo": ({}, {"loss_type": "grpo", "scale_rewards": "group", "use_bias_correction_kl": False}),
+    "grpo corrected": ({"kl_corrected": True}, {"loss_type": "grpo", "scale_rewards": "group"}),
+    "Dr. GRPO": (
+        {"divide_by_std": False, "length": "constant"}, {"loss_type": "dr_grpo", "scale_rewards": "none", "use_bias_correction_kl": False}
+    ),
+}  # fmt: skip
+NAMES = ("sft", "reward", *DPO, "simpo", "kto", *ONLINE)
 TOLERANCE = 1e-4
-Found = dict[str, tuple[float, float]]  # method -> loss, norm of the gradient
+Found = dict[str, Any]
+"""Of each method: its ``loss`` and the norm of its ``gradient``; online also the ``advantages`` (C,), and TRL's ``samples``."""
 
 
 def prepare() -> Path:
@@ -51,16 +64,21 @@ def prepare() -> Path:
     return folder
 
 
-def measured(loss: torch.Tensor, model: torch.nn.Module) -> tuple[float, float]:
+def measured(loss: torch.Tensor, model: torch.nn.Module, **more: Any) -> dict[str, Any]:
     """Loss and norm of the gradient, which is taken away."""
     loss.backward()
     found = float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
     model.zero_grad()
-    return float(loss.detach()), found
+    return {"loss": float(loss.detach()), "gradient": found, **more}
 
 
-def ours(folder: Path) -> Found:
-    """trimtab's side."""
+def vowels(completion_ids: list[list[int]], **columns: Any) -> list[float]:
+    """A reward that both sides can compute from the tokens: it differs between answers and now and then is equal."""
+    return [sum(i % 7 for i in ids) / 5 for ids in completion_ids]
+
+
+def ours(folder: Path, expected: Found) -> Found:
+    """trimtab's side; RLOO and GRPO on what TRL sampled."""
     from trimtab.data.encode import comparison_trees, demonstration_trees
     from trimtab.data.formats import read_comparisons, read_demonstrations
     from trimtab.data.template import Renderer
@@ -86,7 +104,49 @@ def ours(folder: Path) -> Found:
         model = next(iter(method.modules.values()))
         losses = [method.loss(batch)[0] for batch in method.split(trees)]
         out[name] = measured(torch.stack(losses).sum(), model)
-    return out
+    return out | {name: online(name, folder, expected[name]["samples"]) for name in ONLINE}
+
+
+def online(name: str, folder: Path, samples: Any) -> dict[str, Any]:
+    """One of trimtab's online methods on answers that it did not sample: {prompts, completions, rewards}, ANSWERS rows to a prompt."""
+    from trimtab.data.template import Renderer
+    from trimtab.feedback.protocol import Rule
+    from trimtab.methods import grpo, rloo
+    from trimtab.methods.online import Answers, Parts
+    from trimtab.models.load import load_policy, load_tokenizer
+    from trimtab.records import Message, Prompt
+    from trimtab.sampling.protocol import Sample
+    from trimtab.trees import PromptTree
+
+    groups = range(0, len(samples["prompts"]), ANSWERS)
+    trees, rows, scores = [], [], []
+    for start in groups:
+        completions = [tuple(ids) for ids in samples["completions"][start : start + ANSWERS]]
+        trees.append(PromptTree(tuple(samples["prompts"][start]), tuple(completions), key=str(start)))
+        rows.append([Sample(ids, (0.0,) * len(ids), (0.0,) * len(ids), "end") for ids in completions])
+        scores.append(samples["rewards"][start : start + ANSWERS])
+    prompts = [Prompt(tree.key, (Message("user", "?"),)) for tree in trees]
+    policy, reference = load_policy(folder / "model"), load_policy(folder / "reference")
+    renderer = Renderer(load_tokenizer(folder / "model"))
+    parts = Parts(policy, reference, None, Rule(lambda prompt, text: 0.0), None, prompts, trees, renderer)  # type: ignore[arg-type]
+    answers = Answers(range(len(trees)), prompts, trees, rows, scores)
+    shared = {"beta": KL_BETA, "num_completions": ANSWERS, "max_tokens": LONGEST, "dtype": "float32", "micro_batch_tokens": 1 << 20}
+    method: Any
+    seen: list[torch.Tensor] = []
+    if name == "rloo":
+        method = rloo.RLOO(rloo.Config(**shared), parts)
+        advantages = method.advantages
+        method.advantages = lambda returns, batch: seen.append(advantages(returns, batch)) or seen[-1]
+        step = method.step(answers)
+    else:
+        method = grpo.GRPO(grpo.Config(**shared, **ONLINE[name][0]), parts)
+        made = method.groups(answers)
+        for tree, extra in made:  # each token of an answer has its advantage: the first one's is the answer's
+            firsts = [part[0] for part in extra["advantages"].split([len(c) for c in tree.completions])]
+            seen.append(torch.stack(firsts))
+        step = method.minibatch(made)
+    loss = torch.stack([method.loss(batch)[0] for batch in step]).sum()
+    return measured(loss, policy, advantages=torch.cat(seen).tolist())
 
 
 def theirs(folder: Path) -> Found:
@@ -113,6 +173,28 @@ def theirs(folder: Path) -> Found:
     def dpo_options(loss: str = "sigmoid", label_smoothing: float = 0.0) -> dict[str, Any]:
         return {"loss_type": [loss], "label_smoothing": label_smoothing, "beta": BETA}
 
+    def sampled(name: str) -> dict[str, Any]:
+        """One iteration of an online trainer on four prompts."""
+        rows = [{"prompt": row["prompt"]} for row in pairs.select(range(4)) for _ in range(ANSWERS)]
+        options = {**shared, "per_device_train_batch_size": len(rows), "beta": KL_BETA}
+        options |= {"num_generations": ANSWERS, "max_completion_length": LONGEST}
+        options.pop("max_length")
+        words = {"train_dataset": Dataset.from_list(rows), "reward_funcs": vowels, "processing_class": tokenizer}
+        if name == "rloo":
+            made = trl.RLOOTrainer(policy(), args=trl.RLOOConfig(**options), **words)
+        else:
+            made = trl.GRPOTrainer(policy(), args=trl.GRPOConfig(**options, **ONLINE[name][1]), **words)
+        made.ref_model.load_state_dict(policy("reference").state_dict())
+        made.current_gradient_accumulation_steps = 1
+        torch.manual_seed(0)
+        given = made._generate_and_score_completions(rows)
+        masks = given["prompt_mask"].bool(), given["completion_mask"].bool()
+        prompts, completions = ([ids[mask].tolist() for ids, mask in zip(given[f"{part}_ids"], found, strict=True)]
+                                for part, found in zip(("prompt", "completion"), masks, strict=True))  # fmt: skip
+        samples = {"prompts": prompts, "completions": completions, "rewards": vowels(completions)}
+        loss = made.compute_loss(made.model, given)
+        return measured(loss, made.model, advantages=given["advantages"].tolist(), samples=samples)
+
     def trainer(name: str) -> Any:
         if name == "sft":
             return trl.SFTTrainer(policy(), args=trl.SFTConfig(**in_order), train_dataset=demonstrations, processing_class=tokenizer)
@@ -131,32 +213,57 @@ def theirs(folder: Path) -> Found:
 
     out = {}
     for name in NAMES:
+        if name in ONLINE:
+            out[name] = sampled(name)
+            continue
         made = trainer(name)
         (batch,) = list(made.get_train_dataloader())
         out[name] = measured(made.compute_loss(made.model, copy.copy(batch)), made.model)
     return out
 
 
+def compared(found: Found, expected: Found) -> dict[str, dict[str, Any]]:
+    """Of each method and quantity (ours, TRL's) and how far they are apart: in units of the larger of 1 and TRL's value."""
+    out: dict[str, dict[str, Any]] = {}
+    for name in NAMES:
+        quantities = [q for q in found[name] if q in expected[name] and (name, q) != ("rloo", "loss")]
+        out[name] = {}
+        for quantity in quantities:
+            mine, theirs = found[name][quantity], expected[name][quantity]
+            pairs = zip(mine, theirs, strict=True) if quantity == "advantages" else [(mine, theirs)]
+            apart = max(abs(a - b) / max(1.0, abs(b)) for a, b in pairs)
+            out[name][quantity] = {"ours": mine, "TRL": theirs, "apart": apart}
+    return out
+
+
+def table(figures: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each method."""
+    lines = [f"{'':14} {'loss':>12} {'TRL':>12} {'gradient':>12} {'TRL':>12} {'advantages':>12} {'apart':>9}"]
+    for name, row in figures.items():
+        cells = [f"{row[q][side]:12.6f}" if q in row else f"{'-':>12}" for q in ("loss", "gradient") for side in ("ours", "TRL")]
+        advantages = f"{len(row['advantages']['ours'])} compared" if "advantages" in row else "-"
+        lines.append(f"{name:14} {' '.join(cells)} {advantages:>12} {max(q['apart'] for q in row.values()):9.1e}")
+    return lines
+
+
 def main() -> int:
     """Both sides, then the table; 1 where they differ."""
-    if len(sys.argv) > 1:
-        print("FOUND " + json.dumps(theirs(Path(sys.argv[1]))))
+    if sys.argv[1:2] == ["--theirs"]:
+        print("FOUND " + json.dumps(theirs(Path(sys.argv[2]))))
         return 0
     folder = prepare()
     peer = os.environ.get("BENCH_PEERS", str(work.ROOT / ".venv-peers" / "bin" / "python"))
-    done = subprocess.run([peer, __file__, str(folder)], capture_output=True, text=True)
+    done = subprocess.run([peer, __file__, "--theirs", str(folder)], capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     if not lines:
         print(done.stderr[-3000:], file=sys.stderr)
         return 1
-    expected, found, worst = json.loads(lines[0].removeprefix("FOUND ")), ours(folder), 0.0
-    print(f"{'':12} {'loss':>12} {'TRL':>12} {'gradient':>12} {'TRL':>12} {'apart':>9}")
-    for name in NAMES:
-        (loss, norm), (their_loss, their_norm) = found[name], expected[name]
-        apart = max(abs(loss - their_loss) / max(1.0, abs(their_loss)), abs(norm - their_norm) / max(1.0, their_norm))
-        worst = max(worst, apart)
-        print(f"{name:12} {loss:12.6f} {their_loss:12.6f} {norm:12.6f} {their_norm:12.6f} {apart:9.1e}")
-    return int(worst > TOLERANCE)
+    expected = json.loads(lines[0].removeprefix("FOUND "))
+    figures = compared(ours(folder, expected), expected)
+    print("\n".join(table(figures)))
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(json.dumps(figures) + "\n")
+    return int(max(q["apart"] for row in figures.values() for q in row.values()) > TOLERANCE)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ _HOMES = {
     "NativeEngine": "sampling.engine", "SamplingOptions": "sampling.protocol",
     "Rule": "feedback.protocol", "RewardModel": "feedback.reward_model", "Ensemble": "feedback.ensemble",
     "Method": "training.method", "MicroBatch": "training.method", "State": "training.method",
-    "run": "methods.build", "run_method": "methods.build", "Trained": "methods.build",
+    "run": "methods.build", "run_method": "methods.build", "Trained": "methods.build", "resolve_feedback": "verbs.feedback",
     "diagnose": "doctor.examine", "write_report": "report", "UserError": "common.errors",
 }  # fmt: skip
 

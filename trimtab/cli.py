@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from trimtab.common.config import Settings, Verb, commented_yaml, help_text, load_config
+from trimtab.common.config import Settings, Verb, commented_yaml, describe, help_text, load_config
 from trimtab.common.errors import RunFailed, UserError
 from trimtab.common.files import check_writable, write_text
 from trimtab.common.memory import keep_freed_memory
@@ -100,9 +100,26 @@ def _training_commands() -> None:
 def _training_command(name: str) -> Callable[[Words], None]:
     def command(words: Words = None) -> None:
         verb = verbs()[name]
+        refuse_others_options(name, words or [])
         verb.run(read_config(verb.settings, words))
 
     return command
+
+
+def refuse_others_options(name: str, words: Sequence[str]) -> None:
+    """A word whose key this training verb lacks and others have: told with whose it is (a value head for DPO, a reference for SimPO).
+
+    Raises:
+        UserError: there is such a word.
+    """
+    from trimtab.methods.build import methods
+
+    options = {method: {option.name for option in describe(module.Config)} for method, module in methods().items()}
+    for word in words:
+        key, equals, _ = word.partition("=")
+        owners = [method for method, known in options.items() if key in known]
+        if equals and owners and key not in options[name]:
+            raise UserError(f"{key}= is an option of {', '.join(owners)}; {name} has nothing like it, leave it out")
 
 
 @app.command()

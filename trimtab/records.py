@@ -4,6 +4,7 @@ These types know nothing of tokens or models. ``data/`` reads them from every ot
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -91,7 +92,8 @@ class Completion:
 class Comparison:
     """K answers to one prompt and what one labeler said of them; sampled answers that nobody ranked yet have all ranks None.
 
-    ``ranks[k]`` is 1 for the best; equal numbers tie; ``None`` leaves an answer out of every pair.
+    ``ranks[k]`` is 1 for the best; equal numbers tie; ``None`` leaves an answer out of every pair. ``weight`` is what the ranking counts in
+    training: 2 as much as the same ranking twice.
     """
 
     prompt: Prompt
@@ -102,6 +104,7 @@ class Comparison:
     flags: tuple[tuple[str, ...], ...] | None = None
     shown_order: tuple[int, ...] | None = None
     seconds: float | None = None
+    weight: float | None = None
     extra: JSON = field(default_factory=dict)
 
     def pairs(self) -> list[tuple[int, int]]:
@@ -133,6 +136,8 @@ class Comparison:
             out["shown_order"] = list(self.shown_order)
         if self.seconds is not None:
             out["seconds"] = self.seconds
+        if self.weight is not None:
+            out["weight"] = self.weight
         return {**out, **self.extra}
 
 
@@ -140,7 +145,7 @@ Record = Prompt | Demonstration | Comparison
 
 PROMPT_FIELDS = ("id", "messages", "user", "use_case", "source")
 RANK_ADVICE = "write a whole number from 1 (best), or null for unranked; for other numbers add ranks.best=low (or high)"
-COMPARISON_FIELDS = ("completions", "ranks", "labeler", "ratings", "flags", "shown_order", "seconds")
+COMPARISON_FIELDS = ("completions", "ranks", "labeler", "ratings", "flags", "shown_order", "seconds", "weight")
 
 
 def parse_prompt(row: Mapping[str, Any], where: str, *, taken: Sequence[str] = ()) -> Prompt:
@@ -232,7 +237,22 @@ def parse_comparison(row: Mapping[str, Any], where: str) -> Comparison:
         flags=tuple(tuple(f) for f in flags) if flags is not None else None,
         shown_order=tuple(shown) if shown is not None else None,
         seconds=seconds,
+        weight=parse_weight(row, where),
     )
+
+
+def parse_weight(row: Mapping[str, Any], where: str) -> float | None:
+    """The field ``weight`` of a JSON object, None where it has none.
+
+    Raises:
+        UserError: it is not a finite number above 0.
+    """
+    weight = row.get("weight")
+    if weight is None:
+        return None
+    if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not 0 < weight < math.inf:
+        raise bad_field(where, "weight", weight, "write a number above 0 (a row that is to count nothing is left out)")
+    return float(weight)
 
 
 def parse_record(row: Mapping[str, Any], where: str) -> Record:

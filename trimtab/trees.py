@@ -25,6 +25,7 @@ class PromptTree:
     ``trained[k][t]`` says whether token t of completion k is scored; None means every one. A multi-turn demonstration is a
     tree whose only completion starts at the first answer and whose trained tokens are the assistant's turns.
     ``ranks`` are those of the comparison (1 = best, None = unranked); ``key`` names where the tree came from.
+    ``weight`` is what it counts in the loss and its divisor: a tree of weight 2 is the same tree twice.
     """
 
     prompt: tuple[int, ...]
@@ -118,6 +119,11 @@ class TreeBatch:
     def lengths(self) -> Tensor:
         """(C,) number of scored tokens of each completion."""
         return torch.bincount(self.completion_of, minlength=self.completions)
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """(N,) float32 what each tree counts."""
+        return torch.tensor([tree.weight for tree in self.trees], device=self.ids.device)
 
     @property
     def id_range(self) -> tuple[int, int]:

@@ -267,18 +267,18 @@ def test_self_critical_worked_by_hand() -> None:
 
 
 def test_group_normalised_worked_by_hand() -> None:
-    """Prompt 0: 1 4 7, mean 4, deviation sqrt(6); prompt 1: 2 0, mean 1, deviation 1; prompt 2: alone; prompt 3: all equal."""
+    """Prompt 0: 1 4 7, mean 4, deviation sqrt(18 / 2); prompt 1: 2 0, mean 1, deviation sqrt(2 / 1); prompt 2: alone; prompt 3: equal."""
     returns, group = vector(1, 2, 4, 0, 7, 9, 5, 5), torch.tensor([0, 1, 0, 1, 0, 2, 3, 3])
     centred = [-3.0, 1.0, 0.0, -1.0, 3.0, 0.0, 0.0, 0.0]
     assert group_normalised(returns, group, divide_by_std=False).tolist() == centred
-    deviations = [math.sqrt(6), 1, math.sqrt(6), 1, math.sqrt(6), 1, 1, 1]
+    deviations = [3, math.sqrt(2), 3, math.sqrt(2), 3, 1, 1, 1]
     expected = [x / (d + 1e-4) for x, d in zip(centred, deviations, strict=True)]
     assert group_normalised(returns, group).tolist() == pytest.approx(expected)
 
 
 @given(st.lists(st.lists(numbers, min_size=2, max_size=5), min_size=1, max_size=4), numbers)
 def test_groups_are_centred_and_ignore_what_all_answers_share(rows: list[list[float]], shift: float) -> None:
-    """Sums are 0, a constant changes nothing, no advantage passes sqrt(K - 1), and without the deviation it is (K - 1) / K of RLOO's."""
+    """Sums are 0, a constant changes nothing, no advantage passes (K - 1) / sqrt(K), without the deviation it is (K - 1) / K of RLOO's."""
     returns = vector(*(x for row in rows for x in row))
     group = torch.tensor([n for n, row in enumerate(rows) for _ in row])
     sizes = torch.tensor([float(len(row)) for row in rows], dtype=torch.float64)[group]
@@ -287,5 +287,5 @@ def test_groups_are_centred_and_ignore_what_all_answers_share(rows: list[list[fl
         sums = torch.zeros(len(rows), dtype=found.dtype).index_add(0, group, found)
         assert torch.allclose(sums, torch.zeros_like(sums), atol=1e-8)
         assert torch.allclose(group_normalised(returns + shift, group, divide_by_std=std), found, atol=1e-8)
-    assert (group_normalised(returns, group).abs() <= (sizes - 1).sqrt() + 1e-9).all()
+    assert (group_normalised(returns, group).abs() <= (sizes - 1) / sizes.sqrt() + 1e-9).all()
     assert torch.allclose(group_normalised(returns, group, divide_by_std=False), leave_one_out(returns, group) * (sizes - 1) / sizes)

@@ -20,11 +20,13 @@ DR = {"divide_by_std": False, "length": "constant"}
 make = partial(made, GRPO, Config)
 
 
-def test_the_gradient_is_that_of_the_sum_written_out(start: Path) -> None:
+@pytest.mark.parametrize("corrected", [False, True])
+def test_the_gradient_is_that_of_the_sum_written_out(start: Path, corrected: bool) -> None:
     """Nine answers: A = (r - mean) / (std + 1e-4) of the prompt's three; -A grad log pi / |y| + 0.3 / |y| grad k3; all over 9.
 
-    At pi = pi_old the ratio's gradient is grad log pi; k3 = ref/pi - 1 - log(ref/pi) has the gradient (1 - ref/pi) grad log pi."""
-    method = make(start, other_reference=True, beta=0.3)
+    At pi = pi_old the ratio's gradient is grad log pi; k3 = ref/pi - 1 - log(ref/pi) has the gradient (1 - ref/pi) grad log pi, and times
+    the ratio log(pi/ref) grad log pi."""
+    method = make(start, other_reference=True, beta=0.3, kl_corrected=corrected)
     step = first_step(method)
     assert {batch.divisor for batch in step} == {9.0}
     found = slopes(method, step)
@@ -34,12 +36,13 @@ def test_the_gradient_is_that_of_the_sum_written_out(start: Path) -> None:
         scores = torch.tensor(
             [answer_score(prompt, renderer.decode(c)) - 2.5 * (c[-1] != renderer.end_id) for c in tree.completions]
         )
-        advantages = (scores - scores.mean()) / (scores.std(correction=0) + 1e-4)
+        advantages = (scores - scores.mean()) / (scores.std(correction=1) + 1e-4)
         for completion, advantage in zip(tree.completions, advantages.tolist(), strict=True):
             single = TreeBatch.pack([tree.with_completions([completion])])
             logprobs = score_tokens(method.policy, single).logprobs
             reference = score_tokens(method.reference, single).logprobs.detach()
-            weights = -advantage + 0.3 * (1 - (reference - logprobs.detach()).exp())
+            log_ratio = logprobs.detach() - reference
+            weights = -advantage + 0.3 * (log_ratio if corrected else 1 - (-log_ratio).exp())
             ((weights * logprobs).sum() / len(completion) / 9).backward()
     assert gradient_error(found, gradients(method.policy)) <= 1e-4
 

@@ -58,7 +58,11 @@ def test_every_tree_has_its_turn(place: Path) -> None:
 
 def test_what_cannot_be_mixed_is_refused(place: Path) -> None:
     check_mix(Ptx())
-    check_mix(Ptx(weight=1.0, text="t.txt"))
+    check_mix(Ptx(weight=1.0, demonstrations=str(place / "demos.jsonl")))
+    with pytest.raises(UserError, match="t.txt: no such file"):
+        check_mix(Ptx(weight=1.0, text="t.txt"))
+    with pytest.raises(UserError, match="ptx.batch_size=4 means nothing without a mix"):
+        check_mix(Ptx(batch_size=4))
     with pytest.raises(UserError, match="ptx.weight=2 needs one of"):
         check_mix(Ptx(weight=2.0))
     with pytest.raises(UserError, match="ptx.weight=2 needs one of"):

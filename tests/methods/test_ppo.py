@@ -18,10 +18,10 @@ from trimtab.feedback.ensemble import Ensemble
 from trimtab.feedback.protocol import Rule
 from trimtab.feedback.reward_model import RewardModel
 from trimtab.losses.policy import clipped_surrogate, clipped_value_loss
-from trimtab.methods.control import Penalty, RunningScale
+from trimtab.methods.control import KLControl, Penalty, RunningScale
 from trimtab.methods.mix import Mix, Ptx
 from trimtab.methods.online import tree_lengths
-from trimtab.methods.ppo import PPO, Config, KLControl, start_value
+from trimtab.methods.ppo import PPO, Config, start_value
 from trimtab.methods.reward import add_pad_token
 from trimtab.models.load import load_scorer, load_tokenizer, save_model
 from trimtab.models.score import score_rewards, score_tokens, score_values
@@ -115,7 +115,7 @@ def test_the_logged_kl_is_per_completion(start: Path) -> None:
 def test_the_controller_moves_beta_towards_the_target(start: Path, kl: float, factor: float) -> None:
     """Target 1, horizon 60, 4 prompts x 3 answers = 12: error kl - 1 clipped to 0.2, beta * (1 + error * 12 / 60)."""
     method = make(start, beta=0.1, kl=KLControl(target=1.0, horizon=60))
-    method._kl = kl
+    method.kl = kl
     assert method.after(State(1, 1))["beta"] == 0.1  # what this iteration was trained with
     assert method.beta == pytest.approx(0.1 * factor)
     other = make(start, beta=0.1)
@@ -126,14 +126,14 @@ def test_the_controller_moves_beta_towards_the_target(start: Path, kl: float, fa
 def test_a_short_horizon_never_turns_the_penalty_into_a_reward(start: Path) -> None:
     """1 - 0.2 * 12 / 2 would be -0.2."""
     method = make(start, beta=0.1, kl=KLControl(target=1.0, horizon=2))
-    method._kl = 0.0
+    method.kl = 0.0
     method.after(State(1, 1))
     assert method.beta == pytest.approx(0.05)
 
 
 def test_without_a_target_beta_stays(start: Path) -> None:
     method = make(start, beta=0.1)
-    method._kl = 50.0
+    method.kl = 50.0
     method.after(State(1, 1))
     assert method.beta == 0.1
 

@@ -1,6 +1,8 @@
 """What holds for every method on rankings: order of siblings, packing and ties change nothing, and training widens the margin."""
 
 import copy
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from tiny_models import (
     write_lines,
 )
 
+from trimtab.common.config import load_config
 from trimtab.common.errors import UserError
+from trimtab.data.formats import read_comparisons
 from trimtab.losses.preference import DPO_LOSSES
 from trimtab.methods.build import methods, run
 from trimtab.methods.dpo import DPO
@@ -28,7 +32,8 @@ from trimtab.methods.reward import Reward
 from trimtab.methods.simpo import SimPO
 from trimtab.methods.slic import SLiC
 from trimtab.methods.triplet import Triplet
-from trimtab.trees import PromptTree
+from trimtab.models.score import score_rewards
+from trimtab.trees import PromptTree, TreeBatch
 
 RANKS: list[tuple[int | None, ...]] = [(2, 1, 4, 3), (1, 2), (1, 1, 2), (2, 1, None), (1, 3, 2), (2, 2, 1, 1)]
 
@@ -57,18 +62,20 @@ def make(name: str, trees: list[PromptTree], budget: int = 1000) -> Offline:
     policy, reference = policy_and_reference()
     if kind == "dpo":
         smoothing = 0.1 if option in ("cdpo", "robust") else 0.0
-        return DPO(policy, reference, data, beta=0.3, loss=option, label_smoothing=smoothing)
+        loss = "sigmoid" if option == "sft" else option
+        return DPO(policy, reference, data, beta=0.3, loss=loss, label_smoothing=smoothing, sft_weight=0.7 * (option == "sft"))
     if kind == "kto":
         return KTO(policy, reference, data, beta=0.3, longest=96, desirable_weight=1.5)
     if kind in ("triplet", "slic"):
         words = {"delta": 2.0, "length_normalised": option == "per-token"}
-        return Triplet(policy, data, **words) if kind == "triplet" else SLiC(policy, data, sft_weight=0.5, **words)
+        pairs = "tournament" if option == "tournament" else "all"
+        return Triplet(policy, data, **words) if kind == "triplet" else SLiC(policy, data, sft_weight=0.5, pairs=pairs, **words)
     return ORPO(policy, data, odds_weight=0.5) if kind == "orpo" else SimPO(policy, data, beta=2.0, gamma=0.5)
 
 
 NAMES = [
-    *(f"dpo {loss}" for loss in DPO_LOSSES), "kto", "triplet", "triplet per-token", "slic", "slic per-token", "orpo", "simpo",
-    "reward half", "reward plackett_luce",
+    *(f"dpo {loss}" for loss in (*DPO_LOSSES, "sft")), "kto", "triplet", "triplet per-token", "slic", "slic per-token", "orpo", "simpo",
+    "slic tournament", "reward pairs", "reward half", "reward plackett_luce",
 ]  # fmt: skip
 
 
@@ -95,9 +102,10 @@ def test_the_split_into_micro_batches_changes_neither_loss_nor_gradient(name: st
         assert other == pytest.approx(loss, rel=1e-5) and gradient_error(found, expected) < 1e-4
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "kto"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("kto", "slic tournament")])
 def test_the_order_of_siblings_changes_neither_loss_nor_gradient(name: str) -> None:
-    """(KTO's baseline takes answers by their place: its test is in test_kto.py. The reference answer is the only best one here.)"""
+    """(KTO's baseline and a knock-out's matches go by the answers' place: their tests are in their own files. There is only one best answer
+    here, the reference answer.)"""
     trees = [tree for tree in ranked_trees() if name.startswith("reward") or (tree.ranks or ()).count(1) == 1]
     loss, expected = step(make(name, trees))
     other, found = step(make(name, [turned(tree) for tree in trees]))
@@ -114,11 +122,45 @@ def test_a_ranking_without_a_preference_costs_nothing_and_changes_nothing(name: 
         assert step(make(name, [*trees, tie]))[0] == pytest.approx(step(make(name, trees))[0], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "dpo sft"])  # of which the SFT loss is logged apart
 def test_held_out_metrics_are_those_of_the_loss(name: str) -> None:
     method = make(name, ranked_trees(), budget=30)
     found = method.evaluate(None)  # type: ignore[arg-type]
     assert found["eval/loss"] == pytest.approx(step(method)[0], rel=1e-5) and 0 <= found["eval/accuracy"] <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_ranking_of_weight_two_is_the_ranking_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss, gradient and every metric. (KTO's baseline is of prompts, which the second copy would change: it is held still here.)"""
+    monkeypatch.setattr(KTO, "baseline", lambda self, trees: 0.4)
+    trees = ranked_trees()
+    heavy = [replace(tree, weight=2.0) if i in (0, 3) else tree for i, tree in enumerate(trees)]
+    twice = [*trees, trees[0], trees[3]]
+    once, both = make(name, heavy, budget=40), make(name, twice, budget=40)
+    (loss, slopes), (expected, exact) = step(once), step(both)
+    assert loss == pytest.approx(expected, rel=1e-5) and gradient_error(slopes, exact) < 1e-4
+    assert gradient_error(slopes, step(make(name, trees))[1]) > 0.05
+    found, there = once.evaluate(None), both.evaluate(None)  # type: ignore[arg-type]
+    assert found == pytest.approx(there, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_of_one_size_change_nothing(name: str) -> None:
+    """A third for everybody is one for everybody, also where the divisor falls below 1."""
+    loss, expected = step(make(name, ranked_trees()))
+    other, found = step(make(name, [replace(tree, weight=1 / 30) for tree in ranked_trees()]))
+    assert other == pytest.approx(loss, rel=1e-5) and gradient_error(found, expected) < 1e-4
+
+
+def test_the_reward_models_weighted_mean_worked_by_hand() -> None:
+    """One pair each, margins m1 and m2, weights 3 and 0.5: (3 log(1 + e^-m1) + 0.5 log(1 + e^-m2)) / 3.5."""
+    trees = [replace(tree, weight=weight) for tree, weight in zip(ranked_trees()[1:4:2], (3.0, 0.5), strict=True)]
+    assert [t.ranks for t in trees] == [(1, 2), (2, 1, None)]
+    method = make("reward pairs", trees)
+    with torch.no_grad():
+        a, b = (score_rewards(method.scorer, TreeBatch.pack([tree])).tolist() for tree in trees)  # type: ignore[attr-defined]
+    costs = [math.log1p(math.exp(-(a[0] - a[1]))), math.log1p(math.exp(-(b[1] - b[0])))]
+    assert step(method)[0] == pytest.approx((3 * costs[0] + 0.5 * costs[1]) / 3.5, rel=1e-5)
 
 
 def comparison(i: int) -> dict[str, Any]:
@@ -160,6 +202,39 @@ def test_a_run_lowers_the_loss_and_widens_the_margin(name: str, words: dict[str,
     rows = {(row["step"], row["name"]): row["value"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")}
     assert rows[12, "loss"] < 0.97 * rows[1, "loss"] and rows[12, "margin"] > rows[1, "margin"]
     assert rows[12, "eval/margin"] > rows[0, "eval/margin"] and rows[12, "eval/loss"] < rows[0, "eval/loss"]
+
+
+def weighed(start: Path, out: Path, rows: list[dict[str, Any]], **words: Any) -> list[float]:
+    """The losses of two steps of a reward model on ``rows``."""
+    out.mkdir()
+    data = write_lines(out / "rows.jsonl", rows)
+    given = {"model": str(start / "policy"), "data": str(data), "steps": 2, "batch_size": len(rows), "lr": 1e-3, "dtype": "float32"}
+    run("reward", methods()["reward"].Config(out=str(out / "run"), **given, **words), lambda reward: None)  # type: ignore[arg-type,return-value]
+    return [row["value"] for row in read_lines(out / "run" / "metrics.jsonl") if row["name"] == "loss"]
+
+
+def test_a_labelers_weight_is_that_of_every_ranking_of_hers(start: Path, tmp_path: Path) -> None:
+    """ann 2 and the row's own 1.5 make 3: the same file with the weights written into the rows, and not the file without."""
+    rows = [{**comparison(i), "labeler": "ann" if i % 2 else "bob"} for i in range(6)]
+    own = [{**row, "weight": 1.5} if i == 3 else row for i, row in enumerate(rows)]
+    written = [{**row, "weight": {3: 3.0}.get(i, 2.0 if i % 2 else 0.25)} for i, row in enumerate(rows)]
+    found = weighed(start, tmp_path / "option", own, labeler_weights={"ann": 2.0, "bob": 0.25})
+    assert found == weighed(start, tmp_path / "field", written) != weighed(start, tmp_path / "plain", rows)
+
+
+@pytest.mark.parametrize("weight", [0, -1, True, "2", math.nan, math.inf])
+def test_a_weight_that_is_none_is_refused_with_its_line(weight: Any, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "r.jsonl", [comparison(0), {**comparison(1), "weight": weight}])
+    with pytest.raises(UserError, match=r"r\.jsonl:2: field 'weight' is .*; write a number above 0"):
+        read_comparisons(path)
+
+
+def test_weights_of_labelers_are_looked_at(start: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"labeler_weights is \{'ann': 0\}, write numbers above 0"):
+        load_config(methods()["dpo"].Config, None, ["labeler_weights={ann: 0}"])
+    rows = [{**comparison(0), "labeler": "ann"}, {**comparison(1), "labeler": "bob"}]
+    with pytest.raises(UserError, match=r"labeler_weights: anne ranked nothing in .*rows\.jsonl; its labelers are ann, bob"):
+        weighed(start, tmp_path / "x", rows, labeler_weights={"anne": 2.0})
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,8 @@ def test_a_run_starts_near_uniform_and_learns(architecture: str, tmp_path: Path)
 
 def test_it_goes_on_from_a_model(tmp_path: Path) -> None:
     run("pretrain", config(tmp_path), no_rewards)
-    again = config(tmp_path, model=str(tmp_path / "run"), out=str(tmp_path / "more"), steps=1, lr=1e-9)
+    words: dict[str, Any] = {"context": 48, "held_out": 2, "batch_size": 8, "steps": 1, "lr": 1e-9}
+    again = Config(data=str(tmp_path / "text.txt"), model=str(tmp_path / "run"), out=str(tmp_path / "more"), **words)
     run("pretrain", again, no_rewards)
     ends = {(row["step"], row["name"]): row["value"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")}
     starts = {(row["step"], row["name"]): row["value"] for row in read_lines(tmp_path / "more" / "metrics.jsonl")}

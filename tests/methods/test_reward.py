@@ -15,7 +15,7 @@ from trimtab.common.files import read_json
 from trimtab.feedback.reward_model import RewardModel
 from trimtab.methods.build import run
 from trimtab.methods.offline import FixedData, micro_batches
-from trimtab.methods.reward import Config, Reward, pair_hits
+from trimtab.methods.reward import Config, Reward, pair_margins
 from trimtab.models.score import score_rewards
 from trimtab.records import Completion, Message, Prompt
 from trimtab.trees import PromptTree, TreeBatch
@@ -70,12 +70,12 @@ def test_each_ranking_weighs_the_same_whatever_its_k() -> None:
         assert Reward(scorer, FixedData([])).loss(batch)[0].item() == pytest.approx(math.log(2))
 
 
-def test_hits_count_a_tie_of_scores_as_half() -> None:
+def test_margins_are_of_every_pair_that_is_no_tie() -> None:
     trees = [
         PromptTree((1,), ((2,), (3,), (4,)), key="a", ranks=(1, 2, 2)),
         PromptTree((1,), ((2,), (3,)), key="b", ranks=(2, 1)),
     ]
-    assert pair_hits([[5.0, 5.0, 1.0], [7.0, 6.0]], trees) == ([0.5, 1.0, 0.0], ["a", "a", "b"])
+    assert pair_margins([[5.0, 5.0, 1.0], [7.0, 6.0]], trees) == ([0.0, 4.0, -1.0], ["a", "a", "b"])
 
 
 def comparison(i: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """SLiC-HF on trees against the formula on plain forwards; where reference answers come from, and that there must be one."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,10 @@ import pytest
 import torch
 from tiny_models import FAMILIES, pair, plain_logprobs, random_trees, read_lines, save_tiny_policy, write_lines
 
-from trimtab.common.config import load_config
 from trimtab.common.errors import UserError
 from trimtab.data.formats import read_comparisons
 from trimtab.methods.build import run
-from trimtab.methods.offline import FixedData, micro_batches
+from trimtab.methods.offline import FixedData, micro_batches, tournament_pairs
 from trimtab.methods.slic import Config, SLiC, with_demonstrations
 from trimtab.methods.triplet import Triplet
 from trimtab.trees import PromptTree
@@ -83,6 +83,39 @@ def test_a_run_with_demonstrations_makes_them_likelier_and_one_that_lacks_some_i
         run("slic", Config(demonstrations=str(few), out=str(tmp_path / "none"), **words), lambda name: None)  # type: ignore[arg-type,return-value]
 
 
-def test_slic_without_its_cross_entropy_is_refused() -> None:
-    with pytest.raises(UserError, match="sft_weight is 0, expected number > 0"):
-        load_config(Config, overrides=["sft_weight=0"])
+@pytest.mark.parametrize(
+    ("ranks", "matches"),
+    [
+        ((3, 1, 2, 4), [(1, 0), (2, 3), (1, 2)]),  # 0-1 and 2-3, then the winners
+        ((2, 1, 3, 5, 4), [(1, 0), (2, 3), (1, 2), (1, 4)]),  # the fifth waits twice
+        ((1, 1, 2, 2), [(0, 2)]),  # two matches between equals
+        ((1, None, 2, None, 3), [(0, 2), (0, 4)]),  # nobody ranked the second and the fourth
+        ((2, 1), [(1, 0)]),
+        ((1, 1), []), ((None, 1), []), ((1,), []),
+    ],
+)  # fmt: skip
+def test_a_knock_out_worked_by_hand(ranks: tuple[int | None, ...], matches: list[tuple[int, int]]) -> None:
+    tree = PromptTree((1, 2), tuple((3 + i,) for i in range(len(ranks))), ranks=ranks)
+    assert tournament_pairs(tree) == matches
+
+
+def test_a_knock_out_of_k_has_k_less_one_pairs_and_everybody_but_the_best_loses_once() -> None:
+    for k in range(2, 10):
+        for order in itertools.islice(itertools.permutations(range(1, k + 1)), 40):
+            found = tournament_pairs(PromptTree((1,), ((2,),) * k, ranks=order))
+            assert sorted(loser for _, loser in found) == [i for i in range(k) if order[i] != 1]
+            assert all(order[winner] < order[loser] for winner, loser in found)
+
+
+def test_the_sample_rank_loss_is_that_of_the_knock_outs_pairs() -> None:
+    """Ranks 3 1 2 4: matches 1 over 0, 2 over 3, 1 over 2; beside it ranks 1 2. Four pairs in all, y_ref each ranking's best."""
+    policy, eager = pair(FAMILIES["llama"]())
+    trees, costs = [ranked(3, 1, 2, 4), ranked(1, 2)], []
+    for tree, matches, best in zip(trees, ([(1, 0), (2, 3), (1, 2)], [(0, 1)]), (1, 0), strict=True):
+        with torch.no_grad():
+            each = [float(plain_logprobs(eager, tree.prompt, c).sum()) for c in tree.completions]
+        costs += [max(0.0, 1.5 - each[a] + each[b]) - 0.3 * each[best] for a, b in matches]
+    method = SLiC(policy, FixedData([]), delta=1.5, sft_weight=0.3, pairs="tournament")
+    (batch,) = micro_batches(trees, 1000, method.size)
+    assert batch.divisor == 4.0
+    assert method.loss(batch)[0].item() == pytest.approx(sum(costs) / 4, rel=1e-4)

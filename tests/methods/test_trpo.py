@@ -206,8 +206,8 @@ def no_rewards(name: str) -> Feedback:
     ("options", "line"),
     [
         ({"dtype": "bfloat16"}, "dtype=bfloat16: trpo multiplies in float32"),
-        ({"lr": 1e-4}, "lr=0.0001: trpo has no such optimizer, trust.delta bounds its steps; leave lr out"),
-        ({"optimizer": "adamw8bit"}, "optimizer=adamw8bit: trpo has no such optimizer"),
+        ({"lr": 1e-4}, "lr=0.0001 means nothing to trpo, which has no such optimizer: trust.delta bounds its steps; leave it out"),
+        ({"optimizer": "adamw8bit"}, "optimizer=adamw8bit means nothing to trpo, which has no such optimizer"),
         ({"reward": ""}, "reward= is missing"),
     ],
 )

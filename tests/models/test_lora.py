@@ -263,16 +263,6 @@ def test_targets_that_are_no_layers_are_refused(target: str, message: str) -> No
         add_adapters(pair(FAMILIES["llama"]())[0], Lora(rank=4, targets=["q_proj", target]), seed=0)
 
 
-def test_a_bare_adapter_given_as_a_model_is_one_line(tmp_path: Path) -> None:
-    start = save_tiny_policy(tmp_path / "start")
-    model = load_policy(start)
-    add_adapters(model, Lora(rank=4), seed=0)
-    save_adapter(model, load_tokenizer(start), tmp_path / "adapter")
-    for load in (load_policy, load_scorer):
-        with pytest.raises(UserError, match=f"adapter: a peft adapter of {start}, not a whole model; give model/ of the run"):
-            load(tmp_path / "adapter")
-
-
 # ---- 4 bits --------------------------------------------------------------------------------------------------------
 
 

@@ -100,7 +100,8 @@ def comparison_trees(
         if not all(completions):
             return _Made([])
         prompt = tuple(renderer.prompt(record.prompt))
-        return _Made([PromptTree(prompt, tuple(completions), key=record.prompt.id, ranks=record.ranks)], again)
+        tree = PromptTree(prompt, tuple(completions), key=record.prompt.id, ranks=record.ranks, weight=record.weight or 1.0)
+        return _Made([tree], again)
 
     return _fit(map(make, records), max_length, truncate)
 

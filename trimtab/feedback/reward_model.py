@@ -21,16 +21,24 @@ from trimtab.trees import PromptTree, TreeBatch, by_completion
 
 @dataclass(frozen=True)
 class Calibration:
-    """reward = (model output - shift) / scale; ``reward.json`` beside the model."""
+    """reward = (model output - shift) / scale; ``reward.json`` beside the model. That one answer is preferred to another has the chance
+    sigma(``slope`` * difference of their rewards)."""
 
     shift: float = 0.0
     scale: float = 1.0
+    temperature: float = 1.0
+
+    @property
+    def slope(self) -> float:
+        """Logits per unit of reward."""
+        return self.scale / self.temperature
 
 
 def reward_folder(name: str) -> Path | None:
     """The model folder that a name like ``reward:DIR``, or just an existing ``DIR``, means; None for judges that are programs."""
-    folder = Path(name.removeprefix("reward:"))
-    return model_folder(folder) if name.startswith("reward:") or (model_folder(folder) / "config.json").exists() else None
+    folder = model_folder(Path(name.removeprefix("reward:")))
+    known = any((folder / file).exists() for file in ("config.json", "adapter_config.json"))
+    return folder if name.startswith("reward:") or known else None
 
 
 class RewardModel:
@@ -51,7 +59,7 @@ class RewardModel:
         self.budget, self.dtype = budget, dtype
         calibration = self.folder / "reward.json"
         self.calibration = (
-            Calibration(**{k: v for k, v in read_json(calibration).items() if k in ("shift", "scale")})
+            Calibration(**{k: v for k, v in read_json(calibration).items() if k in ("shift", "scale", "temperature")})
             if calibration.exists()
             else Calibration()
         )

@@ -86,17 +86,17 @@ def group_normalised(returns: Tensor, group: Tensor, *, divide_by_std: bool = Tr
     """(R_i - mean of its group) / (standard deviation of its group + 1e-4), or without the division.
 
     Shao et al. 2024 (GRPO), section 4.1.2; Liu et al. 2025 (Dr. GRPO) leave the division out, and it is then (K - 1) / K of
-    ``leave_one_out``. The deviation is the population's (divisor K). 1e-4: answers that differ by rounding alone shall not be told
-    apart. Shapes: returns (C,), group (C,) int64 from 0 -> (C,).
+    ``leave_one_out``. The paper does not say which deviation; here it is the sample's (divisor K - 1), as in TRL. 1e-4: answers that
+    differ by rounding alone shall not be told apart. Shapes: returns (C,), group (C,) int64 from 0 -> (C,).
     """
     groups = int(group.max()) + 1 if len(group) else 0
 
-    def mean(values: Tensor) -> Tensor:
+    def mean(values: Tensor, correction: int = 0) -> Tensor:
         sums = values.new_zeros(groups).index_add(0, group, values)
-        return (sums / torch.bincount(group, minlength=groups).clamp_min(1))[group]
+        return (sums / (torch.bincount(group, minlength=groups) - correction).clamp_min(1))[group]
 
     centred = returns - mean(returns)
-    return centred / (mean(centred.square()).sqrt() + 1e-4) if divide_by_std else centred
+    return centred / (mean(centred.square(), 1).sqrt() + 1e-4) if divide_by_std else centred
 
 
 def whiten(values: Tensor, *, keep_mean: bool = False) -> Tensor:

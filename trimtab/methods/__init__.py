@@ -4,4 +4,4 @@ A method's file has ``Config`` (a ``TrainingSettings``) and ``build(config, rewa
 it takes to become a verb of the command line.
 """
 
-NOT_METHODS = ("build", "control", "mix", "offline", "online", "reinforce")  # what methods share
+NOT_METHODS = ("build", "control", "mix", "offline", "online", "rankings", "reference", "reinforce")  # what methods share

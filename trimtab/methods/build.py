@@ -1,5 +1,6 @@
 """What the methods' ``build`` functions share: settings of data and model, loading them, and running a method in its folder."""
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -13,27 +14,29 @@ from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import trimtab.methods
+from trimtab.common.config import Settings
 from trimtab.common.errors import UserError
-from trimtab.data.encode import Report, comparison_trees
+from trimtab.common.yamls import one_line
+from trimtab.data.encode import Report
 from trimtab.data.formats import Kind, ReadSettings, left_out_file, read as read_file
 from trimtab.data.template import Renderer, added_template, ensure_template, read_template, tokenizer_sha
 from trimtab.feedback.ensemble import named_judges, reward_folders
 from trimtab.feedback.function import function_file
 from trimtab.feedback.protocol import Feedback
 from trimtab.methods import NOT_METHODS
-from trimtab.methods.offline import FixedData, tree_pairs
+from trimtab.methods.offline import FixedData
 from trimtab.models.load import (
     grow_vocabulary,
+    is_scorer,
     load_policy,
     load_tokenizer,
     max_positions,
-    model_folder,
+    model_folders,
     save_adapter,
     save_model,
     stop_at,
 )
 from trimtab.models.lora import Lora, add_adapters, has_adapters, refuse, without_adapters
-from trimtab.records import Comparison
 from trimtab.training.folder import RunFolder
 from trimtab.training.loop import train
 from trimtab.training.method import Method
@@ -63,12 +66,6 @@ class DataSettings(StartSettings):
 
     eval_data: str = Field("", description="held-out records, a file; empty = no evaluation while training")
     eval_limit: int = Field(0, ge=0, description="how many of them are measured while training; 0 = all")
-
-
-class RankingSettings(DataSettings):
-    """The same for methods on rankings."""
-
-    models: list[str] = Field([], description="read only answers of these models, named as in the rankings; empty = all")
 
 
 @dataclass(frozen=True)
@@ -124,13 +121,16 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
         refuse(lora, may_drop=hasattr(config, "dropout"))
         if isinstance(config, StartSettings) and not config.left_out:
             config = config.model_copy(update={"left_out": str(folder.path)})
+        if config.schedule == "constant":
+            refuse_idle(config, "to schedule=constant, in which lr does not fall; leave one of the two out", "final_lr")
+        if not given.get("eval_data", True):
+            refuse_idle(config, "without eval_data; write eval_data=FILE, or leave it out", "eval_limit")
         trained = build(config, rewards)
         adapted = [has_adapters(module) for module in trained.method.modules.values()]
         assert all(adapted) if lora.rank else not any(adapted), f"{name} does not hand its models to adapt()"
         if not trained.items:
             raise UserError(f"{given.get('data')}: nothing to train on is left; the line above says what was left out and why")
-        steps = config.steps or max(1, round(config.epochs * trained.items / config.batch_size))
-        train(trained.method, config, folder, steps)
+        train(trained.method, config, folder, steps_of(config, trained.items))
         for inner, (model, tokenizer) in trained.outputs.items():
             save_model(model, tokenizer, folder.path / inner)
             if has_adapters(model):
@@ -140,9 +140,14 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
     return folder.path
 
 
+def steps_of(config: TrainingSettings, items: int) -> int:
+    """How many steps ``config`` asks for on so many trees."""
+    return config.steps or max(1, round(config.epochs * items / config.batch_size))
+
+
 def parents_of(given: Mapping[str, Any]) -> list[Path]:
     """The model folders (or hub names) that a run starts from; a judge that is a program is none."""
-    models = [model_folder(given[name]) for name in ("model", "reference") if given.get(name)]
+    models = [folder for name in ("model", "reference") if given.get(name) for folder in model_folders(given[name])]
     return [*models, *(folder for name in ("reward", "gold") if given.get(name) for folder in reward_folders(given[name]))]
 
 
@@ -168,6 +173,29 @@ def need(config: TrainingSettings, *names: str) -> None:
             raise UserError(f"{name}= is missing: {type(config).model_fields[name].description}")
 
 
+def refuse_missing_models(config: StartSettings) -> None:
+    """A mistyped model is told before anything is read.
+
+    Raises:
+        UserError: there is no such model, or no such reference.
+    """
+    for name in ("model", "reference"):
+        if source := getattr(config, name, ""):
+            is_scorer(source)
+
+
+def refuse_idle(config: Settings, why: str, *names: str) -> None:
+    """Refuses options that were given and that nothing would read; ``names`` may be dotted.
+
+    Raises:
+        UserError: one of them is not its default.
+    """
+    for name in names:
+        value, default = (functools.reduce(getattr, name.split("."), settings) for settings in (config, type(config)()))
+        if value != default:
+            raise UserError(f"{name}={one_line(value)} means nothing {why}")
+
+
 def adapt(name: str, config: StartSettings, *models: PreTrainedModel) -> None:
     """Gives each of ``models`` adapters where ``config`` asks for them, after one line about them.
 
@@ -179,21 +207,23 @@ def adapt(name: str, config: StartSettings, *models: PreTrainedModel) -> None:
 
 
 def start_pair(
-    name: str, config: StartSettings, reference: str
+    name: str, config: StartSettings, reference: str, *, asked_first: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase, Renderer]:
     """The policy, what it is held against, and their tokenizer. The reference is a frozen copy of the start model or of ``reference``;
-    with adapters, the start model is the policy without them and no copy is made.
+    with adapters, the start model is the policy without them and no copy is made; nor if the reference is ``asked_first``, before the
+    policy is trained: then it is the policy.
 
     Raises:
         UserError: one of them cannot be read; they have different tokenizers.
     """
-    policy = load_policy(config.model, quantize=config.lora.quantize)
-    shared = config.lora.rank > 0 and reference in ("", config.model)
-    others = [] if shared else [load_policy(reference or config.model)]
     refuse_other_tokenizer(config.model, reference)
+    policy = load_policy(config.model, quantize=config.lora.quantize)
+    shared = (config.lora.rank > 0 or asked_first) and reference in ("", config.model)
+    others = [] if shared else [load_policy(reference or config.model)]
     tokenizer, renderer = start_tokenizer(config.model, policy, *others, grow=not config.lora.rank)
     adapt(name, config, policy)
-    return policy, others[0] if others else without_adapters(policy), tokenizer, renderer
+    unchanged = without_adapters(policy) if config.lora.rank else policy
+    return policy, others[0] if others else unchanged, tokenizer, renderer
 
 
 def start_tokenizer(
@@ -254,56 +284,20 @@ def read_data(name: str, config: StartSettings, path: str, kind: Kind | None) ->
 
 
 def fixed_data(
-    name: str, config: DataSettings, read: Callable[[str], tuple[list[PromptTree], Report]],
+    name: str, config: DataSettings, training: tuple[list[PromptTree], Report], held_out: tuple[list[PromptTree], Report] | None,
     keep: Callable[[PromptTree], object] | None = None,
 ) -> FixedData:  # fmt: skip
-    """``data`` and ``eval_data`` as trees, after one line about each; with ``keep`` only trees that it finds a pair in are trained on.
+    """The trees of ``data`` and of ``eval_data``, after one line about each; with ``keep`` only those that it keeps are trained on.
 
     Raises:
-        UserError: it finds a pair in none.
+        UserError: it keeps none.
     """
-    found = announced(name, config.data, read(config.data))
+    found = announced(name, config.data, training)
     trees = [tree for tree in found if keep is None or keep(tree)]
     if found and not trees:
-        raise UserError(f"{config.data}: no ranking has two answers of different rank; {name} needs at least one that has")
-    held_out = announced(name, config.eval_data, read(config.eval_data)) if config.eval_data else []
-    return FixedData(trees, held_out, config.batch_size, config.micro_batch_tokens, config.seed, config.eval_limit)
-
-
-def ranked_data(
-    name: str, config: RankingSettings, renderer: Renderer, limit: int, *, keep: Callable[[PromptTree], object] = tree_pairs,
-    read: Callable[[str], list[Comparison]] | None = None,
-) -> FixedData:  # fmt: skip
-    """``fixed_data`` of rankings, of the answers that ``config.models`` asks for, in trees of at most ``limit`` tokens.
-
-    Raises:
-        UserError: no answer is by one of those models; no ranking has two answers of different rank.
-    """
-
-    def trees_of(path: str) -> tuple[list[PromptTree], Report]:
-        rankings = read(path) if read else read_data(name, config, path, "comparison")
-        if config.models:
-            named = {str(c.model) for ranking in rankings for c in ranking.completions if c.model}
-            rankings = [kept for ranking in rankings if (kept := ranking.among(config.models)).completions]
-            if not rankings:
-                found = f"has answers by {', '.join(sorted(named))}" if named else "names no answer's model"
-                raise UserError(f"{path}: no answer is by {' or '.join(config.models)}; it {found}")
-        return comparison_trees(rankings, renderer, limit)
-
-    return fixed_data(name, config, trees_of, keep=keep)
-
-
-def on_pairs(
-    name: str, config: RankingSettings, make: Callable[[PreTrainedModel, FixedData], Method],
-    read: Callable[[str], list[Comparison]] | None = None,
-) -> Trained:  # fmt: skip
-    """What a method without a reference builds: reads the start model and rankings, and has ``make`` put them together."""
-    need(config, "model", "data")
-    policy = load_policy(config.model, quantize=config.lora.quantize)
-    tokenizer, renderer = start_tokenizer(config.model, policy, grow=not config.lora.rank)
-    adapt(name, config, policy)
-    data = ranked_data(name, config, renderer, length_limit(config, policy), read=read)
-    return Trained(make(policy, data), len(data.trees), {"model": (policy, tokenizer)})
+        raise UserError(f"{config.data}: no ranking with two answers of different rank is short enough; raise max_length")
+    rest = announced(name, config.eval_data, held_out) if held_out is not None else []
+    return FixedData(trees, rest, config.batch_size, config.micro_batch_tokens, config.seed, config.eval_limit)
 
 
 def length_limit(config: TrainingSettings, model: PreTrainedModel) -> int:

@@ -7,6 +7,8 @@ once and stands in every pair. ``sft_weight`` adds the negative log-likelihood p
 does not fall with the rejected (Pang et al. 2024, section 2; Dubey et al. 2024, section 4.1.4).
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -18,17 +20,19 @@ from trimtab.common.errors import UserError
 from trimtab.losses.preference import SMOOTHED, dpo_loss
 from trimtab.methods.build import (
     LR_SENTENCE,
-    RankingSettings,
     Rewards,
     Trained,
     length_limit,
     need,
-    ranked_data,
     start_pair,
+    steps_of,
 )
 from trimtab.methods.offline import FixedData, Offline, good_answers, pair_metrics, ranked_pairs, total, tree_pairs
+from trimtab.methods.rankings import RankingSettings, ranked_data, read_rankings
+from trimtab.methods.reference import KeptLogprobs, kept_logprobs
 from trimtab.models.score import score_tokens
 from trimtab.training.method import Metrics, MicroBatch
+from trimtab.trees import PromptTree
 
 
 class Config(RankingSettings):
@@ -36,6 +40,9 @@ class Config(RankingSettings):
 
     lr: float = Field(1e-6, gt=0, description=LR_SENTENCE)
     reference: str = Field("", description="reference model; empty = the start model")
+    reference_cache: str = Field(
+        "", description="folder where the reference's logprobs are kept once computed: no forward pass and no copy of it in training"
+    )
     beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference")
     loss: Literal["sigmoid", "ipo", "cdpo", "robust", "hinge"] = Field(
         "sigmoid", description="loss of the margin of implicit rewards; ipo is of log-ratios per token and asks for a gap of 1 / (2 beta)"
@@ -54,11 +61,12 @@ class DPO(Offline):
     size = staticmethod(lambda tree: float(len(tree_pairs(tree))))
 
     def __init__(
-        self, policy: PreTrainedModel, reference: PreTrainedModel, data: FixedData, *, beta: float, sft_weight: float = 0.0,
+        self, policy: PreTrainedModel, reference: PreTrainedModel | KeptLogprobs, data: FixedData, *, beta: float, sft_weight: float = 0.0,
         loss: str = "sigmoid", label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(data)
-        self.policy, self.reference, self.beta, self.sft_weight = policy, reference.requires_grad_(False), beta, sft_weight
+        self.policy, self.beta, self.sft_weight = policy, beta, sft_weight
+        self.reference = reference if isinstance(reference, KeptLogprobs) else reference.requires_grad_(False)
         self.kind, self.label_smoothing = loss, label_smoothing
 
     @property
@@ -67,30 +75,42 @@ class DPO(Offline):
 
     @property
     def frozen(self) -> dict[str, nn.Module]:
-        return {"reference": self.reference}
+        return {} if isinstance(self.reference, KeptLogprobs) else {"reference": self.reference}
+
+    def split(self, trees: Sequence[PromptTree]) -> list[MicroBatch]:
+        """The usual micro-batches, each with what was kept of the reference."""
+        batches, kept = super().split(trees), self.reference
+        return [replace(b, extra={"reference": kept.of(b.trees)}) for b in batches] if isinstance(kept, KeptLogprobs) else batches
+
+    def reference_logprobs(self, batch: MicroBatch) -> Tensor:
+        """(C,) log P(y|x) by the reference."""
+        if isinstance(self.reference, KeptLogprobs):
+            return batch.extra["reference"]
+        with torch.no_grad():  # the same batch on the same numeric path: with equal weights every log-ratio is exactly 0
+            return batch.trees.sum_by_completion(score_tokens(self.reference, batch.trees).logprobs)
 
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
         trees = batch.trees
         policy = trees.sum_by_completion(score_tokens(self.policy, trees).logprobs)
-        with torch.no_grad():  # the same batch on the same numeric path: with equal weights every log-ratio is exactly 0
-            reference = trees.sum_by_completion(score_tokens(self.reference, trees).logprobs)
-        better, worse, _ = ranked_pairs(trees)
+        reference = self.reference_logprobs(batch)
+        better, worse, ranking = ranked_pairs(trees)
+        weights = trees.weights[ranking]
         losses, chosen, rejected = dpo_loss(
             policy[better], policy[worse], reference[better], reference[worse], beta=self.beta, loss=self.kind,
             label_smoothing=self.label_smoothing, lengths=(trees.lengths[better], trees.lengths[worse]),
         )  # fmt: skip
         metrics = {
-            **pair_metrics(losses, chosen, rejected),
-            "reward_chosen": total(chosen), "reward_rejected": total(rejected),
-            "logprob_chosen": total(policy[better]), "logprob_rejected": total(policy[worse]),
+            "loss": total(losses, weights), **pair_metrics(chosen, rejected, weights),
+            "reward_chosen": total(chosen, weights), "reward_rejected": total(rejected, weights),
+            "logprob_chosen": total(policy[better], weights), "logprob_rejected": total(policy[worse], weights),
         }  # fmt: skip
-        loss = losses.sum()
+        loss = (weights * losses).sum()
         if self.sft_weight:
             # per pair like the loss beside it: a ranking's best answer counts once for each of its ranking's pairs
-            best, pairs = good_answers(trees)
-            nll = -policy[best] / trees.lengths[best]
-            metrics["sft_loss"] = total(nll)
-            loss = loss + self.sft_weight * (nll * pairs).sum()
+            best, pairs, kept = good_answers(trees, ranking)
+            nll, of_each = -policy[best] / trees.lengths[best], trees.weights[kept]
+            metrics["sft_loss"] = total(nll, of_each)
+            loss = loss + self.sft_weight * (of_each * nll * pairs).sum()
         return loss / batch.divisor, metrics
 
 
@@ -99,9 +119,12 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data")
     if config.label_smoothing and config.loss not in SMOOTHED:
         raise UserError(f"label_smoothing={config.label_smoothing:g} means nothing to loss={config.loss}; write loss=cdpo or loss=robust")
-    policy, reference, tokenizer, renderer = start_pair("dpo", config, config.reference)
-    limit = length_limit(config, policy)
-    data = ranked_data("dpo", config, renderer, limit)
+    rankings = read_rankings("dpo", config)
+    policy, model, tokenizer, renderer = start_pair("dpo", config, config.reference, asked_first=bool(config.reference_cache))
+    data = ranked_data("dpo", config, rankings, renderer, length_limit(config, policy))
+    reference: PreTrainedModel | KeptLogprobs = model
+    if config.reference_cache and data.trees:
+        reference = kept_logprobs("dpo", config.reference_cache, model, data, steps_of(config, len(data.trees)), config.dtype)
     options = config.model_dump(include={"beta", "sft_weight", "loss", "label_smoothing"})
     method = DPO(policy, reference, data, **options)
     return Trained(method, len(data.trees), {"model": (policy, tokenizer)})

@@ -6,7 +6,9 @@ k3. Shao et al. 2024, equations 3 and 4, outcome supervision (section 4.1.2).
 
 Dr. GRPO (Liu et al. 2025, section 3.2) is ``divide_by_std=false length=constant``: the division by the standard deviation favours
 prompts whose answers hardly differ, 1/|y_i| favours long answers where they are bad. With ``kl_in=reward`` beta * log(pi / pi_ref) is
-taken off the reward as in PPO; all three together, in one epoch of one minibatch, are RLOO times (K - 1) / K / max_tokens.
+taken off the reward as in PPO; all three together, in one epoch of one minibatch, are RLOO times (K - 1) / K / max_tokens. The gradient
+of k3 of a token that the policy sampled, (1 - ref / pi) grad log pi, is not that of the KL; times the ratio (``kl_corrected``, DeepSeek-AI
+2025, V3.2) it is: log(pi / ref) grad log pi.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +19,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trimtab.losses.policy import clipped_surrogate, group_normalised, kl_estimate
-from trimtab.methods.build import Rewards, Trained, need
+from trimtab.methods.build import Rewards, Trained, need, refuse_idle
 from trimtab.methods.offline import total
 from trimtab.methods.online import (
     Answers,
     EpochSettings,
-    Online,
+    Held,
     OnlineSettings,
     by_token,
     load_parts,
@@ -47,6 +49,7 @@ class Config(EpochSettings, OnlineSettings):
         "own", description="an answer's token losses are divided by its own length, or (Dr. GRPO) by max_tokens"
     )
     kl_in: Literal["loss", "reward"] = Field("loss", description="where the KL to the reference is: in the loss (k3), or in the reward")
+    kl_corrected: bool = Field(False, description="multiply k3 by the ratio: its gradient is then that of the KL (TRL does so)")
     stop_kl: float = Field(
         0.1, gt=0, description="an iteration's updates end once approx_kl (nats per token) passes this"
     )
@@ -56,7 +59,7 @@ class Config(EpochSettings, OnlineSettings):
 Group = tuple[PromptTree, Mapping[str, Tensor]]
 
 
-class GRPO(Online):
+class GRPO(Held):
     """GRPO on trees."""
 
     name = "grpo"
@@ -83,9 +86,9 @@ class GRPO(Online):
         lengths = torch.cat([tree_lengths(tree) for tree in answers.trees])
         returns = torch.tensor([x for row in answers.scores for x in row])
         kl = torch.stack([part.sum() for part in (old - reference).split(lengths.tolist())])
-        self.logged["return"] = float((returns - config.beta * kl).mean())
+        self.logged["return"] = float((returns - self.beta * kl).mean())
         if config.kl_in == "reward":
-            returns = returns - config.beta * kl
+            returns = returns - self.beta * kl
         group = torch.arange(len(answers.trees)).repeat_interleave(torch.tensor([len(row) for row in answers.scores]))
         advantages = group_normalised(returns, group, divide_by_std=config.divide_by_std)
         self.logged["advantage_abs"] = float(advantages.abs().mean())
@@ -108,11 +111,14 @@ class GRPO(Online):
         logprobs = score_tokens(self.policy, trees, temperature=config.temperature).logprobs
         losses, ratio = clipped_surrogate(logprobs, extra["old_logprobs"], extra["advantages"], clip=config.clip)
         if config.kl_in == "loss":
-            losses = losses + config.beta * kl_estimate(logprobs - extra["reference_logprobs"], "k3")
+            kl = kl_estimate(logprobs - extra["reference_logprobs"], "k3")
+            if config.kl_corrected:
+                kl = kl * torch.exp(logprobs - extra["old_logprobs"])
+            losses = losses + self.beta * kl
         losses = losses * extra["shares"]
         approx_kl = kl_estimate((extra["old_logprobs"] - logprobs).detach(), "k3")
         metrics = {
-            "policy_loss": total(losses, trees.completions), "approx_kl": total(approx_kl),
+            "policy_loss": total(losses, count=trees.completions), "approx_kl": total(approx_kl),
             "clipfrac": total(((ratio - 1).abs() > config.clip).float()), "ratio_mean": total(ratio),
         }  # fmt: skip
         return losses.sum() / batch.divisor, metrics
@@ -122,12 +128,11 @@ class GRPO(Online):
         kl, count = metrics["approx_kl"]
         return kl / count <= self.config.stop_kl
 
-    def after(self, state: State) -> dict[str, float]:
-        return {**self.logged, "beta": self.config.beta}
-
 
 def build(config: Config, rewards: Rewards) -> Trained:
     """Reads prompts, the start model, the reference and the reward."""
     need(config, "model", "data", "reward")
+    if config.kl_in == "reward":
+        refuse_idle(config, "to kl_in=reward, which has no KL in the loss; leave one of the two out", "kl_corrected")
     parts, tokenizer = load_parts("grpo", config, rewards)
     return Trained(GRPO(config, parts), len(parts.trees), {"model": (parts.policy, tokenizer)})

@@ -23,18 +23,17 @@ from trimtab.common.precision import products
 from trimtab.losses.preference import kto_loss
 from trimtab.methods.build import (
     LR_SENTENCE,
-    RankingSettings,
     Rewards,
     Trained,
     length_limit,
     need,
-    ranked_data,
     read_data,
     start_pair,
 )
 from trimtab.methods.offline import FixedData, Offline, pair_metrics, ranked_pairs, total, tree_pairs
+from trimtab.methods.rankings import RankingSettings, ranked_data, read_rankings
 from trimtab.models.score import score_tokens
-from trimtab.records import Comparison, Completion, Demonstration, Record
+from trimtab.records import Comparison, Completion, Demonstration, Record, parse_weight
 from trimtab.training.method import Metrics, MicroBatch
 from trimtab.trees import PromptTree, TreeBatch, pack_by_budget
 
@@ -102,15 +101,18 @@ class KTO(Offline):
         desirable = torch.tensor([label for label in labels if label is not None], dtype=torch.bool, device=policy.device)
         baseline = batch.extra["baseline"]
         losses, rewards = kto_loss(policy[known], reference[known], desirable, baseline, beta=self.beta, **self.weights)
-        better, worse, _ = ranked_pairs(batch.trees)
+        better, worse, ranking = ranked_pairs(batch.trees)
+        of_tree = batch.trees.weights
+        weights = of_tree[batch.trees.tree_of]
         everywhere = (self.beta * (policy - reference)).detach()
         good, bad = known[desirable], known[~desirable]
         metrics = {
-            **pair_metrics(losses, everywhere[better], everywhere[worse]), "kl/baseline": (float(baseline), 1.0),
-            "reward_chosen": total(everywhere[good]), "reward_rejected": total(everywhere[bad]),
-            "logprob_chosen": total(policy[good]), "logprob_rejected": total(policy[bad]),
+            "loss": total(losses, weights[known]), **pair_metrics(everywhere[better], everywhere[worse], of_tree[ranking]),
+            "kl/baseline": (float(baseline), 1.0),
+            "reward_chosen": total(everywhere[good], weights[good]), "reward_rejected": total(everywhere[bad], weights[bad]),
+            "logprob_chosen": total(policy[good], weights[good]), "logprob_rejected": total(policy[bad], weights[bad]),
         }  # fmt: skip
-        return losses.sum() / batch.divisor, metrics
+        return (weights[known] * losses).sum() / batch.divisor, metrics
 
 
 def labels_of(tree: PromptTree) -> list[bool | None]:
@@ -121,6 +123,11 @@ def labels_of(tree: PromptTree) -> list[bool | None]:
         return [None] * len(ranks)
     best = min((rank for rank in ranks if rank is not None), default=1) if len(ranks) > 1 else 1
     return [None if rank is None else rank == best for rank in ranks]
+
+
+def is_labelled(tree: PromptTree) -> bool:
+    """Whether one of the completions is known to be desirable or not."""
+    return any(label is not None for label in labels_of(tree))
 
 
 def mismatched(trees: Sequence[PromptTree], longest: int) -> list[PromptTree]:
@@ -159,7 +166,8 @@ def _judged(record: Record, path: str, models: Sequence[str]) -> Comparison:
     if not isinstance(record, Demonstration) or not isinstance(label, bool):
         prompt = record.prompt if isinstance(record, Demonstration) else record
         raise UserError(f"{path}: record {prompt.id!r} has neither 'completions' with 'ranks' nor 'completion' with 'label' true or false")
-    return Comparison(record.prompt, (Completion(record.completion),), (1 if label else 2,))
+    weight = parse_weight(record.prompt.extra, f"{path}: record {record.prompt.id!r}")
+    return Comparison(record.prompt, (Completion(record.completion),), (1 if label else 2,), weight=weight)
 
 
 def build(config: Config, rewards: Rewards) -> Trained:
@@ -167,11 +175,15 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data")
     if config.batch_size < 2:
         raise UserError("batch_size=1: KTO measures its baseline on answers to another prompt of the same step; write 2 or more")
+    if not config.desirable_weight and not config.undesirable_weight:
+        raise UserError("desirable_weight=0 undesirable_weight=0: nothing is left to learn from; write a weight above 0 for one of them")
+
+    def read(path: str) -> list[Comparison]:
+        return judged(read_data("kto", config, path, None), path, config.models)
+
+    rankings = read_rankings("kto", config, keep=is_labelled, read=read)
     policy, reference, tokenizer, renderer = start_pair("kto", config, config.reference)
     limit = length_limit(config, policy)
-    data = ranked_data(
-        "kto", config, renderer, limit, keep=lambda tree: any(label is not None for label in labels_of(tree)),
-        read=lambda path: judged(read_data("kto", config, path, None), path, config.models),
-    )  # fmt: skip
+    data = ranked_data("kto", config, rankings, renderer, limit, keep=is_labelled)
     options = config.model_dump(include={"beta", "desirable_weight", "undesirable_weight", "dtype"})
     return Trained(KTO(policy, reference, data, longest=limit, **options), len(data.trees), {"model": (policy, tokenizer)})

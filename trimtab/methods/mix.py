@@ -5,6 +5,7 @@ Ouyang et al. 2022, equation 2: gamma * E[log pi(x)] over the pretraining distri
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import Field
 from torch import Tensor
@@ -54,6 +55,11 @@ def check_mix(ptx: Ptx) -> None:
         raise UserError(f"ptx.weight={ptx.weight:g} needs one of ptx.demonstrations=FILE and ptx.text=FILE")
     if not ptx.weight and (ptx.demonstrations or ptx.text):
         raise UserError(f"{ptx.demonstrations or ptx.text}: would not be mixed in, ptx.weight is 0; write a weight")
+    if not ptx.weight and ptx != Ptx():
+        raise UserError(f"ptx.batch_size={ptx.batch_size} means nothing without a mix; write ptx.weight and a file, or leave it out")
+    for path in filter(None, (ptx.demonstrations, ptx.text)):
+        if not Path(path).exists():
+            raise UserError(f"{path}: no such file")
 
 
 def read_mix(

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -13,7 +14,7 @@ from trimtab.records import pairs_of
 from trimtab.training.method import Method, Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, pack_by_budget, step_indices
 
-# tree -> what it counts in the divisor: trained tokens (SFT), 1 (a ranking), its pairs (DPO)
+# tree -> what it counts in the divisor beside its weight: trained tokens (SFT), 1 (a ranking), its pairs (DPO)
 Size = Callable[[PromptTree], float]
 # tree -> pairs of its completions
 Pairs = Callable[[PromptTree], list[tuple[int, int]]]
@@ -25,8 +26,8 @@ def trained_tokens(tree: PromptTree) -> float:
 
 
 def micro_batches(trees: Sequence[PromptTree], budget: int, size: Size) -> list[MicroBatch]:
-    """One optimizer step's micro-batches; the divisor is counted over all of them."""
-    divisor = max(1.0, sum(map(size, trees)))
+    """One optimizer step's micro-batches; the divisor is the sum of weight * size over all of their trees."""
+    divisor = sum(tree.weight * size(tree) for tree in trees) or 1.0
     return [MicroBatch(TreeBatch.pack(group), divisor) for group in pack_by_budget(trees, budget)]
 
 
@@ -93,9 +94,9 @@ class OnPairs(Offline):
         return logprobs, logprobs / batch.lengths
 
 
-def pair_metrics(losses: Tensor, chosen: Tensor, rejected: Tensor) -> Metrics:
-    """Loss (P,), and from the two scores of each pair (P,) how often the better answer's is higher and by how much."""
-    return {"loss": total(losses), "accuracy": total((chosen > rejected).float()), "margin": total(chosen - rejected)}
+def pair_metrics(chosen: Tensor, rejected: Tensor, weights: Tensor) -> Metrics:
+    """From the two scores of each pair how often the better answer's is higher and by how much. Three of (P,)."""
+    return {"accuracy": total((chosen > rejected).float(), weights), "margin": total(chosen - rejected, weights)}
 
 
 def ranked_pairs(batch: TreeBatch, pairs: Pairs | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,6 +123,20 @@ def tree_pairs(tree: PromptTree) -> list[tuple[int, int]]:
     return pairs_of(tree.ranks or ())
 
 
+def tournament_pairs(tree: PromptTree) -> list[tuple[int, int]]:
+    """(winner, loser) of each match of a knock-out among the ranked completions: neighbours meet, winners meet, one without a neighbour
+    waits. At most K - 1 pairs, and every completion but the winner loses once; where two were ranked alike there is no pair, and the
+    first goes on.
+    """
+    ranks, pairs = tree.ranks or (), []
+    left = [i for i, rank in enumerate(ranks) if rank is not None]
+    while len(left) > 1:
+        matches = [sorted(match, key=lambda i: ranks[i] or 0) for match in zip(left[::2], left[1::2], strict=False)]
+        pairs += [(a, b) for a, b in matches if ranks[a] != ranks[b]]
+        left = [winner for winner, _ in matches] + left[2 * len(matches) :]
+    return pairs
+
+
 def tree_ties(tree: PromptTree) -> list[tuple[int, int]]:
     """Every pair of completions of one tree that were ranked alike."""
     ranks = tree.ranks or ()
@@ -134,18 +149,19 @@ def best_answer(tree: PromptTree) -> int:
     return (tree.ranks or ()).index(min(ranks))
 
 
-def good_answers(batch: TreeBatch, which: Callable[[PromptTree], int] = best_answer) -> tuple[Tensor, Tensor]:
-    """Of each ranking that has a pair, the answer that ``which`` names (B,), as index into C, and the ranking's number of pairs (B,)."""
-    found, pairs, first = [], [], 0
-    for tree in batch.trees:
-        if count := len(tree_pairs(tree)):
-            found.append(first + which(tree))
-            pairs.append(count)
-        first += len(tree.completions)
-    device = batch.ids.device
-    return torch.tensor(found, dtype=torch.long, device=device), torch.tensor(pairs, dtype=torch.long, device=device)
+def good_answers(
+    batch: TreeBatch, ranking: Tensor, which: Callable[[PromptTree], int] = best_answer
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Of each ranking that has a pair (``ranking`` (P,) is ``ranked_pairs``'s), tree by tree: the answer that ``which`` names (B,) as index
+    into C, the ranking's number of pairs (B,), and the ranking (B,) into N."""
+    kept, pairs = ranking.unique_consecutive(return_counts=True)
+    firsts = np.cumsum([0, *(len(tree.completions) for tree in batch.trees)])
+    found = [int(firsts[n]) + which(batch.trees[n]) for n in kept.tolist()]
+    return torch.tensor(found, dtype=torch.long, device=batch.ids.device), pairs, kept
 
 
-def total(values: Tensor, count: float | None = None) -> tuple[float, float]:
-    """A metric's (sum, count) from one value per element."""
+def total(values: Tensor, weights: Tensor | None = None, *, count: float | None = None) -> tuple[float, float]:
+    """A metric's (sum, count) from one value per element; with ``weights`` of their shape both are weighted."""
+    if weights is not None:
+        return float((weights * values.detach()).sum()), float(weights.sum())
     return float(values.detach().sum()), float(values.numel() if count is None else count)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.common.config import Settings
-from trimtab.common.errors import RunFailed
+from trimtab.common.errors import RunFailed, UserError
 from trimtab.common.precision import products
 from trimtab.common.rng import generator
 from trimtab.data.encode import prompt_trees
@@ -26,13 +26,16 @@ from trimtab.methods.build import (
     announced,
     length_limit,
     read_data,
+    refuse_idle,
+    refuse_missing_models,
     start_pair,
 )
+from trimtab.methods.control import KLControl, proportional
 from trimtab.models.score import score_tokens
 from trimtab.records import Completion, Prompt
 from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
 from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
-from trimtab.training.method import Method, MicroBatch, OptimizerStep
+from trimtab.training.method import Method, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, pack_indices
 
 # Answers of each iteration that go to samples.jsonl.
@@ -65,6 +68,7 @@ class OnlineSettings(SampledSettings):
     """The same with the reference's hold on the policy."""
 
     beta: float = Field(0.05, ge=0, description="strength of the KL penalty in the reward, per nat")
+    kl: KLControl = Field(KLControl(), description="control of beta")
 
 
 class EpochSettings(Settings):
@@ -109,6 +113,7 @@ class Online(Method):
         self.config, self.parts = config, parts
         self.policy, self.reference = parts.policy, parts.reference.requires_grad_(False)
         self.logged: dict[str, float] = {}
+        self.kl = 0.0  # to the reference, nats per completion, of the iteration's answers
         self._rows: list[dict[str, Any]] = []
 
     @property
@@ -205,19 +210,41 @@ class Online(Method):
             reference = score_tokens(self.reference, batch, temperature=self.config.temperature)
         return policy.logprobs, reference.logprobs, policy.entropy
 
-    def log_tokens(self, answers: Answers, logprobs: Tensor, reference: Tensor, entropy: Tensor, **more: float) -> float:
-        """Logs what the models say of the answers' tokens, each (S,), and ``more``; returns the KL in nats per completion."""
+    def log_tokens(self, answers: Answers, logprobs: Tensor, reference: Tensor, entropy: Tensor, **more: float) -> None:
+        """Logs what the models say of the answers' tokens, each (S,), and ``more``."""
         apart = (engine_logprobs(answers.samples) - logprobs).abs()
         log_ratio = logprobs - reference
-        kl = float(log_ratio.sum()) / sum(map(len, answers.samples))
+        self.kl = float(log_ratio.sum()) / sum(map(len, answers.samples))
         self.logged |= {
-            "kl/reference": kl, "kl/per_token": float(log_ratio.mean()), "entropy": float(entropy.mean()), **more,
+            "kl/reference": self.kl, "kl/per_token": float(log_ratio.mean()), "entropy": float(entropy.mean()), **more,
             "engine/max_diff": float(apart.max()), "engine/mean_diff": float(apart.mean()),
         }  # fmt: skip
-        return kl
 
     def samples(self) -> Sequence[Mapping[str, Any]]:
         return self._rows
+
+
+class Held(Online):
+    """A method in whose reward or loss the KL to the reference has a price: beta, fixed or controlled to ``kl.target``."""
+
+    config: OnlineSettings
+
+    def __init__(self, config: OnlineSettings, parts: Parts) -> None:
+        super().__init__(config, parts)
+        self.beta = config.beta
+
+    def after(self, state: State) -> dict[str, float]:
+        """The iteration's metrics, beta as it was in them; then beta moves."""
+        config, used = self.config, self.beta
+        if config.kl.target:
+            self.beta = proportional(used, self.kl, config.kl, config.batch_size * config.num_completions)
+        return {**self.logged, "beta": used}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"beta": self.beta}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.beta = state.get("beta", self.beta)  # runs begun before it was kept have none
 
 
 def answered(trees: Sequence[PromptTree], samples: Sequence[Sequence[Sample]]) -> list[PromptTree]:
@@ -271,14 +298,21 @@ def load_parts(name: str, config: SampledSettings, rewards: Rewards) -> tuple[Pa
     """Reads prompts, the start model, the reference and the reward.
 
     Raises:
-        UserError: one of them cannot be read; policy and reference have different tokenizers.
+        UserError: one of them cannot be read; policy and reference have different tokenizers; beta is controlled and 0.
     """
-    reward = rewards(config.reward)  # first: a mistyped one is told before the models are read
+    if isinstance(config, OnlineSettings) and config.kl.target and not config.beta:
+        raise UserError(f"kl.target={config.kl.target:g} multiplies beta, and beta is 0; write a beta to start from")
+    if isinstance(config, OnlineSettings) and not config.kl.target:
+        refuse_idle(config, "without kl.target: beta stays fixed; write a target, or leave it out", "kl.horizon")
+    if config.cut == "left_out":
+        refuse_idle(config, "to cut=left_out, where nothing is learnt from cut answers; leave one of the two out", "cut_penalty")
+    refuse_missing_models(config)
+    read = read_data(name, config, config.data, "prompt")
+    refuse_shared_ids(read, config.data)
+    reward = rewards(config.reward)  # a mistyped one is told before the models are read
     gold = rewards(config.gold) if config.gold else None
     policy, reference, tokenizer, renderer = start_pair(name, config, config.reference)
     longest = min([length_limit(config, policy), *(model.longest for model in reward_models(reward))])
-    read = read_data(name, config, config.data, "prompt")
-    refuse_shared_ids(read, config.data)
     trees = announced(name, config.data, prompt_trees(read, renderer, longest - config.max_tokens))
     by_id = {p.id: p for p in read}
     asked = max((len(t.prompt) for t in trees), default=0) + config.max_tokens

@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.losses.likelihood import log_odds, orpo_loss
-from trimtab.methods.build import LR_SENTENCE, RankingSettings, Rewards, Trained, on_pairs
+from trimtab.methods.build import LR_SENTENCE, Rewards, Trained
 from trimtab.methods.offline import FixedData, OnPairs, good_answers, pair_metrics, ranked_pairs, total
+from trimtab.methods.rankings import RankingSettings, on_pairs
 from trimtab.training.method import Metrics, MicroBatch
 
 
@@ -33,16 +34,18 @@ class ORPO(OnPairs):
 
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
         sums, means = self.sequence_logprobs(batch.trees)
-        better, worse, _ = ranked_pairs(batch.trees)
-        best, pairs = good_answers(batch.trees)
+        better, worse, ranking = ranked_pairs(batch.trees)
+        weights = batch.trees.weights[ranking]
+        best, pairs, kept = good_answers(batch.trees, ranking)
         answer = means[best].repeat_interleave(pairs)  # pairs, too, lie tree by tree
         losses = orpo_loss(means[better], means[worse], answer, odds_weight=self.odds_weight)
         odds = log_odds(means.detach())
         metrics = {
-            **pair_metrics(losses, odds[better], odds[worse]), "sft_loss": total(-means[best]),
-            "logprob_chosen": total(sums[better]), "logprob_rejected": total(sums[worse]),
+            "loss": total(losses, weights), **pair_metrics(odds[better], odds[worse], weights),
+            "sft_loss": total(-means[best], batch.trees.weights[kept]),
+            "logprob_chosen": total(sums[better], weights), "logprob_rejected": total(sums[worse], weights),
         }  # fmt: skip
-        return losses.sum() / batch.divisor, metrics
+        return (weights * losses).sum() / batch.divisor, metrics
 
 
 def build(config: Config, rewards: Rewards) -> Trained:

@@ -21,7 +21,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trimtab.common.errors import UserError
 from trimtab.common.precision import products
 from trimtab.data.template import Renderer
 from trimtab.feedback.ensemble import reward_models
@@ -36,14 +35,14 @@ from trimtab.losses.policy import (
     shaped_rewards,
     whiten,
 )  # fmt: skip
-from trimtab.methods.build import Rewards, Trained, adapt, length_limit, need
-from trimtab.methods.control import KLControl, Penalty, RunningScale, dual_descent, proportional
+from trimtab.methods.build import Rewards, Trained, adapt, length_limit, need, refuse_idle
+from trimtab.methods.control import Penalty, RunningScale, dual_descent
 from trimtab.methods.mix import Mix, Ptx, check_mix, mix_loss, mix_step, read_mix
 from trimtab.methods.offline import total
 from trimtab.methods.online import (
     Answers,
     EpochSettings,
-    Online,
+    Held,
     OnlineSettings,
     Parts,
     by_token,
@@ -65,7 +64,6 @@ class Config(EpochSettings, OnlineSettings):
     variant: Literal["clip", "penalty"] = Field("clip", description="what keeps the policy near the one that sampled")
     clip: float = Field(0.2, gt=0, description="variant=clip: eps of the clipped surrogate")
     penalty: Penalty = Field(Penalty(), description="variant=penalty")
-    kl: KLControl = Field(KLControl(), description="control of beta")
     value_clip: float = Field(0.2, ge=0, description="how far a value may move in one iteration; 0 = no limit")
     value_coef: float = Field(0.5, ge=0, description="weight of the value loss")
     entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus, per nat; 0 = none")
@@ -102,7 +100,7 @@ class Rollout:
     old_values: Tensor  # (S,)
 
 
-class PPO(Online):
+class PPO(Held):
     """PPO on trees. ``policy`` and ``value`` are trained; ``reference`` and the reward are not."""
 
     name = "ppo"
@@ -113,8 +111,7 @@ class PPO(Online):
     ) -> None:  # fmt: skip
         super().__init__(config, parts)
         self.value, self.value_offset, self.mix = value, value_offset, mix
-        self.beta, self.price, self.scale = config.beta, config.penalty.beta, RunningScale()
-        self._kl = 0.0
+        self.price, self.scale = config.penalty.beta, RunningScale()
         self._rollouts: Sequence[Rollout] = ()
 
     @property
@@ -145,7 +142,7 @@ class PPO(Online):
             torch.cat([getattr(t, name) for t in tokens]) for name in ("logprobs", "reference_logprobs", "values", "entropy")
         )
         explained = float(explained_variance(values, torch.cat([r for _, r in estimates])))
-        self._kl = self.log_tokens(answers, logprobs, reference, entropy, explained_variance=explained)
+        self.log_tokens(answers, logprobs, reference, entropy, explained_variance=explained)
         return [
             Rollout(tree, t.logprobs, a, returns, t.values)
             for tree, t, a, (_, returns) in zip(answers.trees, tokens, advantages, estimates, strict=True)
@@ -212,15 +209,11 @@ class PPO(Online):
 
     def after(self, state: State) -> dict[str, float]:
         """Moves beta and the penalty's price, and gives the iteration's metrics."""
-        config = self.config
-        self.logged["beta"] = self.beta
-        if config.kl.target:
-            self.beta = proportional(self.beta, self._kl, config.kl, config.batch_size * config.num_completions)
-        if config.variant == "penalty":
+        if self.config.variant == "penalty":
             moved = self.moved()
             self.logged |= {"penalty/beta": self.price, "penalty/kl": moved}
-            self.price = dual_descent(self.price, moved, config.penalty)
-        return self.logged
+            self.price = dual_descent(self.price, moved, self.config.penalty)
+        return super().after(state)
 
     def moved(self) -> float:
         """KL(pi_old, pi) once the iteration's updates are done: k3 on its own answers, nats per token."""
@@ -234,10 +227,10 @@ class PPO(Online):
         return float(kl_estimate(log_ratio, "k3").mean())
 
     def state_dict(self) -> dict[str, Any]:
-        return {"beta": self.beta, "price": self.price, "scale": self.scale.state_dict()}
+        return {**super().state_dict(), "price": self.price, "scale": self.scale.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.beta = state["beta"]
+        super().load_state_dict(state)
         self.price = state.get("price", self.price)  # runs begun before it was kept have neither
         self.scale = RunningScale(**state.get("scale", {}))
 
@@ -265,8 +258,11 @@ def build(config: Config, rewards: Rewards) -> Trained:
     """Reads prompts, the start model, the reference and the reward; the value model starts from the reward model."""
     need(config, "model", "data", "reward")
     check_mix(config.ptx)
-    if config.kl.target and not config.beta:
-        raise UserError(f"kl.target={config.kl.target} multiplies beta, and beta is 0; write a beta to start from")
+    if config.variant == "clip":
+        of_penalty = ("penalty.beta", "penalty.target", "penalty.rate")
+        refuse_idle(config, "to variant=clip; write variant=penalty, or leave it out", *of_penalty)
+    else:
+        refuse_idle(config, "to variant=penalty, which clips no ratio; leave it out, or write variant=clip", "clip")
     parts, tokenizer = load_parts("ppo", config, rewards)
     limit = length_limit(config, parts.policy)
     mix = read_mix("ppo", config.ptx, tokenizer, parts.renderer, limit, config.micro_batch_tokens, config.seed)

@@ -13,7 +13,7 @@ from transformers import GPT2Config, LlamaConfig, PreTrainedModel, PreTrainedTok
 from trimtab.common.errors import UserError
 from trimtab.data.files import read_text
 from trimtab.data.tokenizer import CorpusTokens, train_tokenizer
-from trimtab.methods.build import DROPOUT_SENTENCE, Rewards, Trained, announce, length_limit, need
+from trimtab.methods.build import DROPOUT_SENTENCE, Rewards, Trained, announce, length_limit, need, refuse_idle
 from trimtab.methods.offline import FixedData, micro_batches, trained_tokens
 from trimtab.methods.sft import SFT
 from trimtab.models.load import load_policy, load_tokenizer, new_policy
@@ -58,6 +58,11 @@ class Pretrain(SFT):
 def build(config: Config, rewards: Rewards) -> Trained:
     """Reads the text, trains or loads the tokenizer, makes or loads the model."""
     need(config, "data")
+    of_new = ("tokenizer", "vocabulary", "architecture", "hidden", "layers", "heads")
+    if config.model:
+        refuse_idle(config, "to a model that is there already, which has its own; leave it out, or model=", *of_new)
+    elif config.tokenizer:
+        refuse_idle(config, "beside tokenizer=, which has its own; leave one of the two out", "vocabulary")
     if config.model:
         policy, tokenizer = load_policy(config.model), load_tokenizer(config.model)
     else:

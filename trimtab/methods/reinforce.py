@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.methods.offline import total
-from trimtab.methods.online import Answers, Online, OnlineSettings, Parts, engine_logprobs, packed
+from trimtab.methods.online import Answers, Held, OnlineSettings, Parts, engine_logprobs, packed
 from trimtab.models.score import score_tokens
 from trimtab.training.method import Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import step_indices
 
 
-class Reinforce(Online):
+class Reinforce(Held):
     """REINFORCE on trees. ``advantages`` is what a method adds."""
 
     config: OnlineSettings
@@ -46,7 +46,7 @@ class Reinforce(Online):
         With ``baselines`` the last completion of every tree is no answer but what its siblings are measured against: it has this score,
         and is neither learnt from nor counted.
         """
-        self._largest = 0.0
+        self._largest = self.kl = 0.0
         extras = []
         for i, (scores, samples) in enumerate(zip(answers.scores, answers.samples, strict=True)):
             own = [baselines[i]] if baselines else []
@@ -56,13 +56,14 @@ class Reinforce(Online):
         return packed(answers.trees, extras, self.config.micro_batch_tokens, divisor)
 
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
-        trees, config, learnt = batch.trees, self.config, batch.extra["learnt"]
-        tokens = score_tokens(self.policy, trees, temperature=config.temperature)
+        trees, temperature, learnt = batch.trees, self.config.temperature, batch.extra["learnt"]
+        tokens = score_tokens(self.policy, trees, temperature=temperature)
         with torch.no_grad():  # the same batch on the same numeric path: with equal weights every log-ratio is exactly 0
-            reference = score_tokens(self.reference, trees, temperature=config.temperature).logprobs
+            reference = score_tokens(self.reference, trees, temperature=temperature).logprobs
         log_ratio = tokens.logprobs.detach() - reference
         kl = trees.sum_by_completion(log_ratio)
-        returns = batch.extra["scores"] - config.beta * kl
+        self.kl += float(kl[learnt].sum()) / batch.divisor
+        returns = batch.extra["scores"] - self.beta * kl
         advantages = self.advantages(returns, batch)
         losses = -advantages * trees.sum_by_completion(tokens.logprobs)
         drawn = learnt[trees.completion_of]  # (S,) bool
@@ -76,4 +77,4 @@ class Reinforce(Online):
         return losses.sum() / batch.divisor, metrics
 
     def after(self, state: State) -> dict[str, float]:
-        return {**self.logged, "engine/max_diff": self._largest, "beta": self.config.beta}
+        return {**super().after(state), "engine/max_diff": self._largest}

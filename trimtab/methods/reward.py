@@ -2,7 +2,8 @@
 
 loss = -(1 / C(K,2)) * sum over pairs of log sigma(r(x, y_w) - r(x, y_l)); all pairs of one ranking in one element, ties left
 out, the mean then taken over rankings. Ouyang et al. 2022, equation 1. A ranking of K answers is one tree, so its prompt is
-computed once and its K answers once, not C(K,2) times. Scores are shifted afterwards so that demonstrations average 0.
+computed once and its K answers once, not C(K,2) times. Scores are shifted afterwards so that demonstrations average 0, and a
+temperature for their differences is fitted on the held-out rankings (``feedback/temperature.py``); both stand in ``reward.json``.
 
 ``ties=half`` keeps the pairs that a labeler ranked alike: each counts as half a win of either, so C(K,2) is all ranked pairs.
 ``loss=plackett_luce`` takes the whole ranking at once: every answer against all that stand below it, the mean over the answers that have
@@ -26,20 +27,20 @@ from trimtab.data.encode import demonstration_trees
 from trimtab.data.formats import read_demonstrations
 from trimtab.data.template import PAD
 from trimtab.feedback.reward_model import score_in_budget
+from trimtab.feedback.temperature import fit_temperature, pair_loss
 from trimtab.losses.preference import bradley_terry_loss, plackett_luce_loss, tie_loss
 from trimtab.methods.build import (
     LR_SENTENCE,
-    RankingSettings,
     Rewards,
     Trained,
     adapt,
     announced,
     length_limit,
     need,
-    ranked_data,
     start_tokenizer,
 )
-from trimtab.methods.offline import FixedData, Offline, ranked_pairs, total, tree_pairs, tree_ties
+from trimtab.methods.offline import FixedData, Offline, pair_metrics, ranked_pairs, tree_pairs, tree_ties
+from trimtab.methods.rankings import RankingSettings, ranked_data, read_rankings
 from trimtab.models.load import grow_vocabulary, load_scorer
 from trimtab.models.score import score_rewards
 from trimtab.training.method import Metrics, MicroBatch
@@ -84,8 +85,8 @@ class Reward(Offline):
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
         rewards = score_rewards(self.scorer, batch.trees)
         better, worse, ranking = ranked_pairs(batch.trees)
-        margins = rewards[better] - rewards[worse]
-        accuracy, margin = total((margins > 0).float()), total(margins)
+        weights = batch.trees.weights
+        metrics = pair_metrics(rewards[better], rewards[worse], weights[ranking])
         if self.kind == "plackett_luce":
             stage = better.unique()
             losses = plackett_luce_loss(rewards[better], rewards[worse], better, len(rewards))[stage]
@@ -96,8 +97,8 @@ class Reward(Offline):
                 a, b, tied = ranked_pairs(batch.trees, tree_ties)
                 losses, ranking = torch.cat([losses, tie_loss(rewards[a], rewards[b])]), torch.cat([ranking, tied])
         parts_of = torch.bincount(ranking, minlength=len(batch.trees.trees))
-        losses = losses / parts_of[ranking]
-        return losses.sum() / batch.divisor, {"loss": total(losses, float((parts_of > 0).sum())), "accuracy": accuracy, "margin": margin}
+        loss = (weights[ranking] * losses / parts_of[ranking]).sum()
+        return loss / batch.divisor, {"loss": (float(loss.detach()), float(weights[parts_of > 0].sum())), **metrics}
 
 
 def tells_something(tree: PromptTree) -> bool:
@@ -105,14 +106,26 @@ def tells_something(tree: PromptTree) -> bool:
     return bool(tree_pairs(tree) or tree_ties(tree))
 
 
-def pair_hits(rewards: Sequence[Sequence[float]], trees: Sequence[PromptTree]) -> tuple[list[float], list[str]]:
-    """1 where the better-ranked answer of a pair scores higher (0.5 where equal), and the prompt each pair belongs to."""
-    hits, prompts = [], []
+def pair_margins(rewards: Sequence[Sequence[float]], trees: Sequence[PromptTree]) -> tuple[list[float], list[str]]:
+    """The score of each pair's better-ranked answer minus that of the worse one, and the prompt the pair belongs to."""
+    margins, prompts = [], []
     for row, tree in zip(rewards, trees, strict=True):
         for better, worse in tree_pairs(tree):
-            hits.append(0.5 + 0.5 * float(np.sign(row[better] - row[worse])))
+            margins.append(row[better] - row[worse])
             prompts.append(tree.key)
-    return hits, prompts
+    return margins, prompts
+
+
+def fitted(margins: Sequence[float]) -> float:
+    """The temperature of held-out pairs' margins, 1 where none is best, after one line about it."""
+    found = fit_temperature(margins)
+    if found is None:
+        why = "all pairs are ordered rightly" if min(margins, default=-1.0) >= 0 else "the margins say nothing of the pairs"
+        print(f"reward: no temperature is best on {len(margins):,} held-out pairs ({why if margins else 'there are none'}); it stays 1")
+        return 1.0
+    before, after = pair_loss(margins), pair_loss(margins, found)
+    print(f"reward: temperature {found:.3f} fitted on {len(margins):,} held-out pairs: their loss {before:.4f} -> {after:.4f} nats")
+    return found
 
 
 def add_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end_id: int) -> None:
@@ -132,16 +145,18 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data")
     if config.ties == "half" and config.loss != "pairs":
         raise UserError(f"ties=half means nothing to loss={config.loss}, in which tied answers do not compete; leave one of the two out")
+    keep = tells_something if config.ties == "half" else tree_pairs
+    rankings = read_rankings("reward", config, keep=keep)
+    demonstrations = read_demonstrations(config.demonstrations) if config.demonstrations else []
     scorer = load_scorer(config.model, seed=config.seed, quantize=config.lora.quantize)
     tokenizer, renderer = start_tokenizer(config.model, scorer, grow=not config.lora.rank)
     add_pad_token(scorer, tokenizer, renderer.end_id)  # a row that nothing reads, so none that would have to be trained
     adapt("reward", config, scorer)
     limit = length_limit(config, scorer)
-    data = ranked_data("reward", config, renderer, limit, keep=tells_something if config.ties == "half" else tree_pairs)
+    data = ranked_data("reward", config, rankings, renderer, limit, keep=keep)
     measured = zero = data.trees[:SCALE_RANKINGS]
     if config.demonstrations:
-        made = demonstration_trees(read_demonstrations(config.demonstrations), renderer, limit)
-        zero = announced("reward", config.demonstrations, made)
+        zero = announced("reward", config.demonstrations, demonstration_trees(demonstrations, renderer, limit))
         if not zero:
             raise UserError(f"{config.demonstrations}: no demonstration is short enough to set the zero of the rewards; raise max_length")
 
@@ -151,13 +166,17 @@ def build(config: Config, rewards: Rewards) -> Trained:
         zeros = score_in_budget(scorer, zero, config.micro_batch_tokens) if config.demonstrations else raw
         shift = float(np.mean([x for row in zeros for x in row]))
         scale = float(np.std([x for row in raw for x in row])) or 1.0
-        write_json(
-            folder / "model" / "reward.json",
-            {"shift": shift, "scale": scale, "temperature": 1.0, "zero": config.demonstrations or config.data},
-        )
+        # the format that the judge reads it in is the one that it is measured in
+        held_out = score_in_budget(scorer, data.held_out, config.micro_batch_tokens, config.dtype)
+        margins, prompts = pair_margins(held_out, data.held_out)
+        temperature = fitted(margins) if data.held_out else 1.0
+        calibration = {"shift": shift, "scale": scale, "temperature": temperature, "zero": config.demonstrations or config.data}
+        for place in (folder / "model", folder / "adapter"):
+            if place.exists():
+                write_json(place / "reward.json", calibration)
         if not data.held_out:
             return {}
-        hits, prompts = pair_hits(score_in_budget(scorer, data.held_out, config.micro_batch_tokens, config.dtype), data.held_out)
+        hits = [0.5 + 0.5 * float(np.sign(margin)) for margin in margins]
         return {"accuracy": share_interval(hits, clusters=prompts, seed=config.seed).to_json()}
 
     return Trained(Reward(scorer, data, loss=config.loss, ties=config.ties), len(data.trees), {"model": (scorer, tokenizer)}, finish)

@@ -23,6 +23,7 @@ from trimtab.methods.build import (
     length_limit,
     need,
     read_data,
+    refuse_missing_models,
     start_tokenizer,
 )
 from trimtab.methods.offline import FixedData, Offline, total
@@ -74,9 +75,12 @@ class SFT(Offline):
 def build(config: Config, rewards: Rewards) -> Trained:
     """Reads demonstrations and the start model."""
     need(config, "model", "data")
+    refuse_missing_models(config)
+    read = [read_data("sft", config, path, "demonstration") for path in (config.data, config.eval_data) if path]
     policy = load_policy(config.model, quantize=config.lora.quantize)
     tokenizer, renderer = start_tokenizer(config.model, policy, chat_template=config.chat_template, grow=not config.lora.rank)
     adapt("sft", config, policy)
     limit = length_limit(config, policy)
-    data = fixed_data("sft", config, lambda path: demonstration_trees(read_data("sft", config, path, "demonstration"), renderer, limit))
+    made = [demonstration_trees(records, renderer, limit) for records in read]
+    data = fixed_data("sft", config, made[0], made[1] if config.eval_data else None)
     return Trained(SFT(policy, data, dropout=config.dropout), len(data.trees), {"model": (policy, tokenizer)})

@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.losses.likelihood import simpo_loss
-from trimtab.methods.build import LR_SENTENCE, RankingSettings, Rewards, Trained, on_pairs
+from trimtab.methods.build import LR_SENTENCE, Rewards, Trained
 from trimtab.methods.offline import FixedData, OnPairs, pair_metrics, ranked_pairs, total
+from trimtab.methods.rankings import RankingSettings, on_pairs
 from trimtab.training.method import Metrics, MicroBatch
 
 
@@ -34,15 +35,16 @@ class SimPO(OnPairs):
 
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
         sums, means = self.sequence_logprobs(batch.trees)
-        better, worse, _ = ranked_pairs(batch.trees)
+        better, worse, ranking = ranked_pairs(batch.trees)
+        weights = batch.trees.weights[ranking]
         losses = simpo_loss(means[better], means[worse], beta=self.beta, gamma=self.gamma)
         rewards = self.beta * means.detach()
         metrics = {
-            **pair_metrics(losses, rewards[better], rewards[worse]),
-            "reward_chosen": total(rewards[better]), "reward_rejected": total(rewards[worse]),
-            "logprob_chosen": total(sums[better]), "logprob_rejected": total(sums[worse]),
+            "loss": total(losses, weights), **pair_metrics(rewards[better], rewards[worse], weights),
+            "reward_chosen": total(rewards[better], weights), "reward_rejected": total(rewards[worse], weights),
+            "logprob_chosen": total(sums[better], weights), "logprob_rejected": total(sums[worse], weights),
         }  # fmt: skip
-        return losses.sum() / batch.divisor, metrics
+        return (weights * losses).sum() / batch.divisor, metrics
 
 
 def build(config: Config, rewards: Rewards) -> Trained:

@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.losses.likelihood import triplet_loss
-from trimtab.methods.build import LR_SENTENCE, RankingSettings, Rewards, Trained, on_pairs
+from trimtab.methods.build import LR_SENTENCE, Rewards, Trained
 from trimtab.methods.offline import FixedData, OnPairs, pair_metrics, ranked_pairs, total
+from trimtab.methods.rankings import RankingSettings, on_pairs
 from trimtab.training.method import Metrics, MicroBatch
 
 DELTA_SENTENCE = "margin that is asked for, in nats per answer (with length_normalised in nats per token)"
@@ -38,13 +39,15 @@ class Triplet(OnPairs):
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
         sums, means = self.sequence_logprobs(batch.trees)
         scores = means if self.length_normalised else sums
-        better, worse, _ = ranked_pairs(batch.trees)
+        better, worse, ranking = ranked_pairs(batch.trees)
+        weights = batch.trees.weights[ranking]
         losses = triplet_loss(scores[better], scores[worse], delta=self.delta)
         metrics = {
-            **pair_metrics(losses, scores[better], scores[worse]), "active": total((losses > 0).float()),
-            "logprob_chosen": total(sums[better]), "logprob_rejected": total(sums[worse]),
+            "loss": total(losses, weights), **pair_metrics(scores[better], scores[worse], weights),
+            "active": total((losses > 0).float(), weights),
+            "logprob_chosen": total(sums[better], weights), "logprob_rejected": total(sums[worse], weights),
         }  # fmt: skip
-        return losses.sum() / batch.divisor, metrics
+        return (weights * losses).sum() / batch.divisor, metrics
 
 
 def build(config: Config, rewards: Rewards) -> Trained:

@@ -24,9 +24,9 @@ from trimtab.common.config import Settings
 from trimtab.common.errors import RunFailed, UserError
 from trimtab.common.precision import Dtype, in_bf16
 from trimtab.losses.policy import leave_one_out, surrogate
-from trimtab.methods.build import Rewards, Trained, need
+from trimtab.methods.build import Rewards, Trained, need, refuse_idle
 from trimtab.methods.offline import total
-from trimtab.methods.online import Answers, Online, OnlineSettings, engine_logprobs, load_parts
+from trimtab.methods.online import Answers, Held, OnlineSettings, engine_logprobs, load_parts
 from trimtab.models.fisher import exact_kl, fisher_vector, scored_rows, trained
 from trimtab.models.score import Tail, score_tokens, tail_of, token_logprobs
 from trimtab.training.method import Learner, Metrics, MicroBatch, OptimizerStep, State
@@ -59,7 +59,7 @@ class Config(OnlineSettings):
     trust: Trust = Field(Trust(), description="the trust region")
 
 
-class TRPO(Online):
+class TRPO(Held):
     """TRPO on trees. What of ``policy`` requires gradients is trained."""
 
     name = "trpo"
@@ -96,7 +96,7 @@ class TRPO(Online):
             # the same batch on the same numeric path: with equal weights every log-ratio is exactly 0
             kl = trees.sum_by_completion(logprobs - score_tokens(self.reference, trees, temperature=temperature).logprobs)
             scores = torch.tensor([x for i in members for x in answers.scores[i]], device=rows.device)
-            returns = scores - self.config.beta * kl
+            returns = scores - self.beta * kl
             advantages = leave_one_out(returns, trees.tree_of)
             apart = (engine_logprobs([answers.samples[i] for i in members]).to(rows.device) - logprobs).abs()
             for name, values in zip(sums, (kl, entropy, apart, returns, advantages.abs()), strict=True):
@@ -105,8 +105,9 @@ class TRPO(Online):
             extra = {"old_rows": rows, "old_logprobs": logprobs, "advantages": advantages[trees.completion_of]}
             made.append(replace(batch, extra=extra))
         tokens, completions = made[0].divisor, sum(map(len, answers.scores))
+        self.kl = sums["kl"] / completions
         self.logged |= {
-            "kl/reference": sums["kl"] / completions, "kl/per_token": sums["kl"] / tokens, "entropy": sums["entropy"] / tokens,
+            "kl/reference": self.kl, "kl/per_token": sums["kl"] / tokens, "entropy": sums["entropy"] / tokens,
             "return": sums["return"] / completions, "advantage_abs": sums["advantage"] / completions,
             "engine/mean_diff": sums["apart"] / tokens, "engine/max_diff": largest,
         }  # fmt: skip
@@ -194,9 +195,6 @@ class TRPO(Online):
         tail = tail_of(self.policy)
         return replace(tail, weight=tail.weight.detach().clone(), bias=None if tail.bias is None else tail.bias.detach().clone())
 
-    def after(self, state: State) -> dict[str, float]:
-        return {**self.logged, "beta": self.config.beta}
-
 
 def joined(tensors: Mapping[str, Tensor]) -> Tensor:
     """(n,) all of them end to end."""
@@ -218,10 +216,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data", "reward")
     if in_bf16(config.dtype):
         raise UserError(f"dtype={config.dtype}: trpo multiplies in float32: bf16's rounding is as large as its KL bound; leave dtype out")
-    defaults = Config()
-    for name in OPTIMIZER:
-        if getattr(config, name) != getattr(defaults, name):
-            raise UserError(f"{name}={getattr(config, name)}: trpo has no such optimizer, trust.delta bounds its steps; leave {name} out")
+    refuse_idle(config, "to trpo, which has no such optimizer: trust.delta bounds its steps; leave it out", *OPTIMIZER)
     parts, tokenizer = load_parts("trpo", config, rewards)
     method = TRPO(config, parts)
     probe = TreeBatch.pack([PromptTree((0,), ((0,),))])  # an operation without forward mode is met before anything is sampled

@@ -1,10 +1,12 @@
-"""Load and save Hugging Face folders, with tree attention and without dropout."""
+"""Load and save Hugging Face folders, with tree attention and without dropout. A peft adapter's folder is read as its base with the
+adapter merged in: from there on it is a model like any other."""
 
 import functools
 import logging
 import os
 import shutil
 import socket
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,17 +85,22 @@ def is_scorer(source: Path | str) -> bool:
     Raises:
         UserError: there is no such model.
     """
+    base = adapter_base(source)
+    if base and _adapter_config(source).get("task_type") == "SEQ_CLS":
+        return True
     return any("SequenceClassification" in name for name in _config(source).architectures or [])
 
 
 def load_tokenizer(source: Path | str) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a model.
+    """The tokenizer beside a model; of an adapter that has none, its base's.
 
     Raises:
         UserError: the folder has no tokenizer.
     """
     _exists(source)
     source = model_folder(source)
+    if (base := adapter_base(source)) and not (Path(source) / "tokenizer_config.json").exists():
+        return load_tokenizer(base)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), **_where(source))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -195,6 +202,27 @@ def model_folder(source: Path | str) -> Path:
     return inside if (inside / "config.json").exists() and not (Path(source) / "config.json").exists() else Path(source)
 
 
+def model_folders(source: Path | str) -> list[Path]:
+    """Every folder (or hub name) that a model is read from: its own, and of an adapter its base's too."""
+    base = adapter_base(source)
+    return [model_folder(source), *(model_folders(base) if base else [])]
+
+
+def adapter_base(source: Path | str) -> str | None:
+    """What a folder that holds a peft adapter and no model was trained on; None for any other source.
+
+    Raises:
+        UserError: the adapter does not say.
+    """
+    folder = model_folder(source)
+    if not (folder / "adapter_config.json").exists() or (folder / "config.json").exists():
+        return None
+    base = _adapter_config(folder).get("base_model_name_or_path")
+    if not base:
+        raise UserError(f"{source}: a peft adapter that does not name its base; set base_model_name_or_path in its adapter_config.json")
+    return str(base)
+
+
 def max_positions(model: PreTrainedModel) -> int:
     """The longest prompt + completion the model can take, in tokens."""
     return _positions(model.config)
@@ -217,7 +245,10 @@ def _load(
     kind: Any, source: Path | str, dtype: torch.dtype, *, new: tuple[str, ...] = (), quantize: Quantize = "none", **options: Any
 ) -> PreTrainedModel:  # fmt: skip
     """``new`` names the weights that the folder need not have; any other missing one would be random."""
-    config, source = _config(source), model_folder(source)
+    config, source, base = _config(source), model_folder(source), adapter_base(source)
+    if base:
+        model = _with_adapter(kind, source, base, dtype, new, options)
+        return _placed(model, quantize)
     zeros = {name: 0.0 for name in DROPOUTS if isinstance(getattr(config, name, None), float)}
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.ERROR)  # a new head is announced by the verb that makes one
@@ -233,6 +264,11 @@ def _load(
     missing = sorted(set(info["missing_keys"]) - set(new))
     if missing:
         raise UserError(f"{source}: no weights for {missing[0]} ({len(missing)} missing); it is not a whole {kind.__name__}")
+    return _placed(model, quantize)
+
+
+def _placed(model: PreTrainedModel, quantize: Quantize) -> PreTrainedModel:
+    """``model`` on the device, quantised on the way."""
     if quantize == "nf4":  # before the rest moves: a GPU never holds more than one layer that is not quantised
         from trimtab.models.nf4 import quantise  # imports bitsandbytes
 
@@ -240,8 +276,52 @@ def _load(
     return model.to(here()).eval()
 
 
+def _with_adapter(
+    kind: Any, folder: Path, base: str, dtype: torch.dtype, new: tuple[str, ...], options: dict[str, Any]
+) -> PreTrainedModel:  # fmt: skip
+    """``base`` with the adapter in ``folder`` merged into its weights.
+
+    Raises:
+        UserError: the adapter is of a kind that cannot be merged, or does not fit ``base``.
+    """
+    from peft import PeftModel, get_peft_model_state_dict  # takes two seconds
+    from safetensors import safe_open
+
+    own = AutoModelForSequenceClassification if is_scorer(folder) else AutoModelForCausalLM
+    if kind is not own:  # a scorer that starts from a language model's adapter: its trunk, and a new head
+        scorer = _load(kind, base, dtype, new=new, **options)
+        scorer.base_model.load_state_dict(_load(own, folder, dtype).base_model.state_dict())
+        return scorer
+    weights = folder / "adapter_model.safetensors"
+    if not weights.exists():
+        raise UserError(f"{folder}: a peft adapter without adapter_model.safetensors; save it again with save_pretrained")
+    head = ("score.weight",) if own is AutoModelForSequenceClassification else ()
+    model: Any = _load(own, base, dtype, new=head, **options).cpu()
+    try:
+        with safe_open(weights, "pt") as file:
+            given = set(file.keys())
+        with warnings.catch_warnings(action="ignore"):  # of what is missing, which is looked at below
+            adapted = PeftModel.from_pretrained(model, str(folder), torch_device="cpu")
+        missing = sorted(set(get_peft_model_state_dict(adapted, save_embedding_layers=False)) - given)
+        if missing:
+            raise ValueError(f"it has no {missing[0]}")
+        merged_model = adapted.merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, SafetensorError) as error:
+        raise UserError(f"{folder}: a peft adapter that cannot be merged into {base} ({_first_line(error)})") from None
+    merged_model.requires_grad_(True)
+    merged_model.name_or_path = str(folder)
+    return merged_model.eval()
+
+
+def _adapter_config(source: Path | str) -> dict[str, Any]:
+    found = read_json(model_folder(source) / "adapter_config.json")
+    return found if isinstance(found, dict) else {}
+
+
 def _config(source: Path | str) -> Any:
     _exists(source)  # the name as it was given: of ./dir, a path has forgotten that it can be no name on the hub
+    if base := adapter_base(source):
+        return _config(base)
     source = model_folder(source)
     try:
         return AutoConfig.from_pretrained(str(source), **_where(source))
@@ -272,13 +352,14 @@ def hub_reachable() -> bool:
 
 def _exists(source: Path | str) -> None:
     path = model_folder(source)
+    if base := adapter_base(source):
+        try:
+            _config(base)
+        except UserError as error:
+            mend = "give model/ of the run that made it, or write where the base is into its adapter_config.json"
+            raise UserError(f"{source}: a peft adapter, and its base cannot be read ({error}); {mend}") from None
+        return
     if path.is_dir() and not (path / "config.json").exists():
-        if (path / "adapter_config.json").exists():
-            base = read_json(path / "adapter_config.json").get("base_model_name_or_path")
-            raise UserError(
-                f"{source}: a peft adapter of {base}, not a whole model; give model/ of the run that made it, or merge the two "
-                "(peft's merge_and_unload, then save_pretrained) and give the result"
-            )
         raise UserError(f"{source}: this folder has no config.json, so it is not a model")
     if not path.exists() and (str(source).startswith((".", "/", "~")) or str(source).count("/") > 1):
         raise UserError(f"{source}: no such model folder")

@@ -217,13 +217,17 @@ def reward_model(evaluation: Evaluation) -> dict[str, Any] | None:
     known = [(number(row.get("confidence")), estimate(row.get("accuracy"))) for row in bins]
     points = [(x, e) for x, e in known if x is not None and e is not None]
     error = number(mapping(evaluation.reward_model.get("calibration")).get("error"))
+    plain, temperature = (number(evaluation.reward_model.get(name)) for name in ("calibration_error_at_1", "temperature"))
+    fitted = ""
+    if plain is not None and temperature is not None and temperature != 1:
+        fitted = f" at the temperature {temperature:.2f} that was fitted, {100 * plain:.1f} without it"
     return {
         "svg": svg.interval_chart(
             rows, described=f"Agreement with held-out rankings: {said}", reference=0.5, scale=100
         ),
         "numbers": [{"label": r.label, "text": r.estimate.percent()} for r in rows],
         "calibration": svg.calibration_chart(points, described="Accuracy of pairs by confidence") if points else None,
-        "error": f"{100 * error:.1f}" if error is not None else None,
+        "error": f"{100 * error:.1f} points{fitted}" if error is not None else None,
         "missing": [label for name, label, _ in kinds if name not in found],
     }
 

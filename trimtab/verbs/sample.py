@@ -18,7 +18,7 @@ from trimtab.common.rng import generator
 from trimtab.data.files import write_records
 from trimtab.data.formats import ReadSettings, read_demonstrations, read_prompts
 from trimtab.data.template import Renderer, read_template
-from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folder
+from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folders
 from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt
 from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
 from trimtab.sampling.protocol import Sample, SamplingOptions
@@ -88,7 +88,8 @@ def run(config: Config) -> Path:
     if read and not (prompts := read[config.skip :]):
         raise UserError(f"{config.data}: skip={config.skip} leaves none of its {len(read)} prompts")
     prompts = prompts[: config.limit] if config.limit else prompts
-    inputs, parents = [config.data, *([config.demonstrations] if config.shots else [])], [str(model_folder(config.model))]
+    inputs = [config.data, *([config.demonstrations] if config.shots else [])]
+    parents = [str(folder) for folder in model_folders(config.model)]
     place = open_output(config.out, "sample", config, "answers.jsonl", overwrite=config.overwrite, inputs=inputs, parents=parents)
     with place as out:
         if out.done:

@@ -20,7 +20,7 @@ from trimtab.evaluation.reward_quality import calibration, labeler_agreement, lo
 from trimtab.evaluation.table import build_results, render_table
 from trimtab.feedback.protocol import explained
 from trimtab.feedback.reward_model import RewardModel, reward_folder
-from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folder
+from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folders
 from trimtab.records import Comparison, Completion
 from trimtab.training.folder import RunFolder
 from trimtab.verbs.feedback import resolve_feedback
@@ -65,7 +65,7 @@ def run(config: Config) -> Path:
         )
     folder = RunFolder(config.out)
     files = [*config.answers.values(), config.held_out, config.held_out_new, config.agreement]
-    models = [model_folder(m) for m in (*config.models.values(), config.reference, config.reward) if m]
+    models = [folder for m in (*config.models.values(), config.reference, config.reward) if m for folder in model_folders(m)]
     judge = reward_folder(config.judge)
     parents = [*models, judge] if judge else models
     if not folder.begin("eval", config.model_dump(), inputs=[f for f in files if f], parents=parents):
@@ -175,6 +175,8 @@ def reward_quality(reward: RewardModel, path: str, seed: int) -> dict[str, Any]:
     return {
         "accuracy": pair_accuracy(scores, items, seed=seed).to_json(),
         "longest": longest_baseline(items, seed=seed).to_json(),
-        "calibration": calibration(scores, items, scale=reward.calibration.scale, seed=seed).to_json(),
+        "calibration": calibration(scores, items, scale=reward.calibration.slope, seed=seed).to_json(),
+        "calibration_error_at_1": calibration(scores, items, scale=reward.calibration.scale, seed=seed).to_json()["error"],
+        "temperature": reward.calibration.temperature,
         "pairs": sum(len(c.pairs()) for c in items),
     }
