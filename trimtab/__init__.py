@@ -21,6 +21,7 @@ _HOMES = {
     "PromptTree": "trees", "TreeBatch": "trees",
     "read_prompts": "data.formats", "read_demonstrations": "data.formats", "read_comparisons": "data.formats",
     "write_records": "data.files", "Renderer": "data.template",
+    "curate": "data.curate.pipeline", "CurateSettings": "data.curate.settings",
     "prompt_trees": "data.encode", "demonstration_trees": "data.encode", "comparison_trees": "data.encode",
     "load_policy": "models.load", "load_scorer": "models.load", "load_tokenizer": "models.load", "save_model": "models.load",
     "score_tokens": "models.score", "score_rewards": "models.score", "score_values": "models.score",
