@@ -165,7 +165,8 @@ def mix(facts: Facts) -> JSON:
     own = facts.corpus.case[kept] != facts.corpus.cases.index("") if "" in facts.corpus.cases else np.ones(int(kept.sum()), np.bool_)
     quality = facts.quality
     return {
-        "table": table, "target_is_instructgpt": target == INSTRUCTGPT, "mix": facts.settings.use_cases.mix, "left_out": _fates(facts)["mix"],
+        "table": table, "target_is_instructgpt": target == INSTRUCTGPT,
+        "mix": facts.settings.use_cases.mix, "left_out": _fates(facts)["mix"],
         "labelled": int(own.sum()), "predicted": int((~own).sum()) if quality else 0, "unknown": 0 if quality else int((~own).sum()),
         "example_files": _hashed(facts.settings.use_cases.examples),
         "classifier": None if quality is None else {

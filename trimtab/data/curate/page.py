@@ -114,8 +114,8 @@ def duplicates(card: Card) -> Iterator[str]:
         rule = f"Jaccard similarity of words and word pairs at least {used['near']}; the longer has {used['near_words']} words or more"
         rows.append(["near", rule, found["near"]])
     if evaluation["prompts"]:
-        names = ", ".join(file["file"] for file in evaluation["files"])
-        rule = f"{evaluation['ngram']} words in a row, or one of the above, in common with one of {evaluation['prompts']:,} prompts of {names}"
+        tests = f"{evaluation['prompts']:,} prompts of {', '.join(file['file'] for file in evaluation['files'])}"
+        rule = f"{evaluation['ngram']} words in a row, or one of the above, in common with one of {tests}"
         rows.append(["evaluation", rule, evaluation["left_out"]])
     yield from table(["rule", "what it says", "left out"], rows)
     yield ""
@@ -138,17 +138,18 @@ def use_cases(card: Card) -> Iterator[str]:
     """The mix beside the target, and the classifier."""
     found = card["use_cases"]
     whose = "InstructGPT's (Ouyang 2022, table 1)" if found["target_is_instructgpt"] else "given in the settings"
-    yield f"{found['labelled']:,} labelled by the records, {found['predicted']:,} predicted, {found['unknown']:,} unknown. The target shares are"
-    yield f"{whose}. Drawn in proportion to its weight, a prompt's use case comes up as often as the target says."
+    yield f"{found['labelled']:,} labelled by the records, {found['predicted']:,} predicted, {found['unknown']:,} unknown. The target shares"
+    yield f"are {whose}. Prompts drawn in proportion to their weights have the target's mix."
     yield ""
     rows = [[name, e["prompts"], percent(e["share"]), percent(e["target"]), f"{e['weight']:.2f}"] for name, e in found["table"].items()]
     yield from table(["use case", "prompts", "share", "target", "weight"], rows)
     if classifier := found["classifier"]:
         accuracy = classifier["accuracy"]
         yield ""
-        yield f"The classifier learned from {classifier['examples']:,} labelled prompts. Five-fold cross-validation, all prompts of a user in"
-        yield f"one fold: right on {percent(accuracy['value'])} [{percent(accuracy['low'])}, {percent(accuracy['high'])}]; always saying the"
-        yield f"most frequent use case is right on {percent(classifier['most_frequent']['value'])}."
+        interval = f"{percent(accuracy['value'])} [{percent(accuracy['low'])}, {percent(accuracy['high'])}]"
+        yield f"The classifier learned from {classifier['examples']:,} labelled prompts. Five-fold cross-validation, all prompts of a user"
+        yield f"in one fold: right on {interval}; always saying the most frequent use case is right"
+        yield f"on {percent(classifier['most_frequent']['value'])}."
         yield ""
         recall, precision = classifier["recall"], classifier["precision"]
         yield from table(

@@ -25,6 +25,7 @@ TYPES = (*PATTERN_TYPES, *MODEL_TYPES)
 # Presidio's score from which a match counts: valid phone numbers have 0.4, weak patterns reach it by a context word.
 THRESHOLD = 0.4
 NOT_MESSAGES = ("id", "messages", "user", "use_case", "source")
+AS_WRITTEN = re.compile(r"[@+(\s]")
 AT_THE_END = re.compile(r"[.,;:!?)\]}'\"]+$")  # punctuation that ends the sentence, not the address
 
 
@@ -165,11 +166,13 @@ def clean(record: JSON, rules: Rules) -> Cleaned:
 
 
 def pseudonym(kind: str, name: str, rules: Rules) -> str:
-    """``name`` itself, or ``user-1f2e3d4c5b6a`` where personal data is found in it: the same name always gets the same pseudonym.
+    """``name`` itself, or ``user-1f2e3d4c5b6a7988`` where it is an address or a number as people write it: always the same for a name.
 
-    It hides a name from readers; who has a list of names can compute their pseudonyms.
+    A name of letters, digits, dots, colons, dashes and the like is an id, even if it could be dialled. A pseudonym hides a name from
+    readers; who has a list of names can compute their pseudonyms.
     """
-    return f"{kind}-{hash64(name):016x}" if find(name, rules.wanted, rules.model) else name
+    plain = not AS_WRITTEN.search(name)
+    return name if plain or not find(name, rules.wanted, rules.model) else f"{kind}-{hash64(name):016x}"
 
 
 @cache
