@@ -308,7 +308,8 @@ def render(entry: Mapping[str, Any]) -> list[str]:
     near = found["near"]
     written = f"{near['values_left_in_any_output']:,} of {near['values_planted']:,} planted values stand in an output file."
     out += [f"A run on {near['prompts']:,} made-up prompts: {percent(near['edits'])} % of the planted edits found;"]
-    out += [f"{percent(near['false'])} % of the flagged pairs have a Jaccard similarity below 0.5 (the least: {near['least_similar']:.2f});"]
+    least = f"(the least: {near['least_similar']:.2f})"
+    out += [f"{percent(near['false'])} % of the flagged pairs have a Jaccard similarity below 0.5 {least};"]
     out += [written, ""]
     rows = [[name, percent(e["accuracy"]), percent(e["most_frequent"])] for name, e in found["use_cases"].items()]
     return out + _table(["use cases predicted for", "right % (cross-validated)", "most frequent %"], rows)

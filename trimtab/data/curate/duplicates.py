@@ -159,34 +159,34 @@ def first_of(keys: U64) -> I64:
 def prefix_pairs(
     keys: U64, alone: NDArray[np.bool_], texts: Sequence[str], settings: DuplicateSettings
 ) -> Iterator[tuple[int, int, float]]:
-    """(index, index, common share of the shorter) of texts with a long common prefix; transitively all, a few pairs for each group."""
+    """(index, index, common share of the shorter) of texts with a long common prefix: enough pairs to link all that have one."""
     rows = np.flatnonzero((keys != 0) & alone)
     order = rows[np.argsort(keys[rows], kind="stable")]
     edges = np.flatnonzero(np.diff(keys[order], prepend=0, append=0))
     for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if end - begin > 1:
-            yield from _common_prefixes(sorted((texts[i], i) for i in order[begin:end].tolist()), settings)
+            items = sorted((texts[i], i) for i in order[begin:end].tolist())
+            yield from _common_prefixes(items, settings)
+            yield from _common_prefixes(items[::-1], settings)
 
 
 def _common_prefixes(items: list[tuple[str, int]], settings: DuplicateSettings) -> Iterator[tuple[int, int, float]]:
-    """Pairs among texts in alphabetical order.
+    """Pairs among texts in one direction of the alphabet, where the text that comes first is the shorter (or as long).
 
-    A text's longest common prefix is with a neighbour. Beside the neighbour only one text has to be remembered: the shortest whose
-    first ``prefix_share`` part everything since has shared; if that part is not shared any more, no longer text's is either.
+    In alphabetical order the common prefix of two texts is the shortest of those of all neighbours between them. So a text stays a
+    candidate as long as ``reach``, what everything since has in common with it, is a large enough part of it; and of all candidates the
+    shortest stays longest and is a duplicate of the others, so that it alone has to be remembered.
     """
-    (before, before_at), *rest = items
+    (before, _), *rest = items
     (short, short_at), reach = items[0], len(items[0][0])
     for text, at in rest:
-        common = common_prefix(before, text)
-        reach = min(reach, common)
-        shared = common / min(len(before), len(text))
-        if common >= settings.prefix and shared >= settings.prefix_share:
-            yield before_at, at, shared
-        elif reach >= settings.prefix and reach >= settings.prefix_share * len(short):
-            yield short_at, at, reach / min(len(short), len(text))
-        if len(text) <= len(short) or reach < settings.prefix_share * len(short):
+        reach = min(reach, common_prefix(before, text))
+        close = reach >= max(settings.prefix, settings.prefix_share * len(short))
+        if close:
+            yield short_at, at, min(1.0, reach / min(len(short), len(text)))
+        if not close or len(text) <= len(short):
             short, short_at, reach = text, at, len(text)
-        before, before_at = text, at
+        before = text
 
 
 def common_prefix(a: str, b: str) -> int:

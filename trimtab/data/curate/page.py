@@ -138,8 +138,8 @@ def use_cases(card: Card) -> Iterator[str]:
     """The mix beside the target, and the classifier."""
     found = card["use_cases"]
     whose = "InstructGPT's (Ouyang 2022, table 1)" if found["target_is_instructgpt"] else "given in the settings"
-    yield f"{found['labelled']:,} labelled by the records, {found['predicted']:,} predicted, {found['unknown']:,} unknown. The target shares"
-    yield f"are {whose}. Prompts drawn in proportion to their weights have the target's mix."
+    yield f"{found['labelled']:,} labelled by the records, {found['predicted']:,} predicted, {found['unknown']:,} unknown. The target"
+    yield f"shares are {whose}. Prompts drawn in proportion to their weights have the target's mix."
     yield ""
     rows = [[name, e["prompts"], percent(e["share"]), percent(e["target"]), f"{e['weight']:.2f}"] for name, e in found["table"].items()]
     yield from table(["use case", "prompts", "share", "target", "weight"], rows)

@@ -265,7 +265,7 @@ class Mix:
 def mix(corpus: Corpus, fates: Fates, labels: Labels, settings: CurateSettings) -> Mix:
     """The use cases as they are; with ``mix=sample``, prompts beyond their case's share are left out."""
     names = sorted({*corpus.cases, *labels.names} - {""})
-    known = np.array([names.index(name) if name else -1 for name in corpus.cases])[corpus.case]
+    known = np.array([names.index(name) if name else -1 for name in corpus.cases], np.int64)[corpus.case]
     if labels.predicted is not None:
         foretold = np.array([names.index(name) for name in labels.names])[labels.predicted]
         known = np.where(known < 0, foretold, known)

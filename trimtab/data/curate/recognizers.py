@@ -47,6 +47,7 @@ PHONE_REGIONS = ("US", "GB", "DE", "FR", "IL", "IN", "CA", "BR")
 # Endings of bare names that are taken for web addresses. Others (self.name, np.array) are more often code or a missing space.
 BARE_ENDINGS = r"(?:com|org|net|edu|gov|mil|info|biz|(?:co|com|org|ac|gov|net)\.[a-z]{2})"
 DATE = r"(?:19|20)\d\d-\d\d-\d\d\b"  # with an hour behind it, it could be a phone number
+ADDRESS = r"\d{1,3}(?:\.\d{1,3}){3}$"  # an IP address, a mask
 PHONE_WORDS = [
     "phone", "telephone", "tel", "call", "mobile", "cell", "cellphone", "fax", "number", "text", "ring", "dial", "reach", "whatsapp",
     "office",
@@ -57,8 +58,9 @@ class Email(EmailRecognizer):
     """An address by its form; the domain needs a dot and an ending of letters, in no list."""
 
     def __init__(self) -> None:
-        # presidio's own pattern takes quadratic time on long runs of letters; a local part has at most 64 characters (RFC 5321)
-        pattern = r"(?<![\w.+-])[\w.!#$%&'*+/=?^`{|}~-]{1,64}@(?:[\w-]{1,63}\.)+[^\W\d_]{2,24}\b"
+        # presidio's own pattern takes quadratic time on long runs of letters; a local part has at most 64 characters (RFC 5321).
+        # The characters /, = and ? are allowed in one, but they are nearly always the end of a web address before it
+        pattern = r"(?<![\w.+-])[\w.!#$%&'*+^`{|}~-]{1,64}@(?:[\w-]{1,63}\.)+[^\W\d_]{2,24}\b"
         super().__init__([Pattern("address", pattern, 0.5)], supported_entity="EMAIL")
 
     def validate_result(self, pattern_text: str) -> bool:
@@ -78,7 +80,7 @@ class Phone(PhoneRecognizer):
     @staticmethod
     def _is_long(number: str) -> bool:
         main = re.split(r"[^\W\d]", number, maxsplit=1)[0]
-        return sum(c.isdigit() for c in main) >= 9 and not re.match(DATE, number)
+        return sum(c.isdigit() for c in main) >= 9 and not re.match(rf"{DATE}|{ADDRESS}", number)
 
 
 class Card(CreditCardRecognizer):
@@ -182,7 +184,7 @@ CONDITIONS: dict[str, Condition] = {
     "SSN": _has(r"\d(?:[- .]?\d){8}"),
     "TAX_ID": _has(r"\d(?:[- .]?\d){8}"),
     "NATIONAL_INSURANCE": _has(r"[a-z]{2} ?\d{2} ?\d{2} ?\d{2} ?[a-d]"),
-    "IP": _has(r"\d\.\d{1,3}\.\d{1,3}\.\d|[0-9a-f]:[0-9a-f]{0,4}:|::"),
+    "IP": _has(r"\d\.\d{1,3}\.\d{1,3}\.\d|[0-9a-f]:[0-9a-f]{0,4}:"),
     "MAC": _has(r"[0-9a-f]{2}[:-][0-9a-f]{2}[:-]|[0-9a-f]{4}\.[0-9a-f]{4}\."),
     "URL": _has(r"://|[\w-]\.[\w-]"),
     "CRYPTO": _has(r"(?:bc1|[13])[a-z0-9]{25}|0x[a-f0-9]{40}"),

@@ -69,7 +69,7 @@ class UserSettings(Settings):
     missing: Literal["each", "source", "drop"] = Field(
         "each", description="a prompt without a user: is a user of its own, shares one user with its source, or is dropped"
     )
-    separator: str = Field(",", description="what separates several users of one prompt; empty = the field is one user")
+    separator: str | None = Field(",", description="what separates several users of one prompt; null = the field is one user")
 
 
 class SplitSettings(Settings):

@@ -111,7 +111,7 @@ def _clean(record: JSON, settings: CurateSettings, rules: personal.Rules, tally:
     tally.others["users renamed"] += sum(a != b for a, b in zip(mine, hidden, strict=False))
     tally.others["prompts without a user"] += not hidden
     tally.others["prompts of several users"] += len(hidden) > 1
-    out = cleaned.record | ({"user": settings.users.separator.join(hidden)} if hidden else {})
+    out = cleaned.record | ({"user": (settings.users.separator or "").join(hidden)} if hidden else {})
     return "", "", out | ({"use_case": canonical(record["use_case"])} if record.get("use_case") else {})
 
 

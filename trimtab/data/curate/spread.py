@@ -5,6 +5,7 @@ The functions read and write files of a folder that all workers see, and give ba
 
 import contextlib
 import json
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -55,6 +56,7 @@ def _under_ray(function: Callable[[Job], Any], jobs: Iterable[Job], workers: int
         import ray.data
     except ImportError as error:
         raise UserError(f"runner=ray needs the extra 'scale' ({error.name} is missing): pip install 'trimtab[scale]'") from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     rows = [{"at": at, "job": json.dumps(job)} for at, job in enumerate(jobs)]
     ours = not ray.is_initialized()  # otherwise it runs on the cluster that the caller has connected to
     if ours:
