@@ -17,6 +17,7 @@ TINY = {
     "ppo": ["steps=2", "batch_size=4", "minibatch_size=2", "max_tokens=8", "threads=1"],
     "grpo": ["steps=2", "batch_size=4", "minibatch_size=2", "max_tokens=8", "threads=1"],
     "sample": ["max_tokens=8"],
+    "curate": ["workers=1"],
 }
 
 

@@ -61,7 +61,8 @@ CLEAN = [
     "np.array(x).sum() and self.name = os.path.join(a, b)", "std::vector<int> a::b face::detect", "the years 2019-2020 and 1998/1999",
     "version 1.2.3 of the tool", "at 10:30:45 on 2024-05-17", "Multiply 987,654,321 by 12.", "3.14159265358979323846", "ping 127.0.0.1",
     "netmask 255.255.255.0", "Solve 123456789 + 987654321", "call me at nine", "the timestamp 1716213344123",
-    "Write 100 words.I mean it.Now", "see file.py, main.rs and README.md", "an order of 1234567 pieces", "@anna said: e-mail me", "order 4111111111111112 is no card",
+    "Write 100 words.I mean it.Now",
+    "see file.py, main.rs and README.md", "an order of 1234567 pieces", "@anna said: e-mail me", "order 4111111111111112 is no card",
     "software license, 3 seats", "12 eggs, 250 g flour, 180 °C", "a - b - c: 1 - 2 - 3", "$200-1000 per call",
 ]  # fmt: skip
 

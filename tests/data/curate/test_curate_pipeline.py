@@ -63,7 +63,7 @@ def village(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Path,
     folder = tmp_path_factory.mktemp("village")
     write_records(folder / "users.jsonl", raw_prompts()[:1500])
     with open(folder / "users.jsonl", "a", encoding="utf-8") as f:
-        f.write('{"id": "broken"\n{"prompt": 7, "note": "mail anna@example.org"}\n')
+        f.write('{"id": "broken"\n{"messages": [{"role": "user", "content": "x"}], "source": ["anna@example.org"]}\n')
     styles = ("plain", "few-shot", "use-case")
     write(folder / "labelers.jsonl", *(
         prompt(f"l{i}", f"Describe object {i} of the collection in {n} words", user=f"labeler-{i % 3}", source=f"labeler-{styles[i % 3]}")
@@ -186,6 +186,18 @@ def test_users_that_are_addresses_get_pseudonyms_and_stay_one_user(tmp_path: Pat
     assert len(kept(found)) == 3 and len(users) == 1 and users.pop().startswith("user-") and card["users"]["users"] == 1
 
 
+def test_each_rule_s_duplicates_are_named(tmp_path: Path) -> None:
+    long = "Write a friendly letter to the people of the old mill by the river and tell them that the bridge will be closed for a week"
+    file = write(
+        tmp_path / "a.jsonl", prompt("first", long), prompt("exact", f" {long.upper()}!"), prompt("prefix", f"{long} or for two of them"),
+        prompt("near", f"Please {long.replace('friendly', 'kind')}"), prompt("fine", "Write a letter"),
+    )  # fmt: skip
+    found, card = run([file], tmp_path / "out")
+    assert why(found) == {"exact": "exact", "prefix": "prefix", "near": "near"} and set(kept(found)) == {"first", "fine"}
+    assert {row["duplicate_of"] for row in found["left_out"]} == {"first"}
+    assert [card["duplicates"][kind] for kind in ("exact", "prefix", "near")] == [1, 1, 1]
+
+
 def test_lengths_languages_and_users_that_are_missing(tmp_path: Path) -> None:
     german = "Bitte schreibe einen kurzen Brief an meine Nachbarn wegen des Lärms."
     file = write(
@@ -232,7 +244,7 @@ def test_evaluation_prompts_are_not_trained_on(tmp_path: Path) -> None:
         tmp_path / "a.jsonl",
         prompt("row", "Please explain to a child of six why the sea is salty and why rivers taste of nothing; use ten words"),
         prompt("same", "who was ada"), prompt("other", "Who was Ida?"),
-        prompt("near", "Write to bob@example.org that the seven boxes of new books in the cellar are ready to be fetched on Monday evening"),
+        prompt("near", "Write to bob@example.org that the seven boxes of new books in the cellar are ready to be fetched on Monday night"),
         prompt("fine", "Explain to a child of six why the sea is blue"),
     )  # fmt: skip
     found, card = run([file], tmp_path / "out", f"evaluation.files=[{tests}]")

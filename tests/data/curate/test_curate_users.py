@@ -82,6 +82,14 @@ def test_shares_are_met_and_heavy_users_are_everywhere() -> None:
     assert where == set(SPLITS) and split_by_user(users, SHARES, 1) == split_by_user(users, SHARES, 1) != split_by_user(users, SHARES, 2)
 
 
+def test_a_user_who_fits_in_one_split_only_is_there() -> None:
+    """30 of 100 prompts are one user's, who fits in 80 % and not in 10 %."""
+    users = [["heavy"]] * 30 + [[f"u{k}"] for k in range(70)]
+    for seed in range(20):
+        found = split_by_user(users, SHARES, seed)
+        assert found[0] == "train" and [found.count(name) for name in SPLITS] == [80, 10, 10]
+
+
 def test_prompts_without_a_user_are_alone_and_a_share_of_nothing_gets_nothing() -> None:
     found = split_by_user([[]] * 100, {"train": 3, "test": 1})
     assert found.count("train") == 75 and found.count("test") == 25

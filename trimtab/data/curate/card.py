@@ -44,6 +44,7 @@ class Facts:
     cases: Sequence[str]
     quality: Quality | None
     examples: int
+    sure: float
     weights: Mapping[str, float] | None
     tests: int
     renamed: int
@@ -85,8 +86,17 @@ def build(facts: Facts) -> JSON:
         "splits": {name: of_split(facts, name) for name in SPLITS},
         "linked": {"parts": facts.split.parts, "largest": facts.split.largest, "shares_reachable": facts.split.reachable},
         "outputs": {f"{name}.jsonl": sha256(facts.out / f"{name}.jsonl") for name in (*SPLITS, "left_out")},
-        "settings": dump(facts.settings), "versions": versions(),
+        "settings": settings(facts.settings), "versions": versions(),
     }  # fmt: skip
+
+
+def settings(given: CurateSettings) -> JSON:
+    """The settings, with files by their names: where they lie is no part of what was done."""
+    out = dump(given)
+    out["sources"] = {Path(file).name: tag for file, tag in given.sources.items()}
+    out["evaluation"]["files"] = [Path(file).name for file in given.evaluation.files]
+    out["use_cases"]["examples"] = [Path(file).name for file in given.use_cases.examples]
+    return out
 
 
 def versions() -> dict[str, str]:
@@ -171,6 +181,7 @@ def mix(facts: Facts) -> JSON:
         "example_files": _hashed(facts.settings.use_cases.examples),
         "classifier": None if quality is None else {
             "examples": facts.examples, "accuracy": quality.accuracy.to_json(), "most_frequent": quality.most_frequent.to_json(),
+            "sure_of_labelled": round(quality.sure, 4), "sure_of_predicted": round(facts.sure, 4),
             "recall": {name: found.to_json() for name, found in quality.recall.items()},
             "precision": {name: found.to_json() for name, found in quality.precision.items()},
         },

@@ -68,8 +68,11 @@ def notes(card: Card) -> Iterator[str]:
         yield f"- Shared users and near-duplicates link {linked['largest']:,} prompts ({percent(linked['largest'] / card['kept'])})"
         yield "  into one part that cannot be divided, so the target shares cannot be reached."
     if cases["predicted"]:
-        right = percent(cases["classifier"]["accuracy"]["value"])
-        yield f"- The use case of {cases['predicted']:,} prompts is predicted; the classifier is right on {right} of the labelled ones."
+        found = cases["classifier"]
+        right, here, there = percent(found["accuracy"]["value"]), found["sure_of_predicted"], found["sure_of_labelled"]
+        yield f"- The use case of {cases['predicted']:,} prompts is predicted. Predictions are right on {right} of the labelled prompts;"
+        yield f"  their mean probability is {there:.2f} there and {here:.2f} here. The lower it is here, the less these prompts are like"
+        yield "  the labelled ones, and the less that figure holds for them."
     if cases["unknown"]:
         yield f"- {cases['unknown']:,} prompts have no use case, and too few have one to learn from."
 

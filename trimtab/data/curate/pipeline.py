@@ -118,7 +118,7 @@ def curate(
             join([shard.path(name) for shard in shards], out / f"{name}.jsonl")
         facts = card.Facts(
             files=tags, out=out, settings=settings, reports=reports, corpus=corpus, fates=fates, split=dealt, at=at, users=users,
-            case=mixed.case, cases=mixed.names, quality=labels.quality, examples=labels.examples, weights=mixed.weights,
+            case=mixed.case, cases=mixed.names, quality=labels.quality, examples=labels.examples, sure=labels.sure, weights=mixed.weights,
             tests=len(tests), renamed=len(renamed),
         )  # fmt: skip
         return card.write(facts)
@@ -219,6 +219,7 @@ class Labels:
     predicted: NDArray[np.int64] | None = None
     quality: use_cases.Quality | None = None
     examples: int = 0
+    sure: float = 0.0  # its mean probability where it had to predict
 
 
 def label(corpus: Corpus, fates: Fates, work: Work) -> Labels:
@@ -249,8 +250,10 @@ def label(corpus: Corpus, fates: Fates, work: Work) -> Labels:
     names, count = list(classifier.labels), len(corpus.shards)
     common = {"folder": str(work.folder), "classifier": str(path), "labels": names}
     work.each("label", label_shard, ({**common, "number": k} for k in range(count)), count)
-    predicted = np.concatenate([shard.load("labels")["label"] for shard in corpus.shards])
-    return Labels(names, predicted, quality, min(len(labels), use_cases.MOST_EXAMPLES))
+    found = [shard.load("labels") for shard in corpus.shards]
+    predicted, probability = (np.concatenate([part[name] for part in found]) for name in ("label", "probability"))
+    sure = float(probability[fates.kept & (corpus.case == blank)].mean())
+    return Labels(names, predicted, quality, min(len(labels), use_cases.MOST_EXAMPLES), sure)
 
 
 @dataclass(frozen=True)

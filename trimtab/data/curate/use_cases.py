@@ -113,9 +113,10 @@ def fit(x: csr_array, y: NDArray[np.int64], labels: Sequence[str]) -> Classifier
 
 @dataclass(frozen=True)
 class Quality:
-    """How right a classifier is on prompts it was not fitted to: ``recall`` and ``precision`` by label."""
+    """How right a classifier is on prompts it was not fitted to: ``recall`` and ``precision`` by label, ``sure`` its mean probability."""
 
     accuracy: Estimate
+    sure: float
     most_frequent: Estimate
     recall: Mapping[str, Estimate]
     precision: Mapping[str, Estimate]
@@ -136,19 +137,21 @@ def train(
     x = features([texts[i] for i in chosen])
     _, together = np.unique([apart[i] if apart is not None else str(i) for i in chosen], return_inverse=True)
     fold = rng.permutation(int(together.max()) + 1)[together] % FOLDS
-    said = np.zeros(len(y), np.int64)
+    probability = np.zeros((len(y), len(names)))
     for k in range(FOLDS):
         held = fold == k
-        if held.any() and len(set(y[~held].tolist())) > 0:
-            said[held] = fit(x[~held], y[~held], names).probabilities(x[held]).argmax(axis=1)
-    return fit(x, y, names), quality(y, said, names)
+        if held.any() and not held.all():
+            probability[held] = fit(x[~held], y[~held], names).probabilities(x[held])
+    return fit(x, y, names), quality(y, probability, names)
 
 
-def quality(y: NDArray[np.int64], said: NDArray[np.int64], names: Sequence[str]) -> Quality:
-    """Accuracy, recall and precision of predictions, beside always saying the most frequent label."""
+def quality(y: NDArray[np.int64], probability: NDArray[np.float64], names: Sequence[str]) -> Quality:
+    """Accuracy, recall and precision of predictions (texts x labels), beside always saying the most frequent label."""
+    said = probability.argmax(axis=1)
     right = y == said
     return Quality(
         proportion_interval(int(right.sum()), len(y)),
+        float(probability.max(axis=1).mean()),
         proportion_interval(int(np.bincount(y).max(initial=0)), len(y)),
         {name: proportion_interval(int(right[y == k].sum()), int((y == k).sum())) for k, name in enumerate(names)},
         {name: proportion_interval(int(right[said == k].sum()), int((said == k).sum())) for k, name in enumerate(names)},
