@@ -22,6 +22,7 @@ _HOMES = {
     "read_prompts": "data.formats", "read_demonstrations": "data.formats", "read_comparisons": "data.formats",
     "ReadSettings": "data.formats", "check_file": "data.convert", "convert_file": "data.convert",
     "write_records": "data.files", "Renderer": "data.template",
+    "curate": "data.curate.pipeline", "CurateSettings": "data.curate.settings",
     "prompt_trees": "data.encode", "demonstration_trees": "data.encode", "comparison_trees": "data.encode",
     "load_policy": "models.load", "load_scorer": "models.load", "load_tokenizer": "models.load", "save_model": "models.load",
     "score_tokens": "models.score", "score_rewards": "models.score", "score_values": "models.score",

@@ -40,7 +40,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the file t
 def verbs() -> dict[str, Verb]:
     """Every verb that takes settings, by name: the methods and the others. Recipes are made of these."""
     from trimtab.methods.build import methods, run as run_method
-    from trimtab.verbs import rank, sample, village, winrate
+    from trimtab.verbs import curate, rank, sample, village, winrate
     from trimtab.verbs.feedback import resolve_feedback
 
     def training(name: str) -> Callable[[Any], Path]:
@@ -49,7 +49,7 @@ def verbs() -> dict[str, Verb]:
     out = {name: Verb(module.Config, training(name)) for name, module in methods().items()}
     out |= {
         name: Verb(module.Config, module.run)
-        for name, module in (("sample", sample), ("rank", rank), ("village", village))
+        for name, module in (("sample", sample), ("rank", rank), ("village", village), ("curate", curate))
     }
     return out | {"eval": Verb(winrate.Config, winrate.run)}
 
@@ -252,6 +252,18 @@ def config(verb: str) -> None:
     if verb not in known:
         raise UserError(f"no verb '{verb}' with a config; write one of {', '.join(sorted(known))}")
     print(commented_yaml(known[verb].settings), end="")
+
+
+@app.command(cls=OptionsCommand)
+def curate(
+    words: Annotated[list[str] | None, typer.Argument(help="FILE... [CONFIG.yaml] key=value ...", show_default=False)] = None,
+    o: Annotated[str | None, typer.Option("-o", help="out=: folder to write to")] = None,
+) -> None:
+    """Raw prompts -> train, validation and test by user: personal data, duplicates, limits, use cases, a data card."""
+    from trimtab.verbs import curate as verb
+
+    files, options = verb.sorted_words(words or [])
+    verb.run(read_config(verb.Config, [*options, *given(data=json.dumps(files) if files else None, out=o)]))
 
 
 @app.command(cls=OptionsCommand)

@@ -18,6 +18,7 @@ TINY = {
     "grpo": ["steps=2", "batch_size=4", "minibatch_size=2", "max_tokens=8", "threads=1"],
     "sample": ["max_tokens=8"],
     "doctor": ["skip=broken characters"],  # after two steps a model writes any byte
+    "curate": ["workers=1"],
 }
 
 

@@ -27,13 +27,15 @@ class Progress:
             self._bar = RichProgress(
                 TextColumn("[bold]{task.description}"),
                 BarColumn(bar_width=28),
-                TextColumn("{task.completed}/{task.total}"),
+                TextColumn("{task.completed}{task.fields[of]}"),
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[numbers]}"),
                 console=Console(stderr=True),
             )
-            self._task = self._bar.add_task(title, total=total, completed=done, rate="", numbers="")
+            self._task = self._bar.add_task(
+                title, total=total or None, completed=done, of=f"/{total}" if total else "", rate="", numbers=""
+            )
 
     def __enter__(self) -> "Progress":
         if self._bar:

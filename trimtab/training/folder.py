@@ -22,7 +22,7 @@ from trimtab.common.precision import in_bf16
 
 STREAMS = ("metrics.jsonl", "samples.jsonl", "timing.jsonl")
 # Settings that may differ between the command that started a run and the one that goes on with it.
-FREE_SETTINGS = ("out", "overwrite", "threads", "save_every", "track")
+FREE_SETTINGS = ("out", "overwrite", "threads", "save_every", "track", "workers", "runner")
 
 
 class RunFolder:

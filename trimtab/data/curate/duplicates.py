@@ -1,0 +1,253 @@
+"""Duplicates among prompts: the same text, a long common prefix, nearly the same words. The earliest of them is kept.
+
+Three rules, on normalised texts (``text.normalise``):
+
+* ``exact``: the texts are equal.
+* ``prefix``: they begin with the same 100 characters or more, and the common beginning is at least 0.8 of the shorter one. That is
+  InstructGPT's heuristic (Ouyang 2022, section 3.2: "prompts that share a long common prefix"), which names no numbers; these leave
+  prompts alone that share an introduction and then differ.
+* ``near``: the Jaccard similarity of their sets of words and of neighbouring words is at least 0.6, and the longer has 20 words or more
+  (in a shorter one, one word is a different question). Candidates come from MinHash signatures cut into bands (Broder 1997;
+  Leskovec, Mining of Massive Datasets, 3.4), and every candidate is verified on the texts.
+
+``mark`` is the work on single texts, a shard at a time; ``resolve`` joins the marks of all shards in sorted arrays, so that memory is
+some 300 bytes a prompt and nothing is compared with everything.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from trimtab.data.curate.hashing import U64, WordHashes, band_hashes, hash64, hashed, minhash, shingles
+from trimtab.data.curate.settings import DuplicateSettings
+from trimtab.data.curate.text import normalise, words
+
+I64 = NDArray[np.int64]
+Shingles = frozenset[str | tuple[str, str]]
+KINDS = ("exact", "prefix", "near")
+DEFAULT = DuplicateSettings()
+# Texts in one bucket that are compared each with each; in a larger bucket with the next ones and with the first.
+WINDOW = 8
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What is known of each text for finding its duplicates.
+
+    ``exact`` and ``prefix`` (0: shorter than a long prefix) are hashes, one a text; ``bands`` has a row for each text of ``signed``.
+    """
+
+    exact: U64
+    prefix: U64
+    signed: I64
+    bands: U64
+
+    @staticmethod
+    def join(parts: Sequence["Marks"]) -> "Marks":
+        """The marks of several shards as those of their texts one after another."""
+        offsets = np.cumsum([0, *(len(part.exact) for part in parts)])
+        signed = [part.signed + offset for part, offset in zip(parts, offsets, strict=False)]
+        whole = [np.concatenate([getattr(part, name) for part in parts]) for name in ("exact", "prefix", "bands")]
+        return Marks(whole[0], whole[1], np.concatenate(signed), whole[2])
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """For each text: the kept one that it duplicates (-1: it is kept itself), by which rule, how alike, and its group.
+
+    A group holds texts that are linked by duplicates, also through texts that are left out; ``similarity`` is the common part of the
+    shorter text for ``prefix``, Jaccard for ``near``.
+    """
+
+    of: I64
+    kind: NDArray[np.int8]
+    similarity: NDArray[np.float32]
+    group: I64
+
+
+def find_duplicates(texts: Sequence[str], settings: DuplicateSettings = DEFAULT, protected: int = 0) -> Duplicates:
+    """Which of ``texts`` (as they are written) duplicate an earlier one; the first ``protected`` are kept whatever they are.
+
+    Raises:
+        UserError: datasketch is not installed.
+    """
+    normal = [normalise(text) for text in texts]
+    return resolve(mark(normal, settings), normal, settings, protected)
+
+
+def mark(texts: Sequence[str], settings: DuplicateSettings = DEFAULT, table: WordHashes | None = None) -> Marks:
+    """The marks of normalised texts."""
+    exact = np.array([hash64(text) for text in texts], np.uint64)
+    at = settings.prefix
+    prefix = np.array([hash64(text[:at]) if at and len(text) >= at else 0 for text in texts], np.uint64)
+    bands = np.zeros((0, settings.bands), np.uint64)
+    signed = np.zeros(0, np.int64)
+    if settings.near:
+        # a pair counts when one has near_words words; the other may have a near-th part of them
+        split = [words(text) for text in texts]
+        signed = np.array([i for i, w in enumerate(split) if len(w) >= settings.near * settings.near_words], np.int64)
+        if len(signed):
+            values, starts = shingles(*hashed([split[i] for i in signed], table if table is not None else WordHashes()))
+            bands = band_hashes(minhash(values, starts, settings.permutations), settings.bands)
+    return Marks(exact, prefix, signed, bands)
+
+
+def resolve(marks: Marks, texts: Sequence[str], settings: DuplicateSettings = DEFAULT, protected: int = 0) -> Duplicates:
+    """Who duplicates whom, from the marks of all texts; ``texts`` (normalised, by index) are asked for candidates only."""
+    count = len(marks.exact)
+    first = first_of(marks.exact)
+    alone = first == np.arange(count)  # one of each text goes on; the others' fate is its own
+    found = [_pairs(prefix_pairs(marks.prefix, alone, texts, settings))]
+    kept = Kept(count, protected)
+    kept.drop(found[0], 1)
+    rows = alone[marks.signed]
+    signed, bands = marks.signed[rows], marks.bands[rows]
+    crowded = bool(settings.near)
+    while crowded:
+        candidates, crowded = near_candidates(bands, signed)
+        found.append(_pairs(near_pairs(candidates[candidates[:, 1] >= protected], texts, settings)))
+        before = len(signed)
+        kept.drop(found[-1], 2)
+        rows = kept.of[signed] < 0
+        signed, bands = signed[rows], bands[rows]
+        crowded = crowded and len(signed) < before
+    of, kind, similarity = kept.of, kept.kind, kept.similarity
+    again = ~alone & (np.arange(count) >= protected)
+    of[again] = np.where(of[first[again]] < 0, first[again], of[first[again]])
+    kind[again], similarity[again] = 0, 1.0
+    edges = np.concatenate([*(pairs.indices for pairs in found), np.stack([first, np.arange(count)], axis=1)])
+    graph = coo_array((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(count, count))
+    return Duplicates(of, kind, similarity, connected_components(graph, directed=False)[1].astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Duplicates found: (earlier, later) indices and how alike the two are."""
+
+    indices: I64
+    similarity: NDArray[np.float32]
+
+
+class Kept:
+    """Goes through pairs in the order of the later text: it is left out if it duplicates an earlier one that is kept."""
+
+    def __init__(self, count: int, protected: int) -> None:
+        self.protected = protected
+        self.of = np.full(count, -1, np.int64)
+        self.kind = np.full(count, -1, np.int8)
+        self.similarity = np.zeros(count, np.float32)
+
+    def drop(self, pairs: Pairs, kind: int) -> None:
+        of, protected = self.of, self.protected
+        order = np.lexsort((pairs.indices[:, 0], pairs.indices[:, 1]))
+        for at in order.tolist():
+            earlier, later = pairs.indices[at].tolist()
+            if later >= protected and of[later] < 0 and of[earlier] < 0:
+                of[later], self.kind[later], self.similarity[later] = earlier, kind, pairs.similarity[at]
+
+
+def first_of(keys: U64) -> I64:
+    """For each key the index of its first occurrence."""
+    _, first, where = np.unique(keys, return_index=True, return_inverse=True)
+    return first[where].astype(np.int64)
+
+
+def prefix_pairs(
+    keys: U64, alone: NDArray[np.bool_], texts: Sequence[str], settings: DuplicateSettings
+) -> Iterator[tuple[int, int, float]]:
+    """(index, index, common share of the shorter) of texts with a long common prefix: enough pairs to link all that have one."""
+    rows = np.flatnonzero((keys != 0) & alone)
+    order = rows[np.argsort(keys[rows], kind="stable")]
+    edges = np.flatnonzero(np.diff(keys[order], prepend=0, append=0))
+    for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        if end - begin > 1:
+            items = sorted((texts[i], i) for i in order[begin:end].tolist())
+            yield from _common_prefixes(items, settings)
+            yield from _common_prefixes(items[::-1], settings)
+
+
+def _common_prefixes(items: list[tuple[str, int]], settings: DuplicateSettings) -> Iterator[tuple[int, int, float]]:
+    """Pairs among texts in one direction of the alphabet, where the text that comes first is the shorter (or as long).
+
+    In alphabetical order the common prefix of two texts is the shortest of those of all neighbours between them. So a text stays a
+    candidate as long as ``reach``, what everything since has in common with it, is a large enough part of it; and of all candidates the
+    shortest stays longest and is a duplicate of the others, so that it alone has to be remembered.
+    """
+    (before, _), *rest = items
+    (short, short_at), reach = items[0], len(items[0][0])
+    for text, at in rest:
+        reach = min(reach, common_prefix(before, text))
+        close = reach >= max(settings.prefix, settings.prefix_share * len(short))
+        if close:
+            yield short_at, at, min(1.0, reach / min(len(short), len(text)))
+        if not close or len(text) <= len(short):
+            short, short_at, reach = text, at, len(text)
+        before = text
+
+
+def common_prefix(a: str, b: str) -> int:
+    """Characters that two texts begin with alike."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def near_candidates(bands: U64, signed: I64) -> tuple[I64, bool]:
+    """(earlier, later) of texts that have a band in common, and whether a bucket was too full to compare each with each."""
+    keys = np.zeros(0, np.int64)
+    total, crowded = (int(signed[-1]) + 1 if len(signed) else 0), False
+    for band in range(bands.shape[1]):
+        order = np.argsort(bands[:, band], kind="stable")  # stable: in a bucket, texts stay in their order
+        values, found = bands[order, band], []
+        place = np.arange(len(order))
+        start = np.maximum.accumulate(np.where(np.diff(values, prepend=values[:1]) != 0, place, 0)) if len(order) else place
+        for step in range(1, WINDOW):
+            later = place[step:][start[step:] <= place[:-step]]
+            found.append((order[later - step], order[later]))
+        far = place[place - start >= WINDOW]
+        crowded |= bool(len(far))
+        found.append((order[start[far]], order[far]))
+        earlier, later = signed[np.concatenate([f[0] for f in found])], signed[np.concatenate([f[1] for f in found])]
+        keys = np.unique(np.concatenate([keys, earlier * total + later]))
+    return np.stack([keys // max(total, 1), keys % max(total, 1)], axis=1), crowded
+
+
+def near_pairs(candidates: I64, texts: Sequence[str], settings: DuplicateSettings) -> Iterator[tuple[int, int, float]]:
+    """The candidates whose similarity, computed from the texts, is high enough."""
+    at, mine, ours = -1, 0, Shingles()
+    for earlier, later in candidates.tolist():
+        if earlier != at:
+            split = words(texts[earlier])
+            at, mine, ours = earlier, len(split), shingle_set(split)
+        split = words(texts[later])
+        if max(mine, len(split)) >= settings.near_words:
+            alike = jaccard(ours, shingle_set(split))
+            if alike >= settings.near:
+                yield earlier, later, alike
+
+
+def shingle_set(split: Sequence[str]) -> Shingles:
+    """A text's words and its pairs of neighbouring words."""
+    return frozenset([*split, *zip(split, split[1:], strict=False)])
+
+
+def jaccard(a: Shingles, b: Shingles) -> float:
+    """|a and b| / |a or b|; 0 where both are empty."""
+    common = len(a & b)
+    return common / (len(a) + len(b) - common) if a or b else 0.0
+
+
+def _pairs(found: Iterator[tuple[int, int, float]]) -> Pairs:
+    rows = [(min(a, b), max(a, b), alike) for a, b, alike in found]
+    return Pairs(
+        np.array([(a, b) for a, b, _ in rows], np.int64).reshape(-1, 2), np.array([alike for _, _, alike in rows], np.float32)
+    )  # fmt: skip
