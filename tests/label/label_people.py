@@ -64,7 +64,9 @@ class Place:
         with self.store.write() as connection:
             return assignment.claim(connection, project, person, now)
 
-    def submit(self, name: str, of: int, value: Any = None, key: str = "", seconds: float = 1.0, now: float | None = None) -> int:
+    def submit(
+        self, name: str, of: int, value: Any = None, key: str = "", seconds: float = 1.0, now: float | None = None
+    ) -> int:
         row = self.row(of)
         value = value if value is not None else self.value(row)
         person = self.person(name)
@@ -84,7 +86,9 @@ class Place:
         """An assignment with its task."""
         query = select(assignments, tasks.c.kind, tasks.c.prompt, tasks.c.completions, tasks.c.purpose)
         with self.store.read() as connection:
-            return connection.execute(query.join(tasks, tasks.c.id == assignments.c.task_id).where(assignments.c.id == of)).one()
+            return connection.execute(
+                query.join(tasks, tasks.c.id == assignments.c.task_id).where(assignments.c.id == of)
+            ).one()
 
     def value(self, row: Any) -> dict[str, Any]:
         """Something valid to say: the answers' own order, as this person sees them."""

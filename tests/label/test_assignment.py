@@ -107,7 +107,15 @@ def test_a_key_that_is_none_is_refused(lite_place: Place, key: str) -> None:
     given = lite_place.next("ada").assignment
     assert given is not None
     with pytest.raises(Invalid):
-        _write(lite_place, assignment.submit, lite_place.person("ada"), given, key, {"ranks": [1, 2, 3, 4], "ratings": [1] * 4}, 1.0)
+        _write(
+            lite_place,
+            assignment.submit,
+            lite_place.person("ada"),
+            given,
+            key,
+            {"ranks": [1, 2, 3, 4], "ratings": [1] * 4},
+            1.0,
+        )
 
 
 def test_somebody_elses_assignment_is_as_if_there_were_none(place: Place) -> None:
@@ -214,13 +222,18 @@ def test_gold_items_come_at_their_rate_and_once_each(lite_place: Place) -> None:
     place.add(*(ranked(f"item {i}", 2) for i in range(120)))
     place.label("ada", 120)
     with place.store.read() as connection:
-        gold = connection.execute(select(func.count()).select_from(labels).join(tasks).where(tasks.c.purpose == "gold")).scalar_one()
+        gold = connection.execute(
+            select(func.count()).select_from(labels).join(tasks).where(tasks.c.purpose == "gold")
+        ).scalar_one()
     assert 16 <= gold <= 44  # 120 draws of 0.25: 30 +- 2.9 standard deviations
 
 
 def test_the_queue_has_the_mix_in_every_beginning(lite_place: Place) -> None:
     place = lite_place.begin(overlap=1, mix={"chat": 0.75, "extract": 0.25})
-    place.add(*(ranked(f"e {i}", 2, use_case="extract") for i in range(20)), *(ranked(f"c {i}", 2, use_case="chat") for i in range(20)))
+    place.add(
+        *(ranked(f"e {i}", 2, use_case="extract") for i in range(20)),
+        *(ranked(f"c {i}", 2, use_case="chat") for i in range(20)),
+    )
     with place.store.read() as connection:
         cases = [r.use_case for r in connection.execute(select(tasks).order_by(tasks.c.position))]
     for n in range(4, 26):

@@ -29,7 +29,9 @@ def test_a_ranking_travels_into_a_training_file_and_back(place: Place, tmp_path:
     given = place.next("ada").assignment
     assert given is not None
     shown = place.row(given).shown
-    place.submit("ada", given, {"ranks": [1, 2, 2, 3], "ratings": [7, 4, 4, 2], "flags": [[], [], ["made_up"], []], "note": "so"})
+    place.submit(
+        "ada", given, {"ranks": [1, 2, 2, 3], "ratings": [7, 4, 4, 2], "flags": [[], [], ["made_up"], []], "note": "so"}
+    )
     place.label("bob")
     file = tmp_path / "comparisons.jsonl"
     assert write_records(file, out(place, "comparisons")) == 2
@@ -93,7 +95,9 @@ def test_gold_items_are_exported_when_asked_for(place: Place) -> None:
 def test_an_import_with_a_problem_adds_nothing(place: Place) -> None:
     place.begin()
     report = place.add(ranked("bees", 4), ranked("one", 1), UserError("file:3: not JSON"), ranked("many", 10))
-    assert report.added == 0 and len(report.problems) == 3 and report.problems[0].startswith("row 1: 1 different answers")
+    assert (
+        report.added == 0 and len(report.problems) == 3 and report.problems[0].startswith("row 1: 1 different answers")
+    )
     assert place.rows(tasks) == []
     assert "known answer" in place.add(prompt("bees"), purpose="gold").problems[0]
     assert "better than another" in place.add(ranked("bees", 3, [1, 1, 1]), purpose="gold").problems[0]
@@ -104,7 +108,12 @@ def test_an_import_twice_adds_nothing_and_equal_answers_are_one(place: Place) ->
     place.begin()
     twin = Comparison(prompt("ants"), (Completion("a"), Completion("b"), Completion("a ")), (None,) * 3)
     first = place.add(ranked("bees", 4), ranked("bees", 4), prompt("bees"), twin)
-    assert (first.added, first.repeated, first.same_answers, dict(first.kinds)) == (3, 1, 1, {"rank": 1, "write": 1, "compare": 1})
+    assert (first.added, first.repeated, first.same_answers, dict(first.kinds)) == (
+        3,
+        1,
+        1,
+        {"rank": 1, "write": 1, "compare": 1},
+    )
     assert place.add(ranked("bees", 4), prompt("bees"), twin).added == 0
 
 
@@ -141,7 +150,9 @@ def test_exported_rankings_give_trees_for_training(lite_place: Place, tmp_path: 
     lite_place.label("ada")
     lite_place.label("bob", value={"ranks": [1, 1, 1, 2], "ratings": [1, 1, 1, 1]})
     write_records(tmp_path / "c.jsonl", out(lite_place, "comparisons"))
-    trees, _ = comparison_trees(read_comparisons(tmp_path / "c.jsonl"), Renderer(tiny_tokenizer(), template="plain"), 4096)
+    trees, _ = comparison_trees(
+        read_comparisons(tmp_path / "c.jsonl"), Renderer(tiny_tokenizer(), template="plain"), 4096
+    )
     assert [len(t.completions) for t in trees] == [4, 4]
 
 

@@ -11,7 +11,12 @@ from trimtab.label.values import checked, dense, on_screen, to_completions, to_s
 
 SETTINGS = ProjectSettings()
 SHOWN = [2, 0, 1]  # first on the screen stands completion 2
-FULL: dict[str, Any] = {"ranks": [1, 2, 2], "ratings": [7, 3, 2], "flags": [["opinion"], [], ["made_up", "made_up"]], "note": "n"}
+FULL: dict[str, Any] = {
+    "ranks": [1, 2, 2],
+    "ratings": [7, 3, 2],
+    "flags": [["opinion"], [], ["made_up", "made_up"]],
+    "note": "n",
+}
 
 
 def test_a_ranking_is_kept_in_the_order_of_the_completions() -> None:
@@ -58,7 +63,10 @@ def test_what_a_ranking_lacks_is_said(change: dict[str, Any], said: str) -> None
 def test_ratings_are_needed_where_the_project_asks_for_them() -> None:
     bare = {"ranks": [1, 2, None]}
     assert checked("rank", bare, SHOWN, ProjectSettings(rate=False))["ratings"] == [None] * 3
-    assert checked("compare", {"ranks": [1, 1], "flags": [["both_bad"], []]}, [1, 0], SETTINGS)["flags"] == [[], ["both_bad"]]
+    assert checked("compare", {"ranks": [1, 1], "flags": [["both_bad"], []]}, [1, 0], SETTINGS)["flags"] == [
+        [],
+        ["both_bad"],
+    ]
     with pytest.raises(Invalid):
         checked("rank", bare, SHOWN, SETTINGS)
 
@@ -68,8 +76,17 @@ def test_texts_and_prompts() -> None:
     with pytest.raises(Invalid, match="your answer is empty"):
         checked("write", {"text": " \n"}, [], SETTINGS)
     one = {"query": "2+2", "response": "4"}
-    few = checked("prompt", {"style": "few_shot", "text": "Add.", "examples": [one, one], "use_case": "chat"}, [], SETTINGS)
+    few = checked(
+        "prompt", {"style": "few_shot", "text": "Add.", "examples": [one, one], "use_case": "chat"}, [], SETTINGS
+    )
     assert few == {"style": "few_shot", "text": "Add.", "examples": [one, one], "use_case": "chat", "note": ""}
-    for wrong in ({"style": "few_shot", "text": "Add.", "examples": [one]}, {"style": "odd", "text": "Add."}, {"style": "plain"}, [], None, 7):
+    for wrong in (
+        {"style": "few_shot", "text": "Add.", "examples": [one]},
+        {"style": "odd", "text": "Add."},
+        {"style": "plain"},
+        [],
+        None,
+        7,
+    ):
         with pytest.raises(Invalid):
             checked("prompt", wrong, [], SETTINGS)

@@ -145,7 +145,9 @@ def hash_password(password: str, name: str) -> str:
         Invalid: it is too short or too long, or holds the name.
     """
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-        raise Invalid(f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters; a short sentence is a good one")
+        raise Invalid(
+            f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters; a short sentence is a good one"
+        )
     clean(password, "the password", LONGEST_PASSWORD)
     if name in password.lower() or len(set(password)) < 4:
         raise Invalid("this password is too easy to guess; a short sentence is a good one")
@@ -182,7 +184,9 @@ def log_in(store: Store, name: str, password: str, address: str, agent: str) -> 
         raise Refused("name or password is wrong")
     with store.write() as connection:
         connection.execute(delete(attempts).where(attempts.c.key == keys[0]))
-        connection.execute(update(attempts).where(attempts.c.key == keys[1]).values(failures=func.abs(attempts.c.failures - 1)))
+        connection.execute(
+            update(attempts).where(attempts.c.key == keys[1]).values(failures=func.abs(attempts.c.failures - 1))
+        )
         token = secrets.token_urlsafe(32)
         row = {
             "hash": hashed(token), "user_id": user.id, "csrf": secrets.token_urlsafe(32), "created": now, "seen": now,

@@ -6,9 +6,9 @@ a skip or a release gives it back; so no task is labelled by more people than it
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Select, and_, exists, insert, not_, select, update
+from sqlalchemy import Connection, Row, Select, and_, exists, func, insert, not_, select, update
 
 from trimtab.common.rng import generator
 from trimtab.label.errors import Invalid, Missing, Refused
@@ -28,7 +28,7 @@ class Next:
     """What this person does next: an assignment, or why there is none."""
 
     assignment: int | None
-    why: str = ""  # instructions, failed, nothing, closed
+    why: Literal["", "instructions", "failed", "nothing", "closed"] = ""
 
 
 def claim(connection: Connection, project: Project, user_id: int, now: float | None = None) -> Next:
@@ -55,7 +55,13 @@ def claim(connection: Connection, project: Project, user_id: int, now: float | N
 
 
 def submit(
-    connection: Connection, user_id: int, assignment_id: int, key: str, raw: Any, seconds: float, now: float | None = None
+    connection: Connection,
+    user_id: int,
+    assignment_id: int,
+    key: str,
+    raw: Any,
+    seconds: float,
+    now: float | None = None,
 ) -> int:
     """Keeps a label; returns its id. Sent twice with one ``key``, it is kept once and the same id comes back.
 
@@ -92,7 +98,9 @@ def submit(
     return label_id
 
 
-def save_draft(connection: Connection, user_id: int, assignment_id: int, draft: JSON, now: float | None = None) -> float:
+def save_draft(
+    connection: Connection, user_id: int, assignment_id: int, draft: JSON, now: float | None = None
+) -> float:
     """Keeps what is written so far and prolongs the lease; returns until when.
 
     Raises:
@@ -105,7 +113,9 @@ def save_draft(connection: Connection, user_id: int, assignment_id: int, draft: 
     if row.state != "leased":
         _take_again(connection, row)
     until = now + 60 * project_by_id(connection, row.project_id).settings.lease_minutes
-    connection.execute(update(assignments).where(assignments.c.id == row.id).values(draft=draft, lease=until, state="leased"))
+    connection.execute(
+        update(assignments).where(assignments.c.id == row.id).values(draft=draft, lease=until, state="leased")
+    )
     return until
 
 
@@ -187,6 +197,18 @@ def own(connection: Connection, user_id: int, assignment_id: int) -> Row[Any]:
     return row
 
 
+def waiting(connection: Connection, project_id: int, user_id: int, most: int) -> int:
+    """How many tasks wait for this person in the queue, counted up to ``most``; the one they hold is one of them."""
+    free = (
+        select(tasks.c.id)
+        .where(tasks.c.project_id == project_id, tasks.c.slots > 0, not_(_had(user_id)))
+        .limit(most)
+        .subquery()
+    )
+    number = int(connection.execute(select(func.count()).select_from(free)).scalar_one())
+    return number + (_held(connection, project_id, user_id) is not None)
+
+
 def _held(connection: Connection, project_id: int, user_id: int) -> int | None:
     where = (assignments.c.user_id == user_id, assignments.c.project_id == project_id, assignments.c.state == "leased")
     return connection.execute(select(assignments.c.id).where(*where).order_by(assignments.c.started).limit(1)).scalar()
@@ -202,13 +224,17 @@ def _unseen(project_id: int, user_id: int, purpose: str) -> Select[Any]:
     """Tasks that were never this person's, or whose lease ran out."""
     return (
         select(tasks)
-        .where(tasks.c.project_id == project_id, tasks.c.purpose == purpose, tasks.c.closed.is_(False), not_(_had(user_id)))
+        .where(
+            tasks.c.project_id == project_id, tasks.c.purpose == purpose, tasks.c.closed.is_(False), not_(_had(user_id))
+        )
         .order_by(tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
     )
 
 
 def _had(user_id: int) -> Any:
-    return exists().where(assignments.c.task_id == tasks.c.id, assignments.c.user_id == user_id, assignments.c.state != "expired")
+    return exists().where(
+        assignments.c.task_id == tasks.c.id, assignments.c.user_id == user_id, assignments.c.state != "expired"
+    )
 
 
 def _from_queue(connection: Connection, project_id: int, user_id: int) -> Row[Any] | None:
@@ -229,8 +255,12 @@ def _from_queue(connection: Connection, project_id: int, user_id: int) -> Row[An
 def _lease(connection: Connection, project: Project, task: Row[Any], user_id: int, now: float) -> int:
     lease = now + 60 * project.settings.lease_minutes
     where = (assignments.c.task_id == task.id, assignments.c.user_id == user_id)
-    again = update(assignments).where(*where).values(state="leased", lease=lease, started=now).returning(assignments.c.id)
-    found = connection.execute(again).scalar()  # its own, run out before: the draft and the order on the screen are kept
+    again = (
+        update(assignments).where(*where).values(state="leased", lease=lease, started=now).returning(assignments.c.id)
+    )
+    found = connection.execute(
+        again
+    ).scalar()  # its own, run out before: the draft and the order on the screen are kept
     if found is not None:
         return int(found)
     order = generator(project.settings.seed, "shown", task.id, user_id).permutation(len(task.completions))
@@ -246,7 +276,9 @@ def _take_again(connection: Connection, row: Row[Any]) -> None:
     if row.purpose == "label":
         taken = update(tasks).where(tasks.c.id == row.task_id, tasks.c.slots > 0).values(slots=tasks.c.slots - 1)
         if not connection.execute(taken).rowcount:
-            raise Refused("this task went to somebody else while you were away; copy what you want to keep and take the next one")
+            raise Refused(
+                "this task went to somebody else while you were away; copy what you want to keep and take the next one"
+            )
     connection.execute(update(assignments).where(assignments.c.id == row.id).values(state="leased"))
 
 

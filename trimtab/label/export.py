@@ -70,7 +70,9 @@ def written_prompt(task_id: int, value: JSON, who: str, extra: JSON) -> Prompt:
         text += f"\n\n{example['query']}\n{example['response']}"
     fields = {"style": value["style"], **({"examples": value["examples"]} if value["examples"] else {}), **extra}
     messages = (Message("user", text),)
-    return Prompt(f"written-{task_id}-{who}", messages, user=who, use_case=value["use_case"], source="labeler", extra=fields)
+    return Prompt(
+        f"written-{task_id}-{who}", messages, user=who, use_case=value["use_case"], source="labeler", extra=fields
+    )
 
 
 def labeler(row: Any, names: bool) -> str:

@@ -34,7 +34,9 @@ def create_project(connection: Connection, name: str, title: str = "", settings:
         Invalid: the name is not one, or is taken.
     """
     if not NAME.match(name):
-        raise Invalid(f"project name {name!r}: write small letters, digits, - and _, at most 64, the first a letter or digit")
+        raise Invalid(
+            f"project name {name!r}: write small letters, digits, - and _, at most 64, the first a letter or digit"
+        )
     if connection.execute(select(projects.c.id).where(projects.c.name == name)).first():
         raise Invalid(f"a project {name!r} exists already")
     row = {
@@ -96,7 +98,12 @@ def versions(connection: Connection, project_id: int) -> list[Row[Any]]:
 
 def unread(connection: Connection, project_id: int, user_id: int) -> Row[Any] | None:
     """The newest instructions if this person has not acknowledged them."""
-    query = select(instructions).where(instructions.c.project_id == project_id).order_by(instructions.c.version.desc()).limit(1)
+    query = (
+        select(instructions)
+        .where(instructions.c.project_id == project_id)
+        .order_by(instructions.c.version.desc())
+        .limit(1)
+    )
     newest = connection.execute(query).first()
     if newest is None or _acknowledged(connection, newest.id, user_id):
         return None

@@ -1,25 +1,15 @@
 """Known answers: how near a label is to one, who passes the screening, when a gold item is due."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, func, insert, select
 
 from trimtab.common.rng import generator
 from trimtab.label.projects import Project
+from trimtab.label.rankings import concordance
 from trimtab.label.tables import labels, onboarding, tasks
-from trimtab.records import pairs_of
-
-
-def concordance(known: Sequence[int | None], given: Sequence[int | None]) -> tuple[float, int]:
-    """(pairs ordered as known, pairs that are known): of the pairs that the known ranks order, a tie or an unranked answer counts half."""
-    pairs = pairs_of(known)
-    right = 0.0
-    for better, worse in pairs:
-        a, b = given[better], given[worse]
-        right += 0.5 if a is None or b is None or a == b else float(a < b)
-    return right, len(pairs)
 
 
 def screening_score(connection: Connection, project_id: int, user_id: int) -> float | None:
@@ -51,14 +41,18 @@ def settle(connection: Connection, project: Project, user_id: int) -> bool | Non
 def decide(connection: Connection, project_id: int, user_id: int, passed: bool, score: float | None = None) -> None:
     """A researcher's word, or the screening's, on whether this person may label."""
     connection.execute(delete(onboarding).where(onboarding.c.project_id == project_id, onboarding.c.user_id == user_id))
-    connection.execute(insert(onboarding).values(project_id=project_id, user_id=user_id, passed=passed, score=score, at=time.time()))
+    connection.execute(
+        insert(onboarding).values(project_id=project_id, user_id=user_id, passed=passed, score=score, at=time.time())
+    )
 
 
 def gold_due(connection: Connection, project: Project, user_id: int) -> bool:
     """Whether this person's next task is one with a known answer: a draw for each task, that nobody can foresee and nothing changes."""
     if not project.settings.gold_rate:
         return False
-    query = select(func.count()).select_from(labels).where(labels.c.project_id == project.id, labels.c.user_id == user_id)
+    query = (
+        select(func.count()).select_from(labels).where(labels.c.project_id == project.id, labels.c.user_id == user_id)
+    )
     number = int(connection.execute(query).scalar_one())
     return bool(generator(project.settings.seed, "gold", user_id, number).random() < project.settings.gold_rate)
 

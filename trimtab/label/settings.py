@@ -34,12 +34,20 @@ class ProjectSettings(Settings):
     """Settings of one labelling project."""
 
     overlap: int = Field(3, ge=1, le=50, description="labelers who see each task (a task may have its own number)")
-    gold_rate: float = Field(0.05, ge=0, le=0.5, description="share of the tasks a labeler gets whose answer is known already")
-    pass_score: float = Field(0.75, ge=0, le=1, description="share of the screening's known pairs to order as known, to pass")
-    lease_minutes: float = Field(60, ge=1, le=10080, description="a task that nobody touched for so long goes to somebody else, minutes")
+    gold_rate: float = Field(
+        0.05, ge=0, le=0.5, description="share of the tasks a labeler gets whose answer is known already"
+    )
+    pass_score: float = Field(
+        0.75, ge=0, le=1, description="share of the screening's known pairs to order as known, to pass"
+    )
+    lease_minutes: float = Field(
+        60, ge=1, le=10080, description="a task that nobody touched for so long goes to somebody else, minutes"
+    )
     rate: bool = Field(True, description="each answer is rated 1-7 and flagged alone before answers are ordered")
     flags: list[str] = Field(list(FLAGS), description="flags that labelers may raise")
-    mix: dict[str, float] = Field({}, description="share of each use case among the tasks that are handed out; empty = as imported")
+    mix: dict[str, float] = Field(
+        {}, description="share of each use case among the tasks that are handed out; empty = as imported"
+    )
     seed: int = Field(0, ge=0, description="seed of the orders in which answers are shown and of where gold items come")
 
 

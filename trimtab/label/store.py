@@ -46,8 +46,10 @@ class Store:
             return
         assert self._writing != threading.get_ident(), "a write inside a write waits for itself"
         # Writers of this process queue here rather than in SQLite's busy loop, which sleeps and is not fair.
-        with self._writer, self._named(), self.engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection, connection.begin():
-            yield connection
+        with self._writer, self._named(), self.engine.connect() as plain:
+            connection = plain.execution_options(begin="BEGIN IMMEDIATE")
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -77,7 +79,9 @@ def open_store(where: Path | str, *, create: bool = False) -> Store:
         if version != HEAD:
             known = {path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("*.py")}
             if version and version not in known:
-                raise UserError(f"{where}: written by a newer trimtab (tables {version}, this one knows {HEAD}); update trimtab")
+                raise UserError(
+                    f"{where}: written by a newer trimtab (tables {version}, this one knows {HEAD}); update trimtab"
+                )
             migrate(store, HEAD)
     except OperationalError as error:
         store.close()
@@ -149,7 +153,9 @@ def _engine(where: Path | str, create: bool) -> Engine:
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name a file in it, such as {path / 'labels.db'}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=0, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+    engine = create_engine(
+        url, pool_size=CONNECTIONS, max_overflow=0, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -164,7 +170,9 @@ def _url(where: Path | str) -> URL:
     except ArgumentError:
         raise UserError(f"{text_of}: not a database URL; write a file name, or postgresql://user@host/name") from None
     if url.get_backend_name() not in ("sqlite", "postgresql"):
-        raise UserError(f"{url.get_backend_name()}: unknown database; write a file name (SQLite), or postgresql://user@host/name")
+        raise UserError(
+            f"{url.get_backend_name()}: unknown database; write a file name (SQLite), or postgresql://user@host/name"
+        )
     return url
 
 

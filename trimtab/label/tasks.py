@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, case, func, insert, select, update
 
@@ -88,7 +87,12 @@ def task_of(record: Record, purpose: str) -> tuple[JSON, int]:
 
 
 def add_prompt_tasks(
-    connection: Connection, project: Project, number: int, styles: Mapping[str, float], mix: Mapping[str, float], overlap: int = 1
+    connection: Connection,
+    project: Project,
+    number: int,
+    styles: Mapping[str, float],
+    mix: Mapping[str, float],
+    overlap: int = 1,
 ) -> int:
     """``number`` requests to write a prompt, styles and use cases dealt in their shares.
 
@@ -131,7 +135,11 @@ def order_queue(connection: Connection, project: Project) -> None:
 
     The j-th task of a use case with share s stands at (j + 1/2) / s; use cases that the mix does not name share what it leaves.
     """
-    query = select(tasks.c.id, tasks.c.use_case).where(tasks.c.project_id == project.id, tasks.c.purpose == "label").order_by(tasks.c.id)
+    query = (
+        select(tasks.c.id, tasks.c.use_case)
+        .where(tasks.c.project_id == project.id, tasks.c.purpose == "label")
+        .order_by(tasks.c.id)
+    )
     rows = list(connection.execute(query))
     mix = project.settings.mix
     seen: Counter[str | None] = Counter()
@@ -143,7 +151,9 @@ def order_queue(connection: Connection, project: Project) -> None:
         places.append({"task": row.id, "place": (seen[name] + 0.5) / max(share, 1e-6) if mix else float(i)})
         seen[name] += 1
     if places:
-        connection.execute(update(tasks).where(tasks.c.id == bindparam("task")).values(position=bindparam("place")), places)
+        connection.execute(
+            update(tasks).where(tasks.c.id == bindparam("task")).values(position=bindparam("place")), places
+        )
 
 
 def set_overlap(connection: Connection, task_ids: Sequence[int], overlap: int) -> None:
@@ -160,10 +170,14 @@ def close_task(connection: Connection, task_id: int, closed: bool) -> None:
 
 def free_slots(connection: Connection, task_ids: Sequence[int]) -> None:
     """Counts again: slots = overlap less live assignments; none where a task is closed or not handed out by slots."""
-    live = select(func.count()).where(assignments.c.task_id == tasks.c.id, assignments.c.state.in_(LIVE)).scalar_subquery()
+    live = (
+        select(func.count()).where(assignments.c.task_id == tasks.c.id, assignments.c.state.in_(LIVE)).scalar_subquery()
+    )
     open_ = and_(tasks.c.purpose == "label", tasks.c.closed.is_(False), tasks.c.overlap > live)
     for some in batched(task_ids, 500):
-        connection.execute(update(tasks).where(tasks.c.id.in_(some)).values(slots=case((open_, tasks.c.overlap - live), else_=0)))
+        connection.execute(
+            update(tasks).where(tasks.c.id.in_(some)).values(slots=case((open_, tasks.c.overlap - live), else_=0))
+        )
 
 
 def batched(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
@@ -177,10 +191,12 @@ def prompt_of(kept: JSON) -> Prompt:
     return parse_prompt(kept, f"prompt {kept.get('id')}")
 
 
-def _add(connection: Connection, project: Project, rows: list[JSON], purpose: str, overlap: int | None, same: int) -> Imported:
+def _add(
+    connection: Connection, project: Project, rows: list[JSON], purpose: str, overlap: int | None, same: int
+) -> Imported:
     number = overlap or project.settings.overlap
     keys = [_key(row) for row in rows]
-    present = {k for k, in connection.execute(select(tasks.c.key).where(tasks.c.project_id == project.id))}
+    present = {k for (k,) in connection.execute(select(tasks.c.key).where(tasks.c.project_id == project.id))}
     last = select(func.coalesce(func.max(tasks.c.position), 0.0)).where(tasks.c.project_id == project.id)
     position = float(connection.execute(last).scalar_one())
     fresh: list[JSON] = []
@@ -221,6 +237,10 @@ def _distinct(record: Comparison) -> tuple[Comparison, int]:
 
 def _key(row: JSON) -> str:
     prompt = row["prompt"]
-    same = [row["kind"], prompt["messages"], sorted(c["text"] for c in row["completions"]), prompt["id"] if row["kind"] == "prompt" else ""]
+    same = [
+        row["kind"],
+        prompt["messages"],
+        sorted(c["text"] for c in row["completions"]),
+        prompt["id"] if row["kind"] == "prompt" else "",
+    ]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
-

@@ -101,7 +101,9 @@ def _ranking(kind: str, raw: JSON, shown: Sequence[int], settings: ProjectSettin
         raise Invalid("order at least two answers, or skip the task")
     ratings = _list(raw, "ratings", k) if raw.get("ratings") is not None else [None] * k
     for rating in ratings:
-        if rating is not None and (not isinstance(rating, int) or isinstance(rating, bool) or not 1 <= rating <= BEST_RATING):
+        if rating is not None and (
+            not isinstance(rating, int) or isinstance(rating, bool) or not 1 <= rating <= BEST_RATING
+        ):
             raise Invalid(f"a rating is a whole number from 1 to {BEST_RATING}")
     if kind == "rank" and settings.rate and None in ratings:
         raise Invalid(f"answer {'ABCDEFGHI'[ratings.index(None)]} has no rating yet")
@@ -113,7 +115,9 @@ def _ranking(kind: str, raw: JSON, shown: Sequence[int], settings: ProjectSettin
     return {
         "ranks": dense(to_completions(ranks, shown)),
         "ratings": to_completions(ratings, shown),
-        "flags": to_completions([sorted(set(f), key=[*FLAGS, "both_bad", *settings.flags].index) for f in flags], shown),
+        "flags": to_completions(
+            [sorted(set(f), key=[*FLAGS, "both_bad", *settings.flags].index) for f in flags], shown
+        ),
     }
 
 
@@ -132,7 +136,12 @@ def _prompt(raw: JSON) -> JSON:
     if style == "few_shot" and len(examples) < 2:
         raise Invalid("a few-shot prompt has at least two examples, each a query and its response")
     use_case = clean(raw.get("use_case") or "", "use case", 64)
-    return {"style": style, "text": text, "examples": examples if style == "few_shot" else [], "use_case": use_case or None}
+    return {
+        "style": style,
+        "text": text,
+        "examples": examples if style == "few_shot" else [],
+        "use_case": use_case or None,
+    }
 
 
 def _needed(value: Any, name: str, longest: int) -> str:
