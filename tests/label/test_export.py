@@ -94,20 +94,21 @@ def test_gold_items_are_exported_when_asked_for(place: Place) -> None:
 
 def test_an_import_with_a_problem_adds_nothing(place: Place) -> None:
     place.begin()
-    report = place.add(ranked("bees", 4), ranked("one", 1), UserError("file:3: not JSON"), ranked("many", 10))
+    report = place.add(ranked("bees", 4), ranked("many", 12), UserError("file:3: not JSON"), ranked("many", 10))
     assert (
-        report.added == 0 and len(report.problems) == 3 and report.problems[0].startswith("row 1: 1 different answers")
+        report.added == 0 and len(report.problems) == 3 and report.problems[0].startswith("row 1: 12 different answers")
     )
     assert place.rows(tasks) == []
     assert "known answer" in place.add(prompt("bees"), purpose="gold").problems[0]
     assert "better than another" in place.add(ranked("bees", 3, [1, 1, 1]), purpose="gold").problems[0]
-    assert len(place.add(*(ranked("one", 1) for _ in range(50))).problems) == 21
+    assert len(place.add(*(ranked("many", 10) for _ in range(50))).problems) == 21
 
 
 def test_an_import_twice_adds_nothing_and_equal_answers_are_one(place: Place) -> None:
     place.begin()
     twin = Comparison(prompt("ants"), (Completion("a"), Completion("b"), Completion("a ")), (None,) * 3)
-    first = place.add(ranked("bees", 4), ranked("bees", 4), prompt("bees"), twin)
+    first = place.add(ranked("bees", 4), ranked("bees", 4), prompt("bees"), twin, ranked("one", 1))
+    assert first.alike == 1
     assert (first.added, first.repeated, first.same_answers, dict(first.kinds)) == (
         3,
         1,

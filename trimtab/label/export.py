@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from trimtab.label import arena
 from trimtab.label.projects import Project
-from trimtab.label.tables import adjudications, assignments, labels, reviews, tasks, users
+from trimtab.label.tables import adjudications, assignments, battles, labels, reviews, tasks, users
 from trimtab.label.tasks import prompt_of
 from trimtab.label.values import RANKED
 from trimtab.records import JSON, Comparison, Demonstration, Message, Prompt, Record, parse_comparison
@@ -29,7 +30,7 @@ class Wanted:
 
     names: bool = False  # log-in names instead of labeler-NUMBER
     gold: bool = False  # the items with known answers too
-    rejected: bool = False  # labels that a reviewer rejected too
+    rejected: bool = False  # labels that a reviewer rejected, and votes on answers that told who they are, too
     adjudicated: bool = False  # where a reviewer settled a task, that answer in the place of the labelers'
     without: tuple[str, ...] = ()  # labelers to leave out, as they are called here
 
@@ -41,6 +42,22 @@ def exported(connection: Connection, project: Project, what: str, wanted: Wanted
         if row.task_id not in settled:
             yield record_of(row, labeler(row, wanted.names))
     yield from settled.values()
+    if what == "comparisons":
+        yield from _votes(connection, project, wanted)
+
+
+def _votes(connection: Connection, project: Project, wanted: Wanted) -> Iterator[Comparison]:
+    """The arena's votes; where an answer told who it is, only if asked for (``rejected``)."""
+    query = (
+        select(battles, users.c.name.label("user_name"))
+        .join(users, users.c.id == battles.c.user_id)
+        .where(battles.c.project_id == project.id, battles.c.choice.is_not(None))
+        .order_by(battles.c.id)
+    )
+    for row in connection.execute(query):
+        who = labeler(row, wanted.names)
+        if who not in wanted.without and (wanted.rejected or not row.leaked):
+            yield arena.comparison(row, who)
 
 
 def record_of(row: Any, who: str) -> Record:

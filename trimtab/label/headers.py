@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_LIMIT = 1 << 20
 UPLOAD_LIMIT = 64 << 20
-UPLOADS = "/import"  # the one route by which files come
+UPLOADS = ("/import", "/sample")  # the routes by which files come
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; "

@@ -1,22 +1,14 @@
 """What the running app knows: its database, the address people reach it by, and the models that were connected."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from trimtab.common.errors import UserError
+from trimtab.label.jobs import Answerer, Jobs
 from trimtab.label.store import Store
-from trimtab.records import Completion, Prompt
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-
-
-class Answerer(Protocol):
-    """A model that answers: connected by the command line, so that the app itself loads none."""
-
-    def answers(self, prompts: Sequence[Prompt], k: int, seed: int) -> list[list[Completion]]:
-        """``k`` answers to each prompt."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +18,7 @@ class Served:
     store: Store
     url: str
     models: Mapping[str, Answerer] = field(default_factory=dict)
+    jobs: Jobs = field(default_factory=Jobs)
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)

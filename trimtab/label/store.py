@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from trimtab.common.errors import UserError
 from trimtab.label.tables import events
 
-HEAD = "0002"  # the newest file in migrations/versions; a test compares
+HEAD = "0003"  # the newest file in migrations/versions; a test compares
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 CONNECTIONS = 48  # more than the 40 threads of the server: nobody waits for one
@@ -83,7 +83,7 @@ def open_store(where: Path | str, *, create: bool = False) -> Store:
                     f"{where}: written by a newer trimtab (tables {version}, this one knows {HEAD}); update trimtab"
                 )
             migrate(store, HEAD)
-    except OperationalError as error:
+    except DBAPIError as error:
         store.close()
         raise UserError(f"{where}: cannot be opened ({_reason(error)})") from None
     return store
@@ -187,5 +187,5 @@ def _begin_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
 
-def _reason(error: OperationalError) -> str:
+def _reason(error: DBAPIError) -> str:
     return " ".join(str(error.orig).split())[:160]

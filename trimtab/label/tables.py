@@ -195,6 +195,21 @@ adjudications = Table(  # the answer that a reviewer put in the place of the lab
     Column("created", Float, nullable=False),
 )  # fmt: skip
 
+battles = Table(  # the arena: two hidden models' answers to one conversation, and the vote
+    "battles", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+    Column("messages", JSON, nullable=False),
+    Column("completions", JSON, nullable=False),  # in the order of the models' names
+    Column("shown", JSON, nullable=False),  # place on the screen -> index of the completion
+    Column("choice", String(8)),  # a, b, tie, bad; none before the vote
+    Column("leaked", Boolean, nullable=False),  # an answer names a model: exported only when asked for
+    Column("created", Float, nullable=False),
+    Column("voted", Float),
+)  # fmt: skip
+Index("ix_battles_project", battles.c.project_id, battles.c.voted)
+
 events = Table(  # the journal: who did what when, for things that are not labels
     "events", metadata,
     Column("id", Integer, primary_key=True),

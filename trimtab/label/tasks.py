@@ -5,7 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection, and_, bindparam, case, func, insert, select, update
 
@@ -30,6 +30,7 @@ class Imported:
     problems: tuple[str, ...] = ()
     kinds: Mapping[str, int] = field(default_factory=dict)
     same_answers: int = 0  # answers left out because another one of the task reads the same
+    alike: int = 0  # prompts left out because all their answers read the same: there is nothing to order
 
 
 def import_records(
@@ -43,11 +44,14 @@ def import_records(
     assert purpose in PURPOSES, purpose
     rows: list[JSON] = []
     problems: list[str] = []
-    same = 0
+    same = alike = 0
     for where, record in records:
         try:
             if isinstance(record, UserError):
                 raise record
+            if isinstance(record, Comparison) and len({c.text.strip() for c in record.completions}) < 2:
+                alike += 1
+                continue
             row, left_out = task_of(record, purpose)
         except UserError as error:
             problems.append(str(error) if str(error).startswith(where) else f"{where}: {error}")
@@ -57,7 +61,7 @@ def import_records(
     if problems:
         more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
         return Imported(problems=(*problems[:MOST_PROBLEMS], *more))
-    return _add(connection, project, rows, purpose, overlap, same)
+    return replace(_add(connection, project, rows, purpose, overlap), same_answers=same, alike=alike)
 
 
 def task_of(record: Record, purpose: str) -> tuple[JSON, int]:
@@ -109,7 +113,7 @@ def add_prompt_tasks(
         messages = [{"role": "user", "content": ""}]
         row = {"id": f"prompt-{i}", "messages": messages, "style": style, "use_case": use_case}
         rows.append({"prompt": row, "use_case": use_case, "kind": "prompt", "completions": [], "known": None})
-    return _add(connection, project, rows, "label", overlap, 0).added
+    return _add(connection, project, rows, "label", overlap).added
 
 
 def dealt(shares: Mapping[str, float], number: int) -> list[str]:
@@ -191,9 +195,7 @@ def prompt_of(kept: JSON) -> Prompt:
     return parse_prompt(kept, f"prompt {kept.get('id')}")
 
 
-def _add(
-    connection: Connection, project: Project, rows: list[JSON], purpose: str, overlap: int | None, same: int
-) -> Imported:
+def _add(connection: Connection, project: Project, rows: list[JSON], purpose: str, overlap: int | None) -> Imported:
     number = overlap or project.settings.overlap
     keys = [_key(row) for row in rows]
     present = {k for (k,) in connection.execute(select(tasks.c.key).where(tasks.c.project_id == project.id))}
@@ -213,7 +215,7 @@ def _add(
         connection.execute(insert(tasks), fresh)
         if project.settings.mix:
             order_queue(connection, project)
-    return Imported(len(fresh), len(rows) - len(fresh), (), dict(Counter(row["kind"] for row in fresh)), same)
+    return Imported(len(fresh), len(rows) - len(fresh), (), dict(Counter(row["kind"] for row in fresh)))
 
 
 def _prompt_fields(prompt: Prompt) -> JSON:

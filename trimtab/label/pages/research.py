@@ -1,11 +1,14 @@
 """Researchers' pages about the work: dashboard, tasks, import, export."""
 
 import json
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from sqlalchemy import String, cast, func, select
@@ -24,8 +27,8 @@ from trimtab.label.render import page
 from trimtab.label.store import Store, log
 from trimtab.label.tables import labels, tasks
 from trimtab.label.tasks import PURPOSES, Imported, add_prompt_tasks, import_records
-from trimtab.label.values import STYLES
-from trimtab.records import dump
+from trimtab.label.values import MOST_ANSWERS, STYLES, clean
+from trimtab.records import Prompt, Record, dump
 
 if TYPE_CHECKING:
     from trimtab.label import progress
@@ -89,51 +92,95 @@ def tasks_list(request: Request, name: Name, find: str = "", purpose: str = "", 
 
 
 @router.get("/p/{name}/import")
-def import_page(request: Request, name: Name, added: int = -1, repeated: int = 0, same: int = 0) -> Response:
+def import_page(
+    request: Request, name: Name, added: int = -1, repeated: int = 0, same: int = 0, alike: int = 0
+) -> Response:
     """The form, and what the last import did."""
-    counts = (added, repeated, same) if 0 <= added < 10**9 else None
+    counts = (added, repeated, same, alike) if 0 <= added < 10**9 else None
     return _import(request, place_of(request, name), counts=counts)
 
 
 @router.post("/p/{name}/import")
 def import_do(request: Request, name: Name) -> Response:
     """A file of records -> tasks; all of them, or none."""
-    project, file = place_of(request, name), request.state.form.get("file")
+    project = place_of(request, name)
     purpose, overlap = field(request, "purpose") or "label", field(request, "overlap")
-    if not isinstance(file, UploadFile) or not file.filename:
-        return _import(request, project, problems=["Choose a file first."])
-    suffix = (
-        "".join(s for s in Path(file.filename).suffixes[-2:] if s.lower() in (".jsonl", ".json", ".csv", ".gz"))
-        or ".unknown"
-    )
     if purpose not in PURPOSES or (overlap and not (overlap.isdigit() and 1 <= int(overlap[:4]) <= 50)):
         return _import(request, project, problems=["Overlap is a number from 1 to 50."])
-    shown = Path(file.filename).name[:80]
-    with NamedTemporaryFile(suffix=suffix.lower()) as kept:
-        kept.write(file.file.read())
-        kept.flush()
-        try:
-            records = [
-                (found.where.replace(kept.name, shown), r) for found in scan(kept.name)
-                for r in ([UserError(str(found.error).replace(kept.name, shown))] if found.error else found.records)
-            ]  # fmt: skip
-        except UserError as error:
-            return _import(request, project, problems=[str(error).replace(kept.name, shown)])
+    try:
+        shown, records = _uploaded(request)
+    except UserError as error:
+        return _import(request, project, problems=[str(error)])
     with store_of(request).write() as connection:
         done = import_records(connection, project, records, purpose=purpose, overlap=int(overlap) if overlap else None)
         if not done.problems:
-            log(
-                connection,
-                person_of(request).id,
-                "import",
-                project=project.name,
-                file=shown,
-                added=done.added,
-                purpose=purpose,
-            )
-    if done.problems or not records:
-        return _import(request, project, problems=list(done.problems) or [f"{shown}: holds no rows"])
-    return _imported(name, done)
+            person = person_of(request).id
+            log(connection, person, "import", project=project.name, file=shown, added=done.added, purpose=purpose)
+    return _import(request, project, problems=list(done.problems)) if done.problems else _imported(name, done)
+
+
+@router.post("/p/{name}/sample")
+def sample_do(request: Request, name: Name) -> Response:
+    """A connected model answers a file's prompts, in the background."""
+    project, served, k = place_of(request, name), request.app.state.served, field(request, "k")
+    model = served.models.get(field(request, "model"))
+    if model is None:
+        return _import(request, project, problems=["No such model is connected."])
+    if not k.isdigit() or not 2 <= int(k[:3]) <= MOST_ANSWERS:
+        return _import(request, project, problems=[f"Write a number of answers from 2 to {MOST_ANSWERS}."])
+    try:
+        _, records = _uploaded(request)
+        prompts = [_prompt_of(record) for _, record in records]
+    except UserError as error:
+        return _import(request, project, problems=[str(error)])
+    served.jobs.begin(served.store, project, field(request, "model"), model, prompts, int(k[:3]))
+    return RedirectResponse(f"/p/{name}/import", 303)
+
+
+def _uploaded(request: Request) -> tuple[str, list[tuple[str, Record | UserError]]]:
+    """The file's name, and its records with where they stand, or why they cannot be read.
+
+    Raises:
+        UserError: there is no file, or it cannot be read as a whole.
+    """
+    file = request.state.form.get("file")
+    if not isinstance(file, UploadFile) or not file.filename:
+        raise Invalid("Choose a file first.")
+    known = (".jsonl", ".json", ".csv", ".gz")
+    suffix = "".join(s.lower() for s in Path(file.filename).suffixes[-2:] if s.lower() in known) or ".unknown"
+    shown = clean(Path(file.filename).name[:80], "the file's name", 80)
+    with NamedTemporaryFile(suffix=suffix) as kept:
+        shutil.copyfileobj(file.file, kept)
+        kept.flush()
+
+        def named(text: str) -> str:
+            return text.replace(kept.name, shown).replace(Path(kept.name).name, shown)
+
+        try:
+            records: list[tuple[str, Record | UserError]] = []
+            for found in scan(kept.name):
+                read = (
+                    [UserError(named(str(found.error)))] if found.error else [_renamed(r, named) for r in found.records]
+                )
+                records += [(named(found.where), record) for record in read]
+        except UserError as error:
+            raise Invalid(named(str(error))) from None
+    if not records:
+        raise Invalid(f"{shown}: holds no rows")
+    return shown, records
+
+
+def _renamed(record: Record, named: Callable[[str], str]) -> Record:
+    """A record whose id was made from the temporary file's name gets the uploaded one's."""
+    prompt = record if isinstance(record, Prompt) else record.prompt
+    fresh = replace(prompt, id=named(prompt.id))
+    return fresh if isinstance(record, Prompt) else replace(record, prompt=fresh)
+
+
+def _prompt_of(record: Record | UserError) -> Prompt:
+    if isinstance(record, UserError):
+        raise record
+    return record if isinstance(record, Prompt) else record.prompt
 
 
 @router.post("/p/{name}/prompts")
@@ -179,15 +226,17 @@ def export_file(
 
 
 def _imported(name: str, done: Imported) -> Response:
-    return RedirectResponse(
-        f"/p/{name}/import?added={done.added}&repeated={done.repeated}&same={done.same_answers}", 303
-    )
+    counts = {"added": done.added, "repeated": done.repeated, "same": done.same_answers, "alike": done.alike}
+    return RedirectResponse(f"/p/{name}/import?{urlencode(counts)}", 303)
 
 
 def _import(
-    request: Request, project: Project, *, problems: list[str] | None = None, counts: tuple[int, int, int] | None = None
+    request: Request,
+    project: Project,
+    *,
+    problems: list[str] | None = None,
+    counts: tuple[int, int, int, int] | None = None,
 ) -> Response:
     status = 422 if problems else 200
-    return page(
-        request, "import.html", status, project=project, problems=problems or [], counts=counts, purposes=PURPOSES
-    )
+    jobs = request.app.state.served.jobs.of(project.name)
+    return page(request, "import.html", status, project=project, problems=problems or [], counts=counts, jobs=jobs)
