@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from label_load import free_port
 from label_people import Place, ranked
 from tiny_models import TEXT
 
@@ -21,12 +21,6 @@ from trimtab.data.files import write_records
 from trimtab.label.store import open_store
 from trimtab.label.tables import tasks
 from trimtab.verbs.label_next import task_uncertainty
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def test_from_a_file_to_a_file(

@@ -32,7 +32,8 @@ FORGET_FAILURES = 24 * 3600
 # OWASP's floor for argon2id: 19 MiB, two passes, one lane; 30 ms.
 HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 _NOBODY = HASHER.hash("a password that nobody has")  # verified for unknown names, so that they take as long
-_AT_ONCE = threading.Semaphore(2)  # log-ins may not take all of the machine
+_AT_ONCE = threading.Semaphore(2)  # hashing may not take all of the machine
+_DOOR = threading.Lock()  # one log-in at a time: 30 a second
 TOO_MANY = "too many wrong passwords; wait a few minutes, or ask an admin for a new link"
 
 
@@ -171,30 +172,22 @@ def log_in(store: Store, name: str, password: str, address: str, agent: str) -> 
     Raises:
         Refused: name or password is wrong (which of them is not said), or there were too many wrong ones.
     """
-    now = time.time()
     name = name.strip().lower()[:64]
     keys = (f"user:{hashed(name)[:32]}", f"address:{address[:64]}")
-    with store.write() as connection:  # counted before it is checked: guesses sent at once count, too
-        locked = [_failure(connection, key, now) for key in keys]
-    if any(locked):
-        raise Refused(TOO_MANY)
-    with store.read() as connection:
-        user = connection.execute(select(users).where(users.c.name == name, users.c.active)).first()
-    if not verified(user.password if user else None, password[: LONGEST_PASSWORD + 1]) or user is None:
-        raise Refused("name or password is wrong")
-    with store.write() as connection:
-        connection.execute(delete(attempts).where(attempts.c.key == keys[0]))
-        connection.execute(
-            update(attempts).where(attempts.c.key == keys[1]).values(failures=func.abs(attempts.c.failures - 1))
-        )
-        token = secrets.token_urlsafe(32)
-        row = {
-            "hash": hashed(token), "user_id": user.id, "csrf": secrets.token_urlsafe(32), "created": now, "seen": now,
-            "agent": agent.encode("ascii", "replace").decode()[:200],
-        }  # fmt: skip
-        connection.execute(insert(sessions).values(row))
-        log(connection, user.id, "log in", address=address[:64])
-    return token
+    with _DOOR:  # so that guesses sent all at once are counted before the next is looked at
+        now = time.time()
+        with store.read() as connection:
+            if connection.execute(select(attempts.c.key).where(attempts.c.key.in_(keys), attempts.c.locked_until > now)).first():
+                raise Refused(TOO_MANY)
+            user = connection.execute(select(users).where(users.c.name == name, users.c.active)).first()
+        right = verified(user.password if user else None, password[: LONGEST_PASSWORD + 1])
+        with store.write() as connection:
+            if user is not None and right:
+                connection.execute(delete(attempts).where(attempts.c.key == keys[0]))
+                return _new_session(connection, user.id, now, address, agent)
+            for key in keys:
+                _count_failure(connection, key, now)
+    raise Refused("name or password is wrong")
 
 
 def who(store: Store, token: str) -> Person | None:
@@ -253,14 +246,23 @@ def _set_password(connection: Connection, user_id: int, coded: str, keep: str = 
     revoke(connection, user_id, keep=keep)
 
 
-def _failure(connection: Connection, key: str, now: float) -> bool:
-    """Counts one more wrong password; True where no more are looked at now."""
+def _new_session(connection: Connection, user_id: int, now: float, address: str, agent: str) -> str:
+    token = secrets.token_urlsafe(32)
+    row = {
+        "hash": hashed(token), "user_id": user_id, "csrf": secrets.token_urlsafe(32), "created": now, "seen": now,
+        "agent": agent.encode("ascii", "replace").decode()[:200],
+    }  # fmt: skip
+    connection.execute(insert(sessions).values(row))
+    log(connection, user_id, "log in", address=address[:64])
+    return token
+
+
+def _count_failure(connection: Connection, key: str, now: float) -> None:
+    """One more wrong password; from a certain number on no more are looked at for a while."""
     account = key.startswith("user:")
     forget, most = (FORGET_FAILURES, ACCOUNT_FAILURES) if account else (ADDRESS_WINDOW, ADDRESS_FAILURES)
     insert_if_new(connection, attempts, {"key": key, "failures": 0, "since": now, "locked_until": 0.0})
     row = connection.execute(select(attempts).where(attempts.c.key == key).with_for_update()).one()
-    if row.locked_until > now:
-        return True
     begun = row.since < now - forget  # long ago: counted anew
     failures = 1 if begun else row.failures + 1
     lock = 0
@@ -268,4 +270,3 @@ def _failure(connection: Connection, key: str, now: float) -> bool:
         lock = min(ACCOUNT_LOCK * 2 ** min(failures - most, 10), LONGEST_LOCK) if account else ADDRESS_WINDOW
     values = {"failures": failures, "since": now if begun else row.since, "locked_until": now + lock if lock else 0.0}
     connection.execute(update(attempts).where(attempts.c.key == key).values(values))
-    return False

@@ -38,7 +38,7 @@ export function dragging(root, onDrop) {
       document.body.classList.remove("dragging");
       const swallow = (event) => { event.stopPropagation(); event.preventDefault(); };
       addEventListener("click", swallow, { capture: true, once: true });
-      setTimeout(() => removeEventListener("click", swallow, { capture: true }), 50);
+      setTimeout(() => removeEventListener("click", swallow, { capture: true }), 0);
       if (fell && over) onDrop(Number(chip.dataset.position), over);
     }
     chip = ghost = from = over = undefined;

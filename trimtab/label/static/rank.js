@@ -99,7 +99,10 @@ function draw() {
     button.setAttribute("aria-label", `Answer ${LETTERS[p]}: place it ${ordinal(order.tiers.length + 1)}`);
     return button;
   }));
-  at("tray").parentElement.hidden = !rest.length;
+  at("tray").closest(".tray-box").hidden = !rest.length;
+  at("tie-next").setAttribute("aria-pressed", pending === "=");
+  at("tie-next").disabled = !order.tiers.length;
+  at("out-next").setAttribute("aria-pressed", pending === "0");
   at("out").replaceChildren(...order.out.map((p) => {
     const button = chip(p);
     button.setAttribute("aria-label", `Answer ${LETTERS[p]} cannot be ranked: place it after all`);
@@ -116,7 +119,7 @@ function draw() {
     if (badge) badge.textContent = raised ? String(raised) : "";
     const put = answer.querySelector(".put");
     put.textContent = marks[p] === null ? `Place ${ordinal(order.tiers.length + 1)}` : "Take out";
-    put.setAttribute("aria-label", marks[p] === null ? `Place answer ${LETTERS[p]} ${ordinal(order.tiers.length + 1)}` : `Take answer ${LETTERS[p]} out of the order`);
+    put.setAttribute("aria-label", `${put.textContent}: answer ${LETTERS[p]}`);
   });
   const written = order.written();
   at("written").textContent = written;
@@ -132,7 +135,7 @@ function stepText(rated, rest) {
   if (step === "rate") return `Step 1: rate each answer alone. ${rated} of ${answers.length} rated.`;
   if (pending === "=") return "Which answer ties with the last one?";
   if (pending === "0") return "Which answer cannot be ranked?";
-  if (rest) return `Step 2: which is ${order.tiers.length ? "next" : "best"}? Press its letter, or drag it.`;
+  if (rest) return `Step 2: which is ${order.tiers.length ? "next" : "best"}? Choose its letter.`;
   return "All placed. Enter submits.";
 }
 
@@ -185,6 +188,13 @@ function changed() {
   task.changed();
 }
 
+/** The next answer ties with the last one ("="), or cannot be ranked ("0"); the same again: neither. */
+function wait(kind) {
+  pending = pending === kind ? "" : kind;
+  step = "order";
+  draw();
+}
+
 function byRating() {
   const given = ratings();
   if (given.includes(null)) { toast("Rate every answer first."); return; }
@@ -222,10 +232,10 @@ addEventListener("keydown", (event) => {
   if (typing(event)) { if (key === "Escape") event.target.blur(); return; }
   if (key === "Escape") {
     const open = event.target.closest?.("details[open]");
-    if (open) { open.open = false; open.querySelector("summary").focus(); } else go(rates ? "rate" : "order");
+    if (open) { open.open = false; (open.closest(".answer") ?? open.querySelector("summary")).focus({ preventScroll: true }); } else go(rates ? "rate" : "order");
     return;
   }
-  if (!singleKeys() || event.target.closest?.(".flags")) return;
+  if (!singleKeys() || (key === "Enter" && event.target.closest?.(".flags"))) return;
   if (key === "?") { at("keys").showModal(); return; }
   if (key === "Enter") {
     if (event.target.matches("button, summary, a")) return;
@@ -254,7 +264,7 @@ function orderKey(key) {
   const digit = /^[1-9]$/.test(key) ? Number(key) - 1 : -1;
   if (key.length === 1 && letter >= 0 && letter < answers.length) place(letter);
   else if (digit >= 0 && digit < answers.length) place(digit);
-  else if (key === "=" || key === "0") { pending = pending === key ? "" : key; draw(); }
+  else if (key === "=" || key === "0") wait(key);
   else if (key === "Backspace") { const gone = order.undoLast(); if (gone !== null) { marked = null; changed(); } }
   else if (key === "ArrowUp") move(-1);
   else if (key === "ArrowDown") move(1);
@@ -293,6 +303,8 @@ root.addEventListener("change", (event) => {
 });
 at("note").addEventListener("input", task.changed);
 at("by-rating")?.addEventListener("click", byRating);
+at("tie-next").addEventListener("click", () => wait("="));
+at("out-next").addEventListener("click", () => wait("0"));
 at("clear").addEventListener("click", () => { order = new Order(answers.length); marked = null; changed(); });
 at("diffs").addEventListener("toggle", draw);
 at("tray").dataset.drop = "rest";
