@@ -157,6 +157,13 @@ def rankings() -> dict[str, Any]:
     return out
 
 
+def label() -> dict[str, Any]:
+    """The labelling app (bench/label_proof.py)."""
+    import label_proof
+
+    return label_proof.entries()
+
+
 CARELESS = ("always refuse", "longest of 8", "copy of the prompt", "all facts")
 
 
@@ -222,7 +229,7 @@ def final_loss(metrics: Path) -> float:
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "fresh": fresh, "checks": checks, "base": base,
-    "english": english, "rankings": rankings,
+    "english": english, "rankings": rankings, "label": label,
 }  # fmt: skip
 
 
@@ -282,6 +289,8 @@ def asked_of(proof: Mapping[str, Any]) -> list[Asked]:
             out += asked_of_demo(name, entry)
         elif name.startswith("other test prompts"):
             out += asked_of_preferences(name, entry["results"])
+        elif "asked" in entry:
+            out += [Asked(name, one["what"], one["measured"], one["reached"]) for one in entry["asked"]]
         elif "shipped_eval_loss" in entry:
             apart = abs(entry["eval_loss"] - entry["shipped_eval_loss"])
             out.append(Asked(name, "made again within 0.01 nats of the shipped base", f"{apart:.4f}", apart <= 0.01))
@@ -311,6 +320,7 @@ def render(proof: Mapping[str, Any]) -> str:
         if "device" in entry:
             lines[-1] += f" On {entry['device']}, {entry['threads']} threads, matrix products in {entry['products']}."
         lines.append("")
+        lines += [line for said in entry.get("lines", ()) for line in (said, "")]
         if "eval_loss" in entry:
             shipped = f"of the shipped weights {entry['shipped_eval_loss']:.4f}"
             lines += [f"Held-out loss {entry['eval_loss']:.4f}; {shipped} nats per token.", ""]

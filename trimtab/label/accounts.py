@@ -9,7 +9,7 @@ from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from trimtab.label.errors import Invalid, Missing, Refused
 from trimtab.label.projects import NAME
@@ -177,7 +177,9 @@ def log_in(store: Store, name: str, password: str, address: str, agent: str) -> 
     with _DOOR:  # so that guesses sent all at once are counted before the next is looked at
         now = time.time()
         with store.read() as connection:
-            if connection.execute(select(attempts.c.key).where(attempts.c.key.in_(keys), attempts.c.locked_until > now)).first():
+            if connection.execute(
+                select(attempts.c.key).where(attempts.c.key.in_(keys), attempts.c.locked_until > now)
+            ).first():
                 raise Refused(TOO_MANY)
             user = connection.execute(select(users).where(users.c.name == name, users.c.active)).first()
         right = verified(user.password if user else None, password[: LONGEST_PASSWORD + 1])
@@ -190,17 +192,22 @@ def log_in(store: Store, name: str, password: str, address: str, agent: str) -> 
     raise Refused("name or password is wrong")
 
 
+# Built once: each request runs it, and building a statement takes as long as running it.
+_WHO = (
+    select(sessions, users.c.name, users.c.shown, users.c.role)
+    .join(users, users.c.id == sessions.c.user_id)
+    .where(sessions.c.hash == bindparam("token"), sessions.c.revoked.is_(None), users.c.active)
+    .where(sessions.c.seen > bindparam("idle"), sessions.c.created > bindparam("oldest"))
+)
+
+
 def who(store: Store, token: str) -> Person | None:
     """Whose session a token is; None where it is nobody's, revoked or too old."""
     now = time.time()
-    query = (
-        select(sessions, users.c.name, users.c.shown, users.c.role)
-        .join(users, users.c.id == sessions.c.user_id)
-        .where(sessions.c.hash == hashed(token), sessions.c.revoked.is_(None), users.c.active)
-        .where(sessions.c.seen > now - IDLE_SECONDS, sessions.c.created > now - SESSION_SECONDS)
-    )
     with store.read() as connection:
-        row = connection.execute(query).first()
+        row = connection.execute(
+            _WHO, {"token": hashed(token), "idle": now - IDLE_SECONDS, "oldest": now - SESSION_SECONDS}
+        ).first()
     if row is None:
         return None
     if row.seen < now - SEEN_EVERY:

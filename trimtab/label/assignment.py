@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Select, and_, exists, func, insert, not_, select, update
+from sqlalchemy import Connection, Row, bindparam, exists, func, insert, not_, select, text, update
 
 from trimtab.common.rng import generator
 from trimtab.label.errors import Invalid, Missing, Refused
@@ -21,6 +21,55 @@ from trimtab.records import JSON
 
 KEY_LENGTH = 64
 UNDO_SECONDS = 24 * 3600
+
+
+# Statements of every request, built once: building one takes as long as running it.
+_HAD = exists().where(
+    assignments.c.task_id == tasks.c.id, assignments.c.user_id == bindparam("person"), assignments.c.state != "expired"
+)
+_ORDER = (tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
+_OPEN = select(tasks.c.id).where(tasks.c.project_id == bindparam("project"), text("slots > 0"), not_(_HAD))
+_QUEUE = (
+    select(tasks)
+    .where(
+        tasks.c.project_id == bindparam("project"), text("slots > 0"), not_(_HAD)
+    )  # as the index of open tasks says it
+    .order_by(*_ORDER)
+    .limit(1)
+    .with_for_update(skip_locked=True, of=tasks)  # PostgreSQL: what another one is just taking is passed over
+)
+_KNOWN = (
+    select(tasks)
+    .where(
+        tasks.c.project_id == bindparam("project"),
+        tasks.c.purpose == bindparam("purpose"),
+        tasks.c.closed.is_(False),
+        not_(_HAD),
+    )
+    .order_by(*_ORDER)
+    .limit(1)
+)
+_HELD = (
+    select(assignments.c.id)
+    .where(
+        assignments.c.user_id == bindparam("person"),
+        assignments.c.project_id == bindparam("project"),
+        assignments.c.state == "leased",
+    )
+    .order_by(assignments.c.started)
+    .limit(1)
+)
+_OWN = (
+    select(assignments, tasks.c.kind, tasks.c.purpose, tasks.c.prompt, tasks.c.completions, tasks.c.use_case)
+    .join(tasks, tasks.c.id == assignments.c.task_id)
+    .where(assignments.c.id == bindparam("number"), assignments.c.user_id == bindparam("person"))
+)
+_EXPIRE = (
+    update(assignments)
+    .where(assignments.c.state == "leased", assignments.c.lease < bindparam("now"))
+    .values(state="expired")
+    .returning(assignments.c.task_id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +98,7 @@ def claim(connection: Connection, project: Project, user_id: int, now: float | N
         if result is not None and not result.passed:
             return Next(None, "failed")
         if gold_due(connection, project, user_id):
-            task = connection.execute(_unseen(project.id, user_id, "gold").limit(1)).first()
+            task = _unseen(connection, project.id, user_id, "gold")
         task = task or _from_queue(connection, project.id, user_id)
     return Next(_lease(connection, project, task, user_id, now)) if task is not None else Next(None, "nothing")
 
@@ -173,9 +222,7 @@ def undo(connection: Connection, project: Project, user_id: int, now: float | No
 
 def expire(connection: Connection, now: float) -> int:
     """Ends the leases that ran out and gives their slots back; returns how many."""
-    gone = and_(assignments.c.state == "leased", assignments.c.lease < now)
-    ended = update(assignments).where(gone).values(state="expired").returning(assignments.c.task_id)
-    task_ids = [row.task_id for row in connection.execute(ended)]
+    task_ids = [row.task_id for row in connection.execute(_EXPIRE, {"now": now})]
     free_slots(connection, task_ids)
     return len(task_ids)
 
@@ -186,12 +233,7 @@ def own(connection: Connection, user_id: int, assignment_id: int) -> Row[Any]:
     Raises:
         Missing: there is none, or it is somebody else's.
     """
-    query = (
-        select(assignments, tasks.c.kind, tasks.c.purpose, tasks.c.prompt, tasks.c.completions, tasks.c.use_case)
-        .join(tasks, tasks.c.id == assignments.c.task_id)
-        .where(assignments.c.id == assignment_id, assignments.c.user_id == user_id)
-    )
-    row = connection.execute(query).first()
+    row = connection.execute(_OWN, {"number": assignment_id, "person": user_id}).first()
     if row is None:
         raise Missing("no such task of yours")
     return row
@@ -199,54 +241,30 @@ def own(connection: Connection, user_id: int, assignment_id: int) -> Row[Any]:
 
 def waiting(connection: Connection, project_id: int, user_id: int, most: int) -> int:
     """How many tasks wait for this person in the queue, counted up to ``most``; the one they hold is one of them."""
-    free = (
-        select(tasks.c.id)
-        .where(tasks.c.project_id == project_id, tasks.c.slots > 0, not_(_had(user_id)))
-        .limit(most)
-        .subquery()
-    )
-    number = int(connection.execute(select(func.count()).select_from(free)).scalar_one())
+    free = _OPEN.limit(most).subquery()
+    query = select(func.count()).select_from(free)
+    number = int(connection.execute(query, {"project": project_id, "person": user_id}).scalar_one())
     return number + (_held(connection, project_id, user_id) is not None)
 
 
 def _held(connection: Connection, project_id: int, user_id: int) -> int | None:
-    where = (assignments.c.user_id == user_id, assignments.c.project_id == project_id, assignments.c.state == "leased")
-    return connection.execute(select(assignments.c.id).where(*where).order_by(assignments.c.started).limit(1)).scalar()
+    return connection.execute(_HELD, {"person": user_id, "project": project_id}).scalar()
 
 
 def _screening_task(connection: Connection, project: Project, user_id: int) -> Row[Any] | None:
     if screening_result(connection, project.id, user_id) is not None:
         return None
-    return connection.execute(_unseen(project.id, user_id, "screening").limit(1)).first()
+    return _unseen(connection, project.id, user_id, "screening")
 
 
-def _unseen(project_id: int, user_id: int, purpose: str) -> Select[Any]:
-    """Tasks that were never this person's, or whose lease ran out."""
-    return (
-        select(tasks)
-        .where(
-            tasks.c.project_id == project_id, tasks.c.purpose == purpose, tasks.c.closed.is_(False), not_(_had(user_id))
-        )
-        .order_by(tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
-    )
-
-
-def _had(user_id: int) -> Any:
-    return exists().where(
-        assignments.c.task_id == tasks.c.id, assignments.c.user_id == user_id, assignments.c.state != "expired"
-    )
+def _unseen(connection: Connection, project_id: int, user_id: int, purpose: str) -> Row[Any] | None:
+    """The first task of a purpose that was never this person's, or whose lease ran out."""
+    return connection.execute(_KNOWN, {"project": project_id, "person": user_id, "purpose": purpose}).first()
 
 
 def _from_queue(connection: Connection, project_id: int, user_id: int) -> Row[Any] | None:
     """The first task with a free slot, its slot taken."""
-    query = (
-        select(tasks)
-        .where(tasks.c.project_id == project_id, tasks.c.slots > 0, not_(_had(user_id)))
-        .order_by(tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=tasks)  # PostgreSQL: what another one is just taking is passed over
-    )
-    row = connection.execute(query).first()
+    row = connection.execute(_QUEUE, {"project": project_id, "person": user_id}).first()
     if row is not None:
         connection.execute(update(tasks).where(tasks.c.id == row.id).values(slots=tasks.c.slots - 1))
     return row

@@ -1,5 +1,7 @@
 """What a project decides: how many labelers see a task, gold items, screening, flags, the mix of use cases."""
 
+import functools
+import json
 import secrets
 
 from pydantic import Field
@@ -58,7 +60,13 @@ def new_settings() -> ProjectSettings:
 
 def read_settings(values: JSON, project: str) -> ProjectSettings:
     """Settings from the database."""
-    return from_mapping(ProjectSettings, values, f"project {project}")
+    return _parsed(json.dumps(values, sort_keys=True), project)
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(text: str, project: str) -> ProjectSettings:
+    """Every request asks for its project's settings, and they rarely change."""
+    return from_mapping(ProjectSettings, json.loads(text), f"project {project}")
 
 
 def write_settings(settings: ProjectSettings) -> JSON:
