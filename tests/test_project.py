@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "trimtab"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-MODULE_OF = {"pyyaml": "yaml", "argon2-cffi": "argon2"}  # where the module is not called as its distribution
+MODULE_OF = {"pyyaml": "yaml", "argon2-cffi": "argon2", "markdown-it-py": "markdown_it"}  # modules called otherwise than their distribution
 CARRIED = {"markupsafe", "triton"}  # part of Jinja2's own interface; comes with torch for GPUs
 
 

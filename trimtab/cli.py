@@ -29,6 +29,8 @@ data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look a
 eval_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure models against each other.")
 app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
+label_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The labelling app: people write, rate, rank and compare.")
+app.add_typer(label_app, name="label")
 
 # What typer raises for a misspelt verb or option; it has no public name of its own.
 UsageProblem: type[Any] = typer.BadParameter.__mro__[2]
@@ -85,6 +87,8 @@ def settings_of(command: str) -> type[Settings]:
         from trimtab.doctor.settings import Config
 
         return Config
+    if command in LABEL_VERBS:
+        return _label(command)[0]
     return verbs()["eval" if command == "winrate" else command].settings
 
 
@@ -334,7 +338,70 @@ def convert(
     print("\n".join([*account.problems(), *account.remarks(), f"{file}: {account}", *left_out, f"written: {o}"]))
 
 
+# name -> the words that stand first, and what it does; its options and function are in verbs/label.py (`next`: verbs/label_next.py).
+LABEL_VERBS: dict[str, tuple[tuple[str, ...], str]] = {
+    "serve": (("database",), "Runs the app; the first start prints a one-time link for the first admin."),
+    "add": (("database", "data"), "A file of prompts or answers -> tasks of a project."),
+    "export": (("database",), "Labels -> files that trimtab sft, reward and dpo take as they are."),
+    "agreement": (("database",), "How alike people label: raw, alpha, AC1, each labeler, alarms."),
+    "next": (("database",), "Orders the open tasks by what a reward model knows least: by=reward:DIR."),
+    "user": (("database", "name"), "A new account, or a new one-time link for an old one."),
+    "backup": (("database", "out"), "A copy of an SQLite database while it is in use."),
+}
+
+
+def _label(name: str) -> tuple[type[Settings], Callable[[Any], Any]]:
+    """A verb's settings and function.
+
+    Raises:
+        UserError: the packages of the extra are not installed.
+    """
+    try:
+        from trimtab.verbs import label as verb
+    except ModuleNotFoundError as error:
+        raise UserError(f"the labelling app needs {error.name}: pip install 'trimtab[label]'") from None
+    if name == "next":
+        from trimtab.verbs import label_next
+
+        return label_next.Next, label_next.run
+    found: dict[str, tuple[type[Settings], Callable[[Any], Any]]] = {
+        "serve": (verb.Serve, verb.serve), "add": (verb.Add, verb.add), "export": (verb.Export, verb.export),
+        "agreement": (verb.Agreement, verb.agreement), "user": (verb.Person, verb.user), "backup": (verb.Backup, verb.backup),
+    }  # fmt: skip
+    return found[name]
+
+
+def _label_commands() -> None:
+    for name, (first, summary) in LABEL_VERBS.items():
+        label_app.command(name, cls=OptionsCommand, help=f"{summary} [{' '.join(w.upper() for w in first)}] key=value ...")(
+            _label_command(name, first)
+        )
+
+
+def _label_command(name: str, first: tuple[str, ...]) -> Callable[..., None]:
+    def run_words(words: Words, **flags: str | None) -> None:
+        given_words = [*(words or []), *given(**flags)]
+        for i, key in enumerate(first):
+            if i < len(given_words) and "=" not in given_words[i].split("://")[0]:
+                given_words[i] = f"{key}={given_words[i]}"
+        settings, run = _label(name)
+        if (said := run(load_config(settings, None, given_words))) is not None:
+            print(said)
+
+    def chooses(words: Words = None, by: Annotated[str | None, typer.Option(help="by=: reward:DIR, or mean:A,B")] = None) -> None:
+        run_words(words, by=by)
+
+    def writes(words: Words = None, o: Annotated[str | None, typer.Option("-o", help="out=: where to write")] = None) -> None:
+        run_words(words, out=o)
+
+    def plain(words: Words = None) -> None:
+        run_words(words)
+
+    return {"next": chooses, "export": writes, "backup": writes}.get(name, plain)
+
+
 _training_commands()
+_label_commands()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,160 @@
+"""``trimtab label``: files in, a link printed, files out that a reward model trains on, active choice."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from label_load import free_port
+from label_people import Place, ranked
+from tiny_models import TEXT
+
+from trimtab.cli import main
+from trimtab.data.files import write_records
+from trimtab.label.store import open_store
+from trimtab.label.tables import tasks
+from trimtab.verbs.label_next import task_uncertainty
+
+
+def test_from_a_file_to_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_records("answers.jsonl", [ranked(f"item {i}", 4) for i in range(6)])
+    assert main(["label", "add", "l.db", "answers.jsonl", "project=p", "overlap=2"]) == 0
+    assert "p: 6 tasks added (rank 6)" in capsys.readouterr().out
+    assert main(["label", "export", "l.db"]) == 0 and "no labels yet" in capsys.readouterr().out
+    place = Place(open_store("l.db"))
+    place.label("ada", 6)
+    place.label("bob", 6)
+    assert main(["label", "export", "l.db", "-o", "out", "csv=true"]) == 0
+    assert "comparisons.jsonl: 12 comparisons" in capsys.readouterr().out
+    assert len(Path("out/comparisons.csv").read_text().splitlines()) > 12
+    assert main(["label", "agreement", "l.db"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"two labelers order a pair alike\s+100\.0 %", out) and re.search(r"ada\s+6\s", out)
+    assert main(["label", "backup", "l.db", "-o", "copy.db"]) == 0 and Path("copy.db").stat().st_size > 10_000
+    place.store.close()
+
+
+def test_mistakes_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.jsonl").write_text('{"messages": 7}\n')
+    for words, said in (
+        (["add", "l.db"], "needs a file and a project"),
+        (["add", "l.db", "bad.jsonl", "project=p"], "nothing was added: bad.jsonl:1"),
+        (["add", "l.db", "bad.jsonl", "project=No Name"], "write small letters"),
+        (["export", "none.db"], "no labelling database|no such database"),
+        (["export", "l.db", "project=q"], "no project 'q'"),
+        (["next", "l.db"], "needs a judge"),
+        (["serve", "l.db", "host=0.0.0.0"], "say url="),
+        (["serve", "l.db", "url=label.example.org"], "write the address people use"),
+        (["serve", "l.db", "certificate=c.pem"], "go together"),
+        (["user", "l.db"], "needs a name"),
+        (["user", "l.db", "Bad Name"], "write small letters"),
+    ):
+        assert main(["label", *words]) == 2, words
+        err = capsys.readouterr().err
+        assert re.search(said, err) and err.count("\n") == 1 and err.startswith("trimtab: "), err
+    assert main(["label", "serve", "--help"]) == 0 and "certificate=" in capsys.readouterr().out
+
+
+def test_the_server_starts_prints_a_link_once_and_stops(tmp_path: Path) -> None:
+    """The real command: no torch is loaded, the link opens, Ctrl-C ends it."""
+    port = free_port()
+    code = "import sys; from trimtab.cli import main; s = main(sys.argv[1:]); print('torch' in sys.modules, flush=True); sys.exit(s)"
+    words = ["label", "serve", str(tmp_path / "l.db"), f"port={port}"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == f"trimtab label: http://127.0.0.1:{port} on {tmp_path / 'l.db'}\n"
+        link = process.stdout.readline().rsplit(" ", 1)[1].strip()
+        for _ in range(200):
+            try:
+                with urllib.request.urlopen(link) as answer:
+                    assert "You log in as <b>admin</b>" in answer.read().decode()
+                break
+            except (ConnectionError, urllib.error.URLError):
+                time.sleep(0.1)
+        else:
+            pytest.fail("the server did not answer")
+        taken = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
+        assert taken.returncode == 2 and f"port {port} on 127.0.0.1 cannot be had" in taken.stderr
+    finally:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert out.strip() == "False" and "Traceback" not in err
+
+
+def test_a_user_gets_a_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = str(tmp_path / "l.db")
+    for _ in range(2):  # a second call is a new link for the same person
+        assert main(["label", "user", where, "ada", "role=reviewer", "url=https://label.example.org"]) == 0
+        assert re.search(
+            r"ada sets a password, once, at https://label.example.org/setup/[\w-]{40,}\n", capsys.readouterr().out
+        )
+
+
+def test_uncertainty_by_hand() -> None:
+    """One model: 4 p (1 - p), so 1 where two answers score alike. Two models: the variance of what they say, times 4."""
+    assert task_uncertainty(np.array([[0.0, 0.0]])) == pytest.approx(1)
+    assert task_uncertainty(np.array([[0.0, 50.0]])) == pytest.approx(0, abs=1e-9)
+    assert task_uncertainty(np.array([[0.0, np.log(3)]])) == pytest.approx(4 * 0.25 * 0.75)
+    assert task_uncertainty(np.array([[50.0, 0.0], [0.0, 50.0]])) == pytest.approx(1)
+    assert task_uncertainty(np.array([[2.0, 0.0], [2.0, 0.0]])) == pytest.approx(0)
+    assert task_uncertainty(np.array([[0.0, 0.0, 50.0]])) == pytest.approx(1 / 3)
+
+
+def test_next_puts_first_what_a_judge_wavers_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "def one(prompt, text):\n    return float(text.split()[1]) * (9.0 if 'sure' in prompt.text else 0.1)\n"
+    )
+    Path("other.py").write_text(
+        "def two(prompt, text):\n    return float(text.split()[1]) * (9.0 if 'sure' in prompt.text else -9.0)\n"
+    )
+    write_records("a.jsonl", [ranked("a sure thing", 3), ranked("a doubtful thing", 3)])
+    main(["label", "add", "l.db", "a.jsonl", "project=p"])
+    for judge in ("mine.py:one", "mean:mine.py:one,other.py:two"):
+        assert main(["label", "next", "l.db", "--by", judge]) == 0
+        assert capsys.readouterr().out.splitlines()[-2].split()[1] == "2"
+    place = Place(open_store("l.db"))
+    assert place.rows(tasks)[1].priority > place.rows(tasks)[0].priority
+    given = place.next("ada").assignment
+    assert given and place.row(given).task_id == 2
+    place.store.close()
+
+
+def test_a_reward_model_trains_on_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From labels in the database to a reward-model folder, by the verbs alone."""
+    from tiny_models import save_tiny_policy
+
+    monkeypatch.chdir(tmp_path)
+    save_tiny_policy(Path("tiny"))
+    words = " ".join(TEXT).split()
+    write_records("answers.jsonl", [ranked(words[i % len(words)] + f" {i}", 3) for i in range(8)])
+    main(["label", "add", "l.db", "answers.jsonl", "project=p", "overlap=1"])
+    place = Place(open_store("l.db"))
+    place.label("ada", 8)
+    place.store.close()
+    assert main(["label", "export", "l.db", "-o", "out"]) == 0
+    options = ["model=tiny", "data=out/comparisons.jsonl", "out=reward", "batch_size=4", "epochs=1", "max_length=128"]
+    assert main(["reward", *options]) == 0
+    assert json.loads(Path("reward/run.json").read_text())["verb"] == "reward"

@@ -1,0 +1,203 @@
+"""Who answers without reading, and whether the first-shown answer wins too often. Pure functions.
+
+**Careless labelers.** Of each ranking we ask where its agreement with the others (or with the known answer) stands among all shufflings
+of that same ranking: u, which is uniform on (0, 1) for somebody who answers at random, whatever K, the ties and the number of others are.
+In the same way v: how the ranking agrees with this person's own ratings, which were given one by one before it. How u and v are spread
+among all who work here is estimated from the others, densities f and g. Somebody who answers at random in a share e of the items makes
+u uniform there, and v, too, if they click ratings and order independently, so each item adds log((1 - e) + e (1 + 1 / g(v)) / (2 f(u)))
+to the evidence: the likelihood ratio of the mixture, summed as in Wald's sequential test. Who passes the threshold at any of the last 40
+items is flagged; the threshold is what 2 % of people who work like the others would pass, found by drawing such stretches from the others'
+items. Pairs (K = 2) say little each; rankings of five and more say it soon.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.common.rng import generator
+from trimtab.common.stats import Estimate, bootstrap_interval
+from trimtab.label.rankings import mean_ranks
+
+Floats = NDArray[np.float64]
+Ranks = Sequence[int | None]
+Shape = tuple[float, float]
+Placed = tuple[int, float, float | None]  # how many answers, u, v
+HORIZON = 40  # items that are looked at together, the last ones
+FALSE_FLAGS = 0.02  # share of such stretches in which somebody who works like the others is flagged
+SHARE = 0.3  # of random answers, against which evidence is collected
+DRAWS = 2000
+PRIOR = 20  # items by which the distribution of one size of ranking is drawn to that of all sizes
+LEAST = 1 / 600  # u is known no better than the shufflings tell
+LARGEST = math.log(50)  # one item alone is never more than this times likelier at random
+FEWEST_ITEMS = 40  # of the others', below which nothing is known of how people work here
+SHUFFLINGS = 300  # drawn where K! is more
+ENUMERATED = 5  # K up to which all shufflings are taken
+FEWEST_PAIRS = 20  # below this no position bias is named
+SURE = 2.81  # standard errors from 1/2 at which it is: one of 200 unbiased people
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One labeler's ranking of one task, and what it is held against: the others' rankings, or the known one."""
+
+    labeler: Hashable
+    ranks: tuple[int | None, ...]
+    others: tuple[tuple[int | None, ...], ...]
+    ratings: tuple[int | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """Evidence that a labeler answers at random: the sum after each of the last items, what is enough, and where it was first reached."""
+
+    path: tuple[float, ...]
+    enough: float
+    flagged_at: int | None
+
+    @property
+    def level(self) -> float:
+        """The highest evidence as a share of what is enough."""
+        return max(self.path, default=0.0) / self.enough
+
+
+def suspicions(
+    items: Sequence[Ranked], *, seed: int = 0, false_flags: float = FALSE_FLAGS
+) -> dict[Hashable, Suspicion]:
+    """Each labeler's evidence over their last ``HORIZON`` items, which come in the order in which they were done."""
+    placed: dict[Hashable, list[Placed]] = {}
+    for i, item in enumerate(items):
+        rng = generator(seed, "standing", i)
+        u = standing(item.ranks, item.others, rng)
+        v = standing(item.ranks, [[None if r is None else -r for r in item.ratings]], rng) if item.ratings else None
+        if u is not None:
+            placed.setdefault(item.labeler, []).append((len(item.ranks), u, v))
+    out = {}
+    for who, own in placed.items():
+        others = [u for other, us in placed.items() if other != who for u in us]
+        if len(others) >= FEWEST_ITEMS:
+            out[who] = _suspicion(own[-HORIZON:], others, false_flags, seed)
+    return out
+
+
+def standing(ranks: Ranks, others: Sequence[Ranks], rng: np.random.Generator) -> float | None:
+    """u: the share of shufflings of this ranking that agree less with the others than it does, ties shared out at random.
+
+    None where nothing can be said: no others, or a ranking that ties everything.
+    """
+    known = [i for i, rank in enumerate(ranks) if rank is not None]
+    own = _centred([ranks[i] for i in known])
+    target = sum((_centred([other[i] for i in known]) for other in others), np.zeros(len(known)))
+    if not np.any(own) or not np.any(target):
+        return None
+    k = len(known)
+    drawn = k > ENUMERATED
+    shuffled = own[_all_orders(k)] if not drawn else rng.permuted(np.tile(own, (SHUFFLINGS, 1)), axis=1)
+    agreements, mine = shuffled @ target, float(own @ target)
+    less, same = (agreements < mine - 1e-9).sum(), (np.abs(agreements - mine) <= 1e-9).sum()
+    # Drawn shufflings do not hold the ranking itself for certain; it is counted in, so that u stays uniform (Phipson and Smyth 2010).
+    return float((less + rng.random() * (same + drawn)) / (len(shuffled) + drawn))
+
+
+@functools.cache
+def _all_orders(k: int) -> NDArray[np.int64]:
+    return np.array(list(itertools.permutations(range(k))))
+
+
+def _centred(ranks: Sequence[int | None]) -> Floats:
+    """Places, ties at their mean, less the mean place; 0 for what is unranked. Products of two of these are Spearman's correlation."""
+    places = mean_ranks(ranks)
+    centre = [p for p in places if p is not None]
+    middle = sum(centre) / len(centre) if centre else 0.0
+    return np.array([0.0 if p is None else p - middle for p in places])
+
+
+@dataclass(frozen=True)
+class Usual:
+    """How u (by number of answers) and v are spread among those who work here: Beta distributions, as (a, b)."""
+
+    u: Mapping[int, Shape]
+    v: Shape
+
+
+def usual_of(placed: Sequence[Placed]) -> Usual:
+    """Beta distributions with the mean and variance that were seen; to each size of ranking ``PRIOR`` items of any size are added."""
+    overall = np.array([u for _, u, _ in placed])
+    by_size = {
+        k: _shape(np.array([u for size, u, _ in placed if size == k]), overall) for k in {k for k, _, _ in placed}
+    }
+    return Usual(by_size, _shape(np.array([v for _, _, v in placed if v is not None]), np.array([0.9, 0.98])))
+
+
+def evidence(placed: Sequence[Placed], usual: Usual) -> Floats:
+    """log((1 - e) + e (1 + 1 / g(v)) / (2 f(u))) of each item; an item of a size that nobody else had says nothing."""
+    out = []
+    for k, u, v in placed:
+        odd = _times_likelier(u, usual.u.get(k, (1.0, 1.0)))
+        own = _times_likelier(v, usual.v) if v is not None else 1.0
+        out.append(math.log((1 - SHARE) + SHARE * odd * (1 + own) / 2))
+    return np.array(out)
+
+
+def _shape(seen: Floats, prior: Floats) -> Shape:
+    mean, square = (
+        (seen_power.sum() + PRIOR * prior_power.mean()) / (len(seen) + PRIOR)
+        for seen_power, prior_power in ((seen, prior), (seen**2, prior**2))
+    )
+    spread = max(mean * (1 - mean) / max(square - mean**2, 1e-6) - 1, 0.1)
+    return float(mean * spread), float((1 - mean) * spread)
+
+
+def _times_likelier(u: float, shape: Shape) -> float:
+    """1 / density: how much likelier u is at random."""
+    a, b = shape
+    inside = min(max(u, LEAST), 1 - LEAST)
+    log_f = (
+        (a - 1) * math.log(inside)
+        + (b - 1) * math.log1p(-inside)
+        + math.lgamma(a + b)
+        - math.lgamma(a)
+        - math.lgamma(b)
+    )
+    return math.exp(min(-log_f, LARGEST))
+
+
+def _suspicion(own: Sequence[Placed], others: Sequence[Placed], false_flags: float, seed: int) -> Suspicion:
+    usual = usual_of(others)
+    drawn = generator(seed, "careless").choice(evidence(others, usual), size=(DRAWS, HORIZON))
+    enough = max(0.5, float(np.quantile(np.cumsum(drawn, axis=1).max(1), 1 - false_flags)))
+    path = np.cumsum(evidence(own, usual))
+    reached = np.flatnonzero(path >= enough)
+    return Suspicion(tuple(path.tolist()), enough, int(reached[0]) + 1 if len(reached) else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How often the answer that stood first won, among pairs that are not ties, and whether that is more or less than chance."""
+
+    share: Estimate
+    biased: bool
+
+
+def position_bias(items: Sequence[tuple[Sequence[int | None], Sequence[int]]], *, seed: int = 0) -> Position:
+    """Over pairs of answers, how often the earlier-shown one was preferred. Orders are random, so without bias it is 1/2.
+
+    Args:
+        items: (ranks by completion, shown: place on the screen -> completion) of each ranking. The pairs of one ranking are drawn together.
+    """
+    wins: list[float] = []
+    tasks: list[int] = []
+    for task, (ranks, shown) in enumerate(items):
+        for a, b in itertools.combinations(shown, 2):
+            first, second = ranks[a], ranks[b]
+            if first is not None and second is not None and first != second:
+                wins.append(float(first < second))
+                tasks.append(task)
+    share = bootstrap_interval(wins, clusters=tasks, seed=seed)
+    half = (share.high - share.low) / 2
+    biased = len(wins) >= FEWEST_PAIRS and math.isfinite(half) and abs(share.value - 0.5) > half * SURE / 1.96
+    return Position(share, bool(biased))

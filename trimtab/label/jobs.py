@@ -1,0 +1,75 @@
+"""A connected model answers an imported file's prompts in the background, and what it answered becomes tasks, batch after batch."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from trimtab.common.errors import UserError
+from trimtab.label.projects import Project
+from trimtab.label.store import Store
+from trimtab.label.tasks import import_records
+from trimtab.records import Comparison, Completion, Prompt
+
+AT_ONCE = 8  # prompts between two imports
+
+
+class Answerer(Protocol):
+    """A model that answers: connected by the command line, so that the app itself loads none."""
+
+    def answers(self, prompts: Sequence[Prompt], k: int, seed: int) -> list[list[Completion]]:
+        """``k`` answers to each prompt."""
+
+
+@dataclass
+class Job:
+    """One file's prompts on their way."""
+
+    project: str
+    model: str
+    prompts: int
+    done: int = 0
+    added: int = 0
+    problem: str = ""
+    ended: bool = False
+
+
+@dataclass
+class Jobs:
+    """All jobs since the start; one runs at a time."""
+
+    all: list[Job] = field(default_factory=list)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(
+        self, store: Store, project: Project, name: str, model: Answerer, prompts: Sequence[Prompt], k: int
+    ) -> Job:
+        """Starts sampling ``k`` answers to each prompt."""
+        job = Job(project.name, name, len(prompts))
+        self.all.append(job)
+        threading.Thread(target=self._run, args=(job, store, project, model, list(prompts), k), daemon=True).start()
+        return job
+
+    def of(self, project: str) -> list[Job]:
+        """The project's jobs, latest first."""
+        return [job for job in reversed(self.all) if job.project == project][:5]
+
+    def _run(
+        self, job: Job, store: Store, project: Project, model: Answerer, prompts: Sequence[Prompt], k: int
+    ) -> None:
+        seed = time.time_ns() % 2**31
+        with self._turn:
+            try:
+                for start in range(0, len(prompts), AT_ONCE):
+                    part = prompts[start : start + AT_ONCE]
+                    answered = model.answers(part, k, seed)
+                    made = [Comparison(p, tuple(a), (None,) * k) for p, a in zip(part, answered, strict=True)]
+                    with store.write() as connection:
+                        job.added += import_records(connection, project, [(c.prompt.id, c) for c in made]).added
+                    job.done += len(part)
+            except UserError as error:
+                job.problem = str(error)
+            except Exception as error:  # the page has to say that it ended, whatever ended it
+                job.problem = f"the model failed: {error}"
+            job.ended = True

@@ -1,0 +1,71 @@
+"""The arena's page and its two calls."""
+
+import secrets
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from trimtab.label import arena as ring
+from trimtab.label.api import ERRORS, Body, Name, person_of, place_of, store_of
+from trimtab.label.render import markdown, page
+
+router = APIRouter()
+Number = Field(None, ge=1, le=2**31 - 1)
+
+
+class Ask(Body):
+    """What was said; ``battle`` is the one before it in this conversation."""
+
+    text: str = Field(min_length=1, max_length=ring.LONGEST_TURN)
+    battle: int | None = Number
+
+
+class Answers(BaseModel):
+    """Both answers as sanitised HTML, in their order on the screen."""
+
+    battle: int
+    html: tuple[str, str]
+
+
+class Vote(Body):
+    """Which of the two was better."""
+
+    battle: int = Field(ge=1, le=2**31 - 1)
+    choice: Literal["a", "b", "tie", "bad"]
+
+
+class Names(BaseModel):
+    """Who they were."""
+
+    names: tuple[str, str]
+
+
+@router.get("/p/{name}/arena", include_in_schema=False)
+def arena(request: Request, name: Name) -> Response:
+    """The page."""
+    return page(request, "arena.html", project=place_of(request, name), ready=len(request.app.state.served.models) > 1)
+
+
+@router.post("/api/projects/{name}/arena/ask", responses=ERRORS)
+def api_arena_ask(request: Request, name: Name, body: Ask) -> Answers:
+    """Two hidden models answer."""
+    project, person, models = place_of(request, name), person_of(request), request.app.state.served.models
+    with store_of(request).read() as connection:
+        before = ring.own(connection, person.id, body.battle) if body.battle else None
+    messages = ring.conversation(before, body.text)
+    answers, shown = ring.fight(models, messages, secrets.randbelow(2**31))
+    with store_of(request).write() as connection:
+        battle = ring.keep(connection, project, person.id, messages, answers, shown)
+    first, second = (markdown(answers[i].text) for i in shown)
+    return Answers(battle=battle, html=(first, second))
+
+
+@router.post("/api/projects/{name}/arena/vote", responses=ERRORS)
+def api_arena_vote(request: Request, name: Name, body: Vote) -> Names:
+    """Keeps the vote and tells the names."""
+    place_of(request, name)
+    with store_of(request).write() as connection:
+        first, second = ring.vote(connection, person_of(request).id, body.battle, body.choice)
+    return Names(names=(first, second))

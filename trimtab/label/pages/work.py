@@ -1,0 +1,50 @@
+"""The page of one task: write, rank, compare, write a prompt."""
+
+import secrets
+
+from fastapi import APIRouter, Request
+from starlette.responses import RedirectResponse, Response
+
+from trimtab.label import threads
+from trimtab.label.api import Id, labelled, own_task, person_of, store_of
+from trimtab.label.pages.door import field
+from trimtab.label.projects import project_by_id, version_read
+from trimtab.label.render import page
+from trimtab.label.settings import FLAGS, MIX, SKIP_REASONS
+from trimtab.label.values import to_screen
+
+router = APIRouter(include_in_schema=False)
+TEMPLATES = {"write": "write.html", "rank": "rank.html", "compare": "compare.html", "prompt": "prompt.html"}
+
+
+@router.get("/a/{number}")
+def task(request: Request, number: Id) -> Response:
+    """A task of this person, as they see it: answers in their order, without the models' names."""
+    row, person = own_task(request, number), person_of(request)
+    if row.state in ("done", "skipped"):
+        with store_of(request).read() as connection:
+            project = project_by_id(connection, row.project_id)
+        return RedirectResponse(f"/p/{project.name}/mine", 303)
+    with store_of(request).read() as connection:
+        project = project_by_id(connection, row.project_id)
+        said = threads.thread(connection, project.id, row.task_id)
+        done = labelled(connection, project, person.id)
+        version = version_read(connection, project.id, person.id)
+    answers = [completion["text"] for completion in to_screen(row.completions, row.shown)] if row.completions else []
+    names = [name for name in project.settings.flags if name in FLAGS] + [
+        n for n in project.settings.flags if n not in FLAGS
+    ]
+    return page(
+        request, TEMPLATES[row.kind], task=row, project=project, answers=answers, messages=said, done=done, version=version,
+        flags={name: FLAGS.get(name, name) for name in names}, draft=row.draft or {}, key=secrets.token_urlsafe(18),
+        reasons=SKIP_REASONS, use_cases=list(project.settings.mix or MIX), screening=row.purpose == "screening",
+    )  # fmt: skip
+
+
+@router.post("/a/{number}/questions")
+def task_question_do(request: Request, number: Id) -> Response:
+    """A message into the task's thread: who has the task may ask."""
+    row = own_task(request, number)
+    with store_of(request).write() as connection:
+        threads.post(connection, row.project_id, person_of(request).id, field(request, "text"), row.task_id)
+    return RedirectResponse(f"/a/{number}?done=sent#questions", 303)

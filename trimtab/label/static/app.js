@@ -1,0 +1,78 @@
+// What every page does: calls to the API, dialogs, the raw view, buttons that post, one place for messages.
+
+export const csrf = document.querySelector('meta[name="csrf"]').content;
+
+/** POSTs JSON; the answer's JSON, or an Error whose message is one sentence. `error.again` says that sending again may help. */
+export async function post(url, body) {
+  let response;
+  try {
+    response = await fetch(url, {
+      method: "POST", headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf }, body: JSON.stringify(body ?? {}),
+    });
+  } catch {
+    throw Object.assign(new Error("No connection. What you wrote is kept here; it is sent again."), { again: true });
+  }
+  const answer = await response.json().catch(() => ({ error: `The server answered ${response.status}.` }));
+  if (response.ok) return answer;
+  if (response.status === 401) answer.error = "You are logged out. Log in again in another tab, then submit once more.";
+  throw Object.assign(new Error(answer.error), { again: response.status === 503, status: response.status });
+}
+
+let hiding;
+/** A short message at the foot of the page, read out by screen readers. */
+export function toast(text) {
+  const place = document.getElementById("toast");
+  place.textContent = text;
+  place.classList.add("shown");
+  clearTimeout(hiding);
+  hiding = setTimeout(() => place.classList.remove("shown"), 3500);
+}
+
+/** Whether somebody is typing, so that single keys are letters. */
+export function typing(event) {
+  const at = event.target;
+  return at.matches("textarea, select, input:not([type=radio]):not([type=checkbox])") || at.isContentEditable;
+}
+
+export function singleKeys() {
+  return localStorage.getItem("single-keys") !== "off";
+}
+
+for (const button of document.querySelectorAll("[data-open]")) {
+  button.addEventListener("click", () => document.getElementById(button.dataset.open).showModal());
+}
+
+for (const button of document.querySelectorAll(".raw-switch")) {
+  button.addEventListener("click", () => {
+    const answer = button.closest(".answer");
+    const raw = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", raw);
+    answer.querySelector(".text").hidden = raw;
+    answer.querySelector("pre.raw").hidden = !raw;
+  });
+}
+
+for (const button of document.querySelectorAll("[data-post]")) {
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    try {
+      const answer = await post(button.dataset.post, {});
+      if ("go" in button.dataset) location.assign(answer.url);
+    } catch (error) {
+      toast(error.message);
+      button.disabled = false;
+    }
+  });
+}
+
+for (const form of document.querySelectorAll("form[data-sure]")) {
+  form.addEventListener("submit", (event) => { if (!confirm(form.dataset.sure)) event.preventDefault(); });
+}
+
+const switcher = document.getElementById("keys-on");
+if (switcher) {
+  switcher.checked = singleKeys();
+  switcher.addEventListener("change", () => localStorage.setItem("single-keys", switcher.checked ? "on" : "off"));
+}
+
+if (location.hash === "#questions") document.getElementById("questions")?.showModal?.();
