@@ -238,8 +238,8 @@ def careless(leagues: int = 100) -> Part:
         ],
         "lines": [
             "20 people, rankings of 4 to 9 answers, three people a task, agreement 73 % as InstructGPT's. A spammer who clicks ratings "
-            f"and order at random in 30 % of the items: {len(clicks)} of {leagues} flagged. One who in 30 % guesses ratings and an order that fits "
-            f"them, so that only the others tell: {len(guesses)} of {leagues}."
+            f"and order at random in 30 % of the items: {len(clicks)} of {leagues} flagged. One who in 30 % guesses ratings and an order "
+            f"that fits them, so that only the others tell: {len(guesses)} of {leagues}."
         ],
     }  # fmt: skip
 
