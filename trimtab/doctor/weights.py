@@ -71,8 +71,8 @@ def trained_tokens(s: Subject) -> Result:
 
 
 def _has_twin(table: Tensor, norms: Tensor, row: int) -> bool:
-    """Whether another row is the same; only those of the same length are compared."""
-    same = table[norms == norms[row]]
+    """Whether another row is the same; only those of about its length are compared."""
+    same = table[torch.isclose(norms, norms[row])]
     return int((same == table[row]).all(1).sum()) > 1
 
 
