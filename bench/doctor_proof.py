@@ -18,6 +18,14 @@ SIZES = {
     "vocab_size": 20_000, "max_position_embeddings": 1024, "tie_word_embeddings": True,
 }  # fmt: skip
 ROWS = 20_000
+ENGLISH = ROOT / "runs" / "proof" / "english" / "sft"
+DATA = ROOT.parent / "shared" / "data"
+DATA_GROUPS = "data, comparisons, data in the model's tokens"
+REAL: dict[str, dict[str, Any]] = {
+    "preferences/hh_harmless.jsonl.gz": {}, "preferences/oasst_trees.jsonl": {}, "preferences/short_preferences.json": {},
+    "preferences/sharegpt_pairs.json": {}, "preferences/summary_rankings.json": {"ranks": {"best": "high"}},
+    "demonstrations/alpaca_5000.json": {}, "demonstrations/short_instructions.json": {}, "prompts/community_prompts.csv": {},
+}  # fmt: skip
 Row = dict[str, Any]
 
 
@@ -27,7 +35,7 @@ def measure() -> dict[str, Any]:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        entry = {"faults": list(faults(place)), "healthy": list(healthy(place)), "large": large(place)}
+        entry = {"faults": list(faults(place)), "healthy": list(healthy(place)), "files": list(files()), "large": large(place)}
     command = "python bench/proof.py doctor"
     return {"doctor": {"area": "doctor_proof", "command": command, "wall_seconds": time.monotonic() - began, **entry}}
 
@@ -79,8 +87,24 @@ def healthy(place: Path) -> Iterator[Row]:
     base = str(ROOT / "trimtab" / "village" / "base")
     yield looked("the village's base and demonstrations", model=base, data=str(DEMO / "world" / "demonstrations.jsonl"))
     yield looked("the village's SFT model and demonstrations", model=str(DEMO / "sft"), data=str(DEMO / "world" / "demonstrations.jsonl"))
-    yield looked("the village's SFT model and rankings", model=str(DEMO / "sft"), data=str(DEMO / "rankings" / "rankings.jsonl"))
-    yield looked("the village's reward model and rankings", model=str(DEMO / "reward"), data=str(DEMO / "rankings" / "rankings.jsonl"))
+    yield looked("the village's reward model", model=str(DEMO / "reward"))
+
+
+def files() -> Iterator[Row]:
+    """What is said of data as people and models left them, by name of the check alone: texts of these files are not for this page."""
+    from trimtab.doctor.examine import examine
+    from trimtab.doctor.settings import Config
+
+    rankings = DEMO / "rankings" / "rankings.jsonl"
+    asked: list[tuple[str, Path, Path, Row]] = [
+        ("the village's rankings", DEMO / "sft", rankings, {}), ("the same, with its reward model", DEMO / "reward", rankings, {}),
+        *((name, ENGLISH, DATA / name, more) for name, more in REAL.items() if (DATA / name).exists()),
+    ]  # fmt: skip
+    for name, model, data, more in asked:
+        found = examine(Config(model=str(model), data=str(data), only=DATA_GROUPS, **more))
+        alarms = [f for f in found.findings if f.result.status in ("warning", "fail")]
+        said = [(f.check.name, f.result.status, f.result.numbers.get("count")) for f in alarms]
+        yield {"name": name, "records": found.about["data"].partition(": ")[2], "said": said}
 
 
 def large(place: Path) -> Row:
@@ -139,6 +163,10 @@ def render(entry: Mapping[str, Any]) -> list[str]:
     lines += ["", "| healthy | checks that apply | alarms |", "|---|---|---|"]
     for row in entry["healthy"]:
         lines.append(f"| {row['name']} | {row['checks']} | {'; '.join(row['alarms']) or 'none'} |")
+    lines += ["", "| file | records | said |", "|---|---|---|"]
+    for row in entry["files"]:
+        said = [f"{words[status]}: {check}{f' ({count:,} records)' if count is not None else ''}" for check, status, count in row["said"]]
+        lines.append(f"| {row['name']} | {row['records']} | {'; '.join(said) or 'nothing'} |")
     slowest = ", ".join(f"{name} {seconds:.1f} s" for seconds, name in entry["large"]["slowest"])
     return [*lines, "", f"Of the large model's time the most: {slowest}.", ""]
 

@@ -44,7 +44,8 @@ def entry(**changes: Any) -> dict[str, Any]:
     faults[0] |= changes
     healthy = [{"name": "h", "checks": 30, "alarms": [], "exit_status": 0}]
     large = {"weights": 10**8, "records": 20, "seconds": 31.2, "threads": 2, "slowest": [[3.0, "c"]]}
-    return {"faults": faults, "healthy": healthy, "large": large}
+    files = [{"name": "g", "records": "all 3 records", "said": [["empty answers", "warning", 2]]}]
+    return {"faults": faults, "healthy": healthy, "files": files, "large": large}
 
 
 def test_every_check_is_in_the_documentation() -> None:
@@ -56,7 +57,8 @@ def test_a_missed_fault_is_said() -> None:
     assert all(reached for _, _, reached in proof.asked(entry()))
     missed = entry(caught=False, status="ok", exit_status=0)
     assert [reached for _, _, reached in proof.asked(missed)] == [False, False, False, True, True]
-    assert "**missed:** f" in "\n".join(proof.render(missed))
+    page = "\n".join(proof.render(missed))
+    assert "**missed:** f" in page and "| g | all 3 records | warning: empty answers (2 records) |" in page
 
 
 def test_what_is_proven_is_what_the_tests_know() -> None:

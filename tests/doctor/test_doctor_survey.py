@@ -82,6 +82,8 @@ def test_one_text_ranked_twice_in_a_ranking_contradicts_itself(tmp_path: Path) -
     answers = [{"text": "a"}, {"text": "b"}, {"text": "a"}]
     row = {"messages": [{"role": "user", "content": "?"}], "completions": answers, "ranks": [1, 2, 3]}
     assert said(read(tmp_path, [row]), "contradictions").numbers == {"again": 1, "both": 1}
+    agreeing = {**row, "ranks": [1, 2, 1]}  # a text that was sampled twice says nothing twice
+    assert said(read(tmp_path, [agreeing]), "contradictions").numbers == {"again": 0, "both": 0}
 
 
 def test_test_prompts_are_found_by_words_and_by_thirteen_in_a_row(tmp_path: Path) -> None:
@@ -92,8 +94,10 @@ def test_test_prompts_are_found_by_words_and_by_thirteen_in_a_row(tmp_path: Path
     assert said(exact, "test prompts", test=str(test)).numbers == {"exact": 1, "records": 6}
     near = read(tmp_path, [*other, {"prompt": f"{long} sixteen"}], test=str(test))
     assert said(near, "test prompts", test=str(test)).status == "warning"
-    far = read(tmp_path, [*other, {"prompt": " ".join(long.split()[:12])}], test=str(test))
-    assert said(far, "test prompts", test=str(test)).status == "ok"
+    shared = f"{long} and then a story of its own that goes on for much longer than what the two have in common"
+    for text in (" ".join(long.split()[:12]), shared):
+        far = read(tmp_path, [*other, {"prompt": text}], test=str(test))
+        assert said(far, "test prompts", test=str(test)).status == "ok"
 
 
 def test_an_empty_answer_may_be_rejected_and_may_beat_a_worse_one(tmp_path: Path) -> None:

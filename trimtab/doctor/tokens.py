@@ -30,8 +30,8 @@ def end_token(s: Subject) -> Result:
 
 @GROUP.check(
     "generation stops",
-    means="transformers' generate, and vLLM after it, ends an answer only at the tokens that generation_config.json lists. If the token "
-    "that ends the chat template's answers is missing there, every answer runs on to the length limit.",
+    means="transformers' generate ends an answer only at the tokens that generation_config.json lists (vLLM also at the tokenizer's end "
+    "token). If the token that ends the chat template's answers is missing there, every answer runs on to the length limit.",
     do="Add it: model.generation_config.eos_token_id = [...], then save. trimtab's training verbs do so when they save a model; its own "
     "engine stops at the template's token anyway.",
 )

@@ -62,7 +62,7 @@ def trained_tokens(s: Subject) -> Result:
     norms = table.float().norm(dim=1)
     typical = float(norms.median())
     empty = [i for i in sorted(used) if float(norms[i]) < 1e-3 * typical]
-    twins = [i for i in sorted(used) if i not in empty and _has_twin(table, i)]
+    twins = [i for i in sorted(used) if i not in empty and _has_twin(table, norms, i)]
     if empty or twins:
         said = [f"rows near zero: {_names(s, empty)}"] if empty else []
         said += [f"rows that another token has too: {_names(s, twins)}"] if twins else []
@@ -70,8 +70,10 @@ def trained_tokens(s: Subject) -> Result:
     return ok(f"all {len(used)} special tokens in use have rows of their own", untrained=0, used=len(used))
 
 
-def _has_twin(table: Tensor, row: int) -> bool:
-    return int((table == table[row]).all(1).sum()) > 1
+def _has_twin(table: Tensor, norms: Tensor, row: int) -> bool:
+    """Whether another row is the same; only those of about its length are compared."""
+    same = table[torch.isclose(norms, norms[row])]
+    return int((same == table[row]).all(1).sum()) > 1
 
 
 def _names(s: Subject, ids: list[int]) -> str:
