@@ -356,6 +356,8 @@ def test_new_token_ids_in_a_padded_vocabulary(family: str) -> None:
         assert len(layer.weight) == rows + 64 and torch.equal(layer.weight[:known], before[:known])
         assert torch.allclose(layer.weight[known:], before[:known].mean(0).expand(rows + 64 - known, -1))
     assert b.config.vocab_size == rows + 64
+    grow_vocabulary(b, rows + 66, rows + 66)  # a tokenizer that always had more tokens than its model
+    assert len(b.get_input_embeddings().weight) == rows + 66
 
 
 def test_loading_switches_every_dropout_off(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def grow_vocabulary(model: PreTrainedModel, size: int, known: int = 0) -> None:
     No random draw: two models grown from the same weights stay equal, as policy and reference must.
     """
     rows = model.get_input_embeddings().num_embeddings
-    known = known or rows
+    known = min(known or rows, rows)
     if size <= known:
         return
     if size > rows:
