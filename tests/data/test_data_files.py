@@ -226,6 +226,13 @@ def test_tables_with_other_separators(tmp_path: Path) -> None:
     assert list(read_rows(semicolons)) == [(f"{semicolons}:2", {"prompt": "a, b", "n": "1"})]
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json", "a.jsonl.gz"])
+def test_bytes_that_are_no_text_cost_their_line_alone(tmp_path: Path, name: str) -> None:
+    path = put(tmp_path / name, b'{"a": 1}\n{"a": "\xff"}\n{"a": 3}\n')
+    first, broken, last = [row for _, row in scan_rows(path)]
+    assert first == {"a": 1} and last == {"a": 3} and isinstance(broken, UserError) and broken.row == '{"a": "\ufffd"}'
+
+
 def test_bytes_that_are_no_text_cost_their_row_alone(tmp_path: Path) -> None:
     path = put(tmp_path / "a.csv", b"a,b\n1,2\n\xff,3\n4,5\n")
     rows = list(scan_rows(path))

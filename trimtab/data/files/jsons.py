@@ -22,24 +22,49 @@ from trimtab.data.files.values import DECODER, LENIENT, NotPlain, as_object, not
 from trimtab.records import JSON
 
 CHUNK = 1 << 20
+SMALL_CHUNK = 1 << 12  # enough to see what a file begins with
 SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def scan_json(path: Path | str) -> Iterator[tuple[str, JSON | RowError]]:
     """The rows of a file; what it begins with decides how they stand in it, so that an array called ``.jsonl`` is read too."""
+    first, whole = _beginning(path)
+    if first == b"[" or not whole:
+        with open_bytes(path) as f:
+            window = _Window(f, path)
+            yield from window.elements() if first == b"[" else window.objects()
+    else:
+        yield from _scan_lines(path)
+
+
+def _beginning(path: Path | str) -> tuple[bytes, bool]:
+    """The first byte that is not white space; and of a ``.json`` file that is no array, whether its first line is JSON on its own.
+
+    Raises:
+        RowError: a ``.json`` file with nothing in it, or one that goes on and on with nothing.
+    """
+    blank = 0
     with open_bytes(path) as f:
-        window = _Window(f, path)
-        first = window.peek()
-        if first == "[":
-            yield from window.elements()
-            return
-        if suffix_of(path) == ".json":
-            if not first:
-                raise RowError(f"{path}:1", "not JSON (the file is empty)", reason="not JSON")
-            if not window.line_is_whole():
-                yield from window.objects()
-                return
-    yield from _scan_lines(path)
+        while chunk := read_up_to(f, SMALL_CHUNK):
+            if head := chunk.lstrip():
+                if head.startswith(b"[") or suffix_of(path) != ".json":
+                    return head[:1], True
+                line = head if b"\n" in head else head + f.readline(ROW_BYTES)
+                return head[:1], _is_json(line.partition(b"\n")[0])
+            blank += len(chunk)
+            if blank > BLANK_BYTES:
+                raise too_blank(f"{path}:1")
+    if suffix_of(path) == ".json":
+        raise RowError(f"{path}:1", "not JSON (the file is empty)", reason="not JSON")
+    return b"", True
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        LENIENT.decode(line.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _scan_lines(path: Path | str) -> Iterator[tuple[str, JSON | RowError]]:
@@ -82,16 +107,6 @@ class _Window:
             line = self.line + self.text.count("\n") + error.object.count(b"\n", 0, error.start)
             raise RowError(f"{self.path}:{line}", f"not UTF-8 text ({error.reason})", reason="not UTF-8 text") from None
         return bool(chunk)
-
-    def line_is_whole(self) -> bool:
-        """Whether the line that begins here is JSON on its own."""
-        while "\n" not in self.text[self.at :] and len(self.text) <= ROW_BYTES and self.more(max(CHUNK, len(self.text))):
-            pass
-        try:
-            LENIENT.decode(self.text[self.at :].partition("\n")[0])
-        except (ValueError, RecursionError):
-            return False
-        return True
 
     def value(self) -> tuple[Any, str]:
         """The next value and its text. A value that has no one meaning comes as its error."""
@@ -154,7 +169,8 @@ class _Window:
             yield where, self.row(where)
 
     def elements(self) -> Iterator[tuple[str, JSON | RowError]]:
-        """The elements of the array that begins here."""
+        """The elements of the array that comes next."""
+        self.peek()
         self.at += 1
         index = 0
         if self.peek() == "]":
