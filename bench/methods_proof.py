@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNS = ROOT / "runs" / "proof"
 TOLERANCE = 1e-4
+TARGET = 1.2  # nats per answer
 
 
 def run(*words: str) -> tuple[str, float]:
@@ -45,7 +45,27 @@ def kept_reference() -> dict[str, Any]:
     return {"DPO with its reference's logprobs kept": {"command": command, "wall_seconds": seconds, "reference": sides}}
 
 
-PARTS: dict[str, Callable[[], dict[str, Any]]] = {"against-trl": against_trl, "kept-reference": kept_reference}
+def held() -> dict[str, Any]:
+    """What keeps a policy near its reference, on the demos' SFT and reward models, in small iterations (16 prompts): PPO without a price on
+    the KL, and with Ziegler's controller, which begins with the demo's beta and is told another KL than that beta leads to here."""
+    shared = ["batch_size=16", "num_completions=4", "minibatch_size=2", "epochs_per_batch=1", "lr=3e-4", "gold=village", "threads=1"]
+    out = {}
+    for name, seed, words in (
+        ("PPO without a KL penalty, 30 small iterations", 0, ["beta=0", "steps=30"]),
+        *((f"PPO held at a KL, seed {s}", s, ["beta=0.15", f"kl.target={TARGET}", "kl.horizon=128", "steps=50"]) for s in (0, 1, 2)),
+    ):
+        demo, folder = f"runs/proof/demo-{seed}", f"runs/proof/held/{'free' if 'beta=0' in words else seed}"
+        given = [f"model={demo}/sft/model", f"data={demo}/world/prompts.train.jsonl", f"reward=reward:{demo}/reward/model", f"seed={seed}"]
+        command = ["ppo", *given, *shared, *words, f"out={folder}"]
+        _, seconds = run("-m", "trimtab", *command)
+        metrics = ROOT / folder / "metrics.jsonl"
+        curves = {m: series(metrics, m) for m in ("kl/reference", "beta", "reward/proxy", "reward/gold")}
+        thirds = {m: [statistics.fmean(values[i : i + 10]) for i in range(0, len(values), 10)] for m, values in curves.items()}
+        out[name] = {"command": "trimtab " + " ".join(command), "wall_seconds": seconds, "held": thirds}
+    return out
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {"against-trl": against_trl, "kept-reference": kept_reference, "held": held}
 
 
 def asked(entry: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
@@ -55,6 +75,16 @@ def asked(entry: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
         for quantity, words in (("loss", "losses"), ("gradient", "norms of gradients"), ("advantages", "advantages of RLOO and GRPO")):
             apart = [row[quantity]["apart"] for row in figures.values() if quantity in row]
             out.append((f"{words} equal to TRL's to 1e-4, {len(apart)} methods", f"{max(apart):.0e}", max(apart) <= TOLERANCE))
+    if curves := entry.get("held"):
+        kl, gold = curves["kl/reference"], curves["reward/gold"]
+        if curves["beta"][0] == 0:
+            rise = curves["reward/proxy"][-1] - curves["reward/proxy"][0]
+            out.append(("the policy leaves its reference: KL past 10 nats", f"{kl[-1]:.1f}", kl[-1] > 10))
+            out.append(("the proxy outruns gold: it rises, gold falls by a tenth", f"{rise:+.2f}, {gold[-1] / max(gold) - 1:+.0%}",
+                        rise > 0 and gold[-1] <= 0.9 * max(gold)))  # fmt: skip
+        else:
+            off = kl[-1] / TARGET - 1
+            out.append((f"KL of the last ten iterations within 20 % of {TARGET}", f"{kl[-1]:.2f}, {off:+.0%}", abs(off) <= 0.2))
     if sides := entry.get("reference"):
         live, kept = sides["live"], sides["kept"]
         operations, saved = kept["operations"] / live["operations"], live["peak_bytes"] - kept["peak_bytes"]
@@ -75,6 +105,13 @@ def lines(entry: Mapping[str, Any]) -> list[str]:
             count = str(len(row["advantages"]["ours"])) if "advantages" in row else "-"
             out.append(f"| {name} | {' | '.join(cells)} | {count} | {max(q['apart'] for q in row.values()):.0e} |")
         out.append("")
+    if curves := entry.get("held"):
+        count = len(curves["beta"])
+        out += ["| means of ten iterations | " + " | ".join(f"{10 * i + 1} to {10 * i + 10}" for i in range(count)) + " |"]
+        out += ["|" + "---|" * (count + 1)]
+        for name, values in curves.items():
+            out.append(f"| {name} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
+        out.append("")
     if sides := entry.get("reference"):
         out += ["| reference | operations of a step | seconds of a step | peak memory |", "|---|---|---|---|"]
         for side, said in sides.items():
@@ -86,8 +123,3 @@ def lines(entry: Mapping[str, Any]) -> list[str]:
 def series(metrics: Path, name: str) -> list[float]:
     """A metric's values, step after step."""
     return [row["value"] for row in map(json.loads, metrics.read_text().splitlines()) if row["name"] == name]
-
-
-def last(values: list[float], count: int = 10) -> float:
-    """The mean of the last ``count`` values."""
-    return statistics.fmean(values[-count:])

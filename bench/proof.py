@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import methods_proof
 import numpy as np
 
 from trimtab.data.formats import read_prompts
@@ -222,7 +223,7 @@ def final_loss(metrics: Path) -> float:
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "fresh": fresh, "checks": checks, "base": base,
-    "english": english, "rankings": rankings,
+    "english": english, "rankings": rankings, **methods_proof.PARTS,
 }  # fmt: skip
 
 
@@ -278,6 +279,7 @@ def asked_of(proof: Mapping[str, Any]) -> list[Asked]:
     """Everything that is asked of the measurements that ``proof`` holds."""
     out = []
     for name, entry in proof.items():
+        out += [Asked(name, *row) for row in methods_proof.asked(entry)]
         if name.startswith("demo seed"):
             out += asked_of_demo(name, entry)
         elif name.startswith("other test prompts"):
@@ -322,6 +324,7 @@ def render(proof: Mapping[str, Any]) -> str:
                 lines += [f"{title.capitalize()}: " + ", ".join(f"{k} {v:.2f}" for k, v in entry[title].items()) + ".", ""]
         if "results" in entry:
             lines += table(entry["results"])
+        lines += methods_proof.lines(entry)
     return "\n".join(lines).rstrip() + "\n"
 
 
