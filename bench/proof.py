@@ -231,7 +231,9 @@ def final_loss(metrics: Path) -> float:
 
 # Areas with parts, questions and tables of their own: files of this folder with PARTS, asked(entry) and render(entry); their entries
 # have the file's name in "area".
-AREAS = {name: area(name) for name in ("engine_proof", "formats_proof", "masks_proof", "doctor_proof", "curate_proof", "label_proof")}
+AREAS = {
+    f"{name}_proof": area(f"{name}_proof") for name in ("engine", "methods", "formats", "masks", "curate", "doctor", "label")
+}
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "fresh": fresh, "checks": checks, "base": base,
     "english": english, "rankings": rankings, **{name: part for module in AREAS.values() for name, part in module.PARTS.items()},

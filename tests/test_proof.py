@@ -36,6 +36,27 @@ def test_a_figure_beyond_its_bound_is_said() -> None:
     assert len(found) == 8 and found[6].measured == "25 %"
 
 
+def test_what_the_methods_measured_is_held_against_what_is_asked() -> None:
+    """A gradient off by 3e-4, a controller a quarter above its target, a kept reference that saves no memory."""
+    row = {"loss": {"ours": 1.0, "TRL": 1.0, "apart": 1e-6}, "gradient": {"ours": 1.0, "TRL": 1.0003, "apart": 3e-4}}
+    rloo = {"gradient": {"ours": 2.0, "TRL": 2.0, "apart": 0.0}, "advantages": {"ours": [1.0], "TRL": [1.0], "apart": 0.0}}
+    curves = {"kl/reference": [1.0, 1.5], "beta": [0.1, 0.2], "reward/proxy": [0.0, 0.2], "reward/gold": [4.0, 4.5]}
+    free = {"kl/reference": [4.0, 25.0], "beta": [0.0, 0.0], "reward/proxy": [0.0, 0.7], "reward/gold": [4.0, 2.0]}
+    sides = {
+        "live": {"operations": 4.0, "seconds": 1.0, "peak_bytes": 9e8, "parameters": 1e8},
+        "kept": {"operations": 3.0, "seconds": 0.8, "peak_bytes": 8.9e8, "parameters": 1e8},
+    }
+    entries = {"trl": {"against TRL": {"dpo": row, "rloo": rloo}}, "held": {"held": curves}, "free": {"held": free}}
+    entries["kept"] = {"reference": sides}
+    found = proof_module().asked_of(entries)
+    assert [(a.of, a.reached) for a in found] == [
+        ("trl", True), ("trl", False), ("trl", True), ("held", False), ("free", True), ("free", True), ("kept", True), ("kept", False),
+    ]  # fmt: skip
+    assert found[3].measured == "1.50, +25%" and found[5].measured == "+0.70, -50%" and found[6].measured == "25 %"
+    page = proof_module().render({"trl": {**entries["trl"], "command": "c", "commit": "x", "wall_seconds": 60}})
+    assert "| rloo | - | - | 2.000000 | 2.000000 | 1 | 0e+00 |" in page
+
+
 def test_results_are_made_from_the_proof() -> None:
     module = proof_module()
     proof = json.loads((ROOT / "docs/proof.json").read_text())

@@ -15,7 +15,7 @@ from trimtab.common.stats import Estimate
 from trimtab.report import svg
 from trimtab.report.checks import evaluation_warnings, run_warnings
 from trimtab.report.choose import choose, columns, evenly
-from trimtab.report.curves import charts_of
+from trimtab.report.curves import CATALOGUE, charts_of
 from trimtab.report.explain import fill, headline
 from trimtab.report.read import Evaluation, Run, Series, _evaluation, text
 from trimtab.report.sections import COLUMNS, cell, clock, fixed, kl_path, nice, root, table
@@ -180,6 +180,16 @@ def test_the_table_leaves_out_columns_that_nobody_has() -> None:
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_metric_that_the_documentation_lists_has_a_chart_with_words() -> None:
+    """The tables of docs/metrics.md before the evaluation's, against the report's catalogue."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+?) \|", page.split("## Evaluation")[0], re.MULTILINE)
+    listed = {name for row in rows if "timing" not in row for name in re.findall(r"`([\w/]+)`", row)}
+    described = {name for chart in CATALOGUE if chart.hint for name, _ in chart.members}
+    assert {"trust/residual", "penalty/beta", "reward/greedy", "sft_loss"} <= listed and listed - described == set()
+
 
 
 def test_every_metric_is_in_exactly_one_chart_known_or_not() -> None:

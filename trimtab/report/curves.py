@@ -44,12 +44,22 @@ CATALOGUE = (
         "judge's score",
         "Only watched. If it falls while the proxy rises, the proxy is being exploited.",
     ),
+    _one("reward/watched", "Reward, watched", "watched judge's score", "Another reward model: a second opinion, no gold judge."),
     _one("reward/rule", "Reward, rule", "rule's score", "What is maximised. It should rise."),
-    _one(
-        "kl/reference",
+    _one("reward/greedy", "Reward of greedy answers", "score", "The policy at temperature 0, which SCST's samples are measured against."),
+    Described(
+        "Reward of the best of n",
+        "score",
+        "What is trained on; the gap is what the second half of the samples buys.",
+        (("reward/best", "best of n"), ("reward/best_of_half", "best of n / 2")),
+    ),
+    _one("return", "Return", "reward less beta x log-ratio", "What the policy gradient climbs. It should rise."),
+    _one("advantage_abs", "Size of the advantages", "mean absolute value", "Near 0 all answers are equally good: nothing is to be learnt."),
+    Described(
         "KL to the reference",
         "nats per answer, k1",
         "How far the policy has moved. Growing without a gain in gold is a bad trade.",
+        (("kl/reference", "training"), ("kl/bound", "bound of one iteration")),
     ),
     _one("kl/per_token", "KL per token", "nats per token, k1", "The same distance without the effect of length."),
     _one(
@@ -90,7 +100,7 @@ CATALOGUE = (
     Described(
         "Implicit reward",
         "beta x log-ratio to the reference",
-        "The gap is what DPO widens. Both falling is usual; better falling far is not healthy.",
+        "The gap is what is widened. Both falling is usual; better falling far is not healthy.",
         (
             ("reward_chosen", "better answer"),
             ("reward_rejected", "worse answer"),
@@ -112,7 +122,15 @@ CATALOGUE = (
     ),
     _one("active", "Pairs that pull", "share of pairs", "Pairs whose margin is below delta. At 0 the hinge has nothing more to teach."),
     _one("kl/baseline", "KTO's baseline", "nats per answer", "What gains and losses are reckoned from: 0 at first, then small."),
-    _one("policy_loss", "Policy loss", "clipped surrogate", "Small and noisy around 0; it is no measure of progress."),
+    _one("sft_loss", "SFT loss on the best answer", "nats per token", "Holds good answers likely. Rising, they are displaced."),
+    _one("ptx_loss", "Loss of the mix", "nats per token", "Stays where SFT or pretraining left it; rising, the policy forgets."),
+    Described(
+        "Right tokens",
+        "share of trained tokens",
+        "How often the written token is the likeliest, or one of five. Rises.",
+        (("top1", "likeliest"), ("top5", "among five"), ("eval/top1", "likeliest, held out"), ("eval/top5", "among five, held out")),
+    ),
+    _one("policy_loss", "Policy loss", "minus the surrogate", "Noisy, and its scale is the advantages'; it is no measure of progress."),
     _one("value_loss", "Value loss", "squared error of returns", "Should fall early and then stay low."),
     _one(
         "explained_variance",
@@ -127,8 +145,30 @@ CATALOGUE = (
         "approx. KL of one update, nats per token, k3",
         "Steady and small (0.001 to 0.05). Peaks mean steps that are too large.",
     ),
-    _one("trust/kl", "KL of the step", "KL(old, new), nats per token", "At most trust.delta, always; 0 where no step was good.", 0.0),
+    Described(
+        "KL of the step",
+        "KL(old, new), nats per token",
+        "Taken: at most trust.delta, always; 0 where no step was good. Whole step: near trust.delta where the quadratic model is good.",
+        (("trust/kl", "taken"), ("trust/kl_proposed", "whole step")),
+        0.0,
+    ),
     _one("trust/fraction", "Share of the step", "share of the natural step", "1, or a little less; near 0 steps are cut too much."),
+    Described(
+        "Gain of the surrogate",
+        "reward, mean over tokens",
+        "Measured after the step, and what a straight line foresaw for all of it; of one size where the step is short enough.",
+        (("trust/gain", "measured"), ("trust/gain_predicted", "foreseen")),
+        0.0,
+    ),
+    _one(
+        "trust/residual",
+        "Residual of conjugate gradient",
+        "share of the gradient",
+        "How far the direction is from the natural gradient. Under 0.5; more trust.cg_iterations or trust.damping lower it.",
+    ),
+    _one("trust/step", "Length of the step", "times the natural gradient", "What a learning rate would have been; it follows trust.delta."),
+    _one("penalty/kl", "KL of an iteration", "KL(old, new), nats per token, k3", "Ends near penalty.target once the price has settled."),
+    _one("penalty/beta", "Price of that KL", "reward per nat", "Moved by dual descent: up where the policy went too far. Settles."),
     _one(
         "clipfrac",
         "Clipped share",
@@ -144,12 +184,13 @@ CATALOGUE = (
         (("engine/max_diff", "largest"), ("engine/mean_diff", "mean")),
     ),
     _one("grad_norm", "Gradient norm", "before clipping", "Peaks are clipped; steady growth announces divergence."),
-    _one("lr", "Learning rate", "", "The schedule as it was run."),
+    _one("lr", "Learning rate", "", "The schedule as it was run; trpo has no use for it."),
 )
 
 LOSS_UNITS = {
     "pretrain": "nats per token",
     "sft": "nats per token",
+    "bon": "nats per token",
     "reward": "nats per pair of answers",
     "dpo": "nats per pair of answers",
     "triplet": "nats per pair of answers",

@@ -66,6 +66,43 @@ STEPS = (
         "one less likely, both measured against the SFT model.",
     ),
     (
+        "likelihoods",
+        ("triplet", "slic", "orpo", "simpo"),
+        "Training on rankings by likelihood alone",
+        "makes the better answer of each pair likelier than the worse one by the model's own probabilities. No second model holds "
+        "it where it started; a margin that is enough, or a loss on good answers beside it, does.",
+    ),
+    (
+        "kto",
+        ("kto",),
+        "KTO",
+        "learns from single answers that are called good or bad, without pairs: a good one is to gain over what the start model "
+        "gave it, a bad one to lose, and what is gained or lost already counts less and less.",
+    ),
+    (
+        "gradient",
+        ("scst", "rloo", "grpo"),
+        "Policy gradient",
+        "lets the model answer, scores the answers, and makes likelier what scored above a baseline: the model's own greedy answer "
+        "(SCST), the mean of the other answers to the prompt (RLOO), or the group's mean in units of its spread (GRPO). A penalty on the "
+        "distance to the start model (KL) keeps it where the reward can be trusted.",
+    ),
+    (
+        "trpo",
+        ("trpo",),
+        "Trust-region policy optimisation (TRPO)",
+        "takes, in each iteration, the longest step along the natural gradient that keeps the distance (KL) between the policy before and "
+        "after it under a bound. The step is measured before it is kept: one that is too long, or that gains nothing, is shortened, "
+        "and one that stays bad is not taken.",
+    ),
+    (
+        "iterated",
+        ("bon",),
+        "Finetuning on the best of n",
+        "lets the model answer n times, keeps the answer that the reward likes best, trains on it as SFT does, and again. What one "
+        "round can move is bounded; rounds add up.",
+    ),
+    (
         "ppo",
         ("ppo",),
         "Proximal policy optimisation (PPO)",
