@@ -237,9 +237,9 @@ def careless(leagues: int = 100) -> Part:
             figure("so does somebody who always prefers one model", f"{100 * shares[1]:.1f} %", near(shares[1])),
         ],
         "lines": [
-            "20 people, rankings of 4 to 9 answers, three people a task, agreement 73 % as InstructGPT's. A spammer who clicks ratings "
-            f"and order at random in 30 % of the items: {len(clicks)} of {leagues} flagged. One who in 30 % guesses ratings and an order "
-            f"that fits them, so that only the others tell: {len(guesses)} of {leagues}."
+            "20 people, rankings of 4 to 9 answers, three people a task, agreement 73 % as InstructGPT's. A spammer who clicks ratings and "
+            f"order at random in 30 % of the items: {len(clicks)} of {leagues} flagged. One who in 30 % guesses ratings and a fitting order, "
+            f"so that only the others tell: {len(guesses)} of {leagues}."
         ],
     }  # fmt: skip
 
@@ -261,7 +261,7 @@ def browser() -> Part:
     keys = len(pressed[1].split(",")) if pressed else 99
     return {
         "asked": [
-            figure("both days in a real browser; axe-core finds nothing serious, light and dark; none of 200 XSS strings runs", seen, fine),
+            figure("in a real browser: both days; axe-core: nothing serious; none of 200 XSS strings runs", seen, fine),
             figure("rank K = 7 with ties and submit in at most 15 keys beyond the ratings", str(keys), fine and keys <= 15),
         ],
         "lines": ["Debian's chromium through Playwright; axe-core 4.14.1; `tests/label/test_browser.py`."],

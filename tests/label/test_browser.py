@@ -16,7 +16,9 @@ from label_people import Place, prompt, ranked
 from label_web import CODED, PASSWORD
 from label_xss import STRINGS
 from sqlalchemy import insert, select, update
+from tiny_models import save_tiny_policy
 
+from trimtab.cli import main
 from trimtab.common.rng import generator
 from trimtab.data.files import write_records
 from trimtab.data.formats import read_comparisons
@@ -198,7 +200,7 @@ def drag(page: Any, chip: str, onto: str) -> None:
 
 
 def test_an_admins_day(lite: Store, started: Any, tmp_path: Path) -> None:
-    """A first link, a project, an import, gold, the dashboard, an export that the training verbs read."""
+    """A first link, a project, an import, gold, the dashboard, an export, and a reward model trained on it."""
     place = Place(lite)
     invite(place, "boss", "admin")
     write_records(tmp_path / "answers.jsonl", [ranked(f"item {i}", 4 + i % 4, use_case="open_qa") for i in range(60)])
@@ -238,6 +240,10 @@ def test_an_admins_day(lite: Store, started: Any, tmp_path: Path) -> None:
         assert boss.trouble == []
     found = read_comparisons(tmp_path / "export.jsonl")
     assert len(found) == 147 and len({c.labeler for c in found}) == 5  # 150 less the three of the gold item
+    save_tiny_policy(tmp_path / "tiny")
+    words = ["batch_size=49", "epochs=1", "max_length=256", f"out={tmp_path / 'reward'}"]
+    assert main(["reward", f"model={tmp_path / 'tiny'}", f"data={tmp_path / 'export.jsonl'}", *words]) == 0
+    assert (tmp_path / "reward/model/reward.json").exists()
 
 
 def work(place: Place) -> None:

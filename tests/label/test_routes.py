@@ -212,6 +212,18 @@ def test_errors_are_pages_and_say_no_secret(here: Place) -> None:
         ), body[:40]
 
 
+def test_nothing_is_fetched_from_elsewhere(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every route is called, by an admin, while each attempt to connect to anything is written down."""
+    browser = logged_in(here, "boss", "admin")
+    tried: list[Any] = []
+    monkeypatch.setattr("socket.socket.connect", lambda self, address: tried.append(address))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *a, **k: tried.append(a) or [])
+    for route in ROUTES:
+        if route.name not in ("logout", "sessions_do"):
+            call(browser, route)
+    assert tried == []
+
+
 def test_a_failure_inside_says_nothing_of_it(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     browser = logged_in(here, "ada")
     monkeypatch.setattr("trimtab.label.pages.home._card", lambda *a: 1 / 0)

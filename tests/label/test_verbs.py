@@ -44,6 +44,12 @@ def test_from_a_file_to_a_file(
     place.store.close()
 
 
+def test_it_listens_to_nobody_else_unless_told() -> None:
+    from trimtab.verbs.label import Serve
+
+    assert Serve().host == "127.0.0.1"
+
+
 def test_mistakes_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
