@@ -237,9 +237,9 @@ def careless(leagues: int = 100) -> Part:
             figure("so does somebody who always prefers one model", f"{100 * shares[1]:.1f} %", near(shares[1])),
         ],
         "lines": [
-            "20 people, rankings of 4 to 9 answers, three people a task, agreement 73 % as InstructGPT's. A spammer who clicks ratings and "
-            f"order at random in 30 % of the items: {len(clicks)} of {leagues} flagged. One who in 30 % guesses ratings and a fitting order, "
-            f"so that only the others tell: {len(guesses)} of {leagues}."
+            "20 people, rankings of 4 to 9 answers, three people a task, agreement 73 % as InstructGPT's. A spammer who clicks ratings "
+            f"and order at random in 30 % of the items: {len(clicks)} of {leagues} flagged. One who in 30 % guesses ratings and an order "
+            f"that fits, so that only the others tell: {len(guesses)} of {leagues}."
         ],
     }  # fmt: skip
 

@@ -48,7 +48,7 @@ def test_what_the_methods_measured_is_held_against_what_is_asked() -> None:
     }
     entries = {"trl": {"against TRL": {"dpo": row, "rloo": rloo}}, "held": {"held": curves}, "free": {"held": free}}
     entries["kept"] = {"reference": sides}
-    found = proof_module().asked_of(entries)
+    found = proof_module().asked_of({name: {"area": "methods_proof", **entry} for name, entry in entries.items()})
     assert [(a.of, a.reached) for a in found] == [
         ("trl", True), ("trl", False), ("trl", True), ("held", False), ("free", True), ("free", True), ("kept", True), ("kept", False),
     ]  # fmt: skip
