@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from trimtab.losses.likelihood import log_odds, orpo_loss, simpo_loss, slic_loss, triplet_loss
+from trimtab.losses.likelihood import log_odds, orpo_loss, simpo_loss, slic_loss, task_and_text_loss, triplet_loss
 from trimtab.losses.preference import bradley_terry_loss, dpo_loss
 
 logprob = st.floats(-20, -1e-3, allow_nan=False)
@@ -27,6 +27,16 @@ def test_a_triplet_that_is_satisfied_pulls_at_nothing_and_the_others_with_force_
     loss = triplet_loss(chosen, rejected, delta=0.0)
     up, down = torch.autograd.grad(loss.sum(), [chosen, rejected])
     assert loss.tolist() == [0.0, 4.0] and up.tolist() == [0.0, -1.0] and down.tolist() == [0.0, 1.0]
+
+
+def test_gpt_ones_objective_worked_by_hand() -> None:
+    """Task tokens -2 and -4, text -3, of 4 and 2 in the whole step, lambda 0.5: 2/4 + 4/4 and 0.5 * 3/2; with no text its part is 0."""
+    logprobs, task = vector(-2, -3, -4), torch.tensor([True, False, True])
+    found = task_and_text_loss(logprobs, task, text_weight=0.5, task_tokens=4, text_tokens=2)
+    assert found.tolist() == [0.5, 0.75, 1.0]
+    assert task_and_text_loss(logprobs, task, text_weight=0.0, task_tokens=2, text_tokens=1).tolist() == [1.0, 0.0, 2.0]
+    alone = task_and_text_loss(vector(-2, -4), torch.tensor([True, True]), text_weight=0.5, task_tokens=2, text_tokens=0)
+    assert alone.tolist() == [1.0, 2.0]
 
 
 @given(logprob, logprob, st.floats(0, 5), st.floats(-10, 10))
@@ -100,3 +110,5 @@ def test_gradients_by_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda *x: slic_loss(*x, delta=0.5, sft_weight=0.7), (a, b, c))
     assert torch.autograd.gradcheck(lambda *x: orpo_loss(*x, odds_weight=0.7), (a, b, c))
     assert torch.autograd.gradcheck(lambda *x: simpo_loss(*x, beta=2.0, gamma=0.5), (a, b))
+    task = torch.arange(len(a)) % 2 == 0
+    assert torch.autograd.gradcheck(lambda x: task_and_text_loss(x, task, text_weight=0.3, task_tokens=5, text_tokens=4), (a,))

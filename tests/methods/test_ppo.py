@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 import torch
 from online_methods import iterations
-from tiny_models import PROMPTS, answer_score, gradient_error, gradients, online_parts, random_trees
+from safetensors.torch import load_file
+from tiny_models import (
+    PROMPTS,
+    answer_score,
+    gradient_error,
+    gradients,
+    online_parts,
+    random_trees,
+    randomise,
+    read_lines,
+    write_lines,
+)
 
 from trimtab.common.errors import RunFailed
 from trimtab.common.files import write_json
@@ -18,13 +29,15 @@ from trimtab.feedback.ensemble import Ensemble
 from trimtab.feedback.protocol import Rule
 from trimtab.feedback.reward_model import RewardModel
 from trimtab.losses.policy import clipped_surrogate, clipped_value_loss
+from trimtab.methods.build import run
 from trimtab.methods.control import KLControl, Penalty, RunningScale
 from trimtab.methods.mix import Mix, Ptx
 from trimtab.methods.online import tree_lengths
-from trimtab.methods.ppo import PPO, Config, start_value
+from trimtab.methods.ppo import PPO, Config, build, start_value
 from trimtab.methods.reward import add_pad_token
 from trimtab.models.load import load_scorer, load_tokenizer, save_model
-from trimtab.models.score import score_rewards, score_tokens, score_values
+from trimtab.models.lora import Lora
+from trimtab.models.score import ValueHead, score_rewards, score_tokens, score_values
 from trimtab.training.loop import Learner
 from trimtab.training.method import MicroBatch, State
 from trimtab.trees import PromptTree, TreeBatch
@@ -42,9 +55,9 @@ def make(start: Path, *, other_reference: bool = False, **options: Any) -> PPO:
     }
     mix = options.pop("mix", None)
     config = Config(**{**settings, **options})
-    value = load_scorer(start)
-    torch.nn.init.normal_(value.score.weight, generator=torch.Generator().manual_seed(3))
     parts = online_parts(start, Rule(answer_score), Rule(answer_score, "gold"), other_reference=other_reference)
+    value = ValueHead(parts.policy) if config.value == "trunk" else load_scorer(start)
+    torch.nn.init.normal_(value.score.weight, generator=torch.Generator().manual_seed(3))
     return PPO(config, parts, value, mix=mix)
 
 
@@ -430,3 +443,71 @@ def test_the_value_model_of_an_ensemble_starts_from_its_first_reward_model(start
     reward = RewardModel(tmp_path / "reward")
     value, _ = start_value(str(start), Ensemble([Rule(answer_score), reward], "mean"), reward.renderer)
     assert torch.equal(value.score.weight, reward.model.score.weight)
+
+
+# ---- a head on the policy's trunk ------------------------------------------------------------------------------------
+
+
+def test_a_trunks_values_are_a_scorers_of_the_same_trunk_and_head(start: Path) -> None:
+    """And what the policy says of the tokens is what it says without them, to the bit; a fresh head says 0."""
+    method = make(start, value="trunk")
+    tree = PromptTree(tuple(method.parts.renderer.prompt(PROMPTS[0])), ((7, 9), (11,)))
+    batch, twin = TreeBatch.pack([tree]), load_scorer(start)
+    with torch.no_grad():
+        twin.score.weight.copy_(method.value.score.weight)
+        tokens, values = method.scored(batch)
+        torch.testing.assert_close(values, score_values(twin, batch), atol=1e-5, rtol=0)
+        assert torch.equal(tokens.logprobs, score_tokens(method.policy, batch).logprobs)
+        assert float(values.abs().max()) > 0.1 and not ValueHead(method.policy).score.weight.any()
+
+
+def test_the_trunk_has_both_gradients_in_the_share_that_value_coef_says(start: Path) -> None:
+    """Its gradient is the policy's alone plus value_coef times the value's alone; with 0 it is that of a PPO without a value loss."""
+
+    def slopes(coefficient: float, advantages: float = 1.0) -> dict[str, torch.Tensor]:
+        method = make(start, value="trunk", value_coef=coefficient)
+        (step, *_) = first_epoch(method)
+        for batch in step:
+            extra = {**batch.extra, "advantages": advantages * batch.extra["advantages"]}
+            method.loss(replace(batch, extra=extra))[0].backward()
+        head = method.value.score.weight.grad
+        assert head is not None and bool(head.any()) == (coefficient > 0)
+        return gradients(method.policy)
+
+    both, policy, value = slopes(0.7), slopes(0.0), slopes(1.0, advantages=0.0)
+    assert gradient_error(both, {name: g + 0.7 * value[name] for name, g in policy.items()}) <= 1e-4
+    assert gradient_error(both, policy) > 1e-2
+
+
+@pytest.mark.parametrize("lora", [Lora(), Lora(rank=3)], ids=["all weights", "adapters"])
+@pytest.mark.parametrize("options", [{}, {"checkpointing": True}, {"compile": "true"}], ids=["plain", "checkpointing", "compile"])
+def test_a_run_with_a_head_on_the_trunk_learns_its_values_and_leaves_a_plain_model(
+    lora: Lora, options: dict[str, Any], start: Path, tmp_path: Path
+) -> None:
+    asked = [{"id": f"i{i}", "messages": [{"role": "user", "content": f"say {i}"}]} for i in range(4)]
+    data = write_lines(tmp_path / "prompts.jsonl", asked)
+    words: dict[str, Any] = {"steps": 6, "batch_size": 4, "num_completions": 4, "max_tokens": 5, "lr": 1e-2, "dtype": "float32"}
+    words |= {"model": str(start), "data": str(data), "reward": "x", "value": "trunk", "beta": 0.0, "lora": lora, **options}
+    config = Config(out=str(tmp_path / "run"), **words)
+    run("ppo", config, lambda name: Rule(lambda prompt, text: 3.0))
+    rows = {(row["step"], row["name"]): row["value"] for row in read_lines(tmp_path / "run/metrics.jsonl")}
+    assert rows[1, "kl/reference"] == 0.0 and rows[6, "value_loss"] < rows[1, "value_loss"]
+    (kept,) = (tmp_path / "run/checkpoints").iterdir()
+    assert "value.score.weight" in load_file(kept / "weights.safetensors")
+    assert not (tmp_path / "run/value").exists()
+    assert not any("score" in name for name in load_file(tmp_path / "run/model/model.safetensors"))
+
+
+def test_a_value_model_of_its_own_may_begin_as_the_start_model(start: Path, tmp_path: Path) -> None:
+    """Though there is a reward model that reads the policy's tokens: its head is 0, its trunk the start model's."""
+    scorer, tokenizer = load_scorer(start, seed=5), load_tokenizer(start)
+    add_pad_token(scorer, tokenizer, Renderer(tokenizer).end_id)
+    randomise(scorer, seed=2)
+    save_model(scorer, tokenizer, tmp_path / "reward")
+    data = write_lines(tmp_path / "prompts.jsonl", [{"id": "i", "messages": [{"role": "user", "content": "say"}]}])
+    for value, zero in (("reward", False), ("start", True)):
+        config = Config(model=str(start), data=str(data), reward=f"reward:{tmp_path}/reward", value=value, max_tokens=4)
+        made = build(config, lambda name: RewardModel(tmp_path / "reward")).method
+        assert isinstance(made, PPO) and bool((made.value.score.weight == 0).all()) == zero
+        trunk = made.value.model.layers[0].mlp.up_proj.weight
+        assert torch.equal(trunk, made.policy.model.layers[0].mlp.up_proj.weight) == zero

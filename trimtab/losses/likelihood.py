@@ -1,4 +1,4 @@
-"""Losses on the policy's own likelihoods, without a reference model: the sequence triplet, SLiC-HF, ORPO, SimPO.
+"""Losses on the policy's own likelihoods, without a reference model: GPT-1's two, the sequence triplet, SLiC-HF, ORPO, SimPO.
 
 ``chosen`` and ``rejected`` are log P(y|x) of each pair's answers: summed over the tokens, the end token included, or that sum divided
 by the number of tokens. Each function says which; which answers make a pair is the method's business.
@@ -20,6 +20,18 @@ def triplet_loss(chosen: Tensor, rejected: Tensor, *, delta: float) -> Tensor:
     Shapes: (P,), (P,) -> (P,), nats.
     """
     return (delta - chosen + rejected).relu()
+
+
+def task_and_text_loss(logprobs: Tensor, task: Tensor, *, text_weight: float, task_tokens: float, text_tokens: float) -> Tensor:
+    """Each token's share of -(1 / #task) * sum over the task's tokens of log P - lambda * (1 / #text) * sum over the others of log P.
+
+    Radford et al. 2018 (GPT-1), equation 5: the task's loss and lambda = ``text_weight`` times the language model's on the same text, each
+    normalised by its own count over the whole step (``task_tokens``, ``text_tokens``; with no such token its part is 0).
+
+    Shapes: logprobs (S,), task (S,) bool -> (S,), nats per token.
+    """
+    shares = task / max(task_tokens, 1.0) + text_weight * ~task / max(text_tokens, 1.0)
+    return -shares * logprobs
 
 
 def slic_loss(chosen: Tensor, rejected: Tensor, reference_answer: Tensor, *, delta: float, sft_weight: float) -> Tensor:

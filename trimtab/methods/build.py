@@ -126,7 +126,7 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
         if not given.get("eval_data", True):
             refuse_idle(config, "without eval_data; write eval_data=FILE, or leave it out", "eval_limit")
         trained = build(config, rewards)
-        adapted = [has_adapters(module) for module in trained.method.modules.values()]
+        adapted = [has_adapters(module) for module in trained.method.modules.values() if isinstance(module, PreTrainedModel)]
         assert all(adapted) if lora.rank else not any(adapted), f"{name} does not hand its models to adapt()"
         if not trained.items:
             raise UserError(f"{given.get('data')}: nothing to train on is left; the line above says what was left out and why")

@@ -5,8 +5,10 @@ pi_ref(y|x)) (Stiennon et al. 2020), the score on the last token and the penalty
 al. 2016); then a few epochs of minibatches on -surrogate + value_coef * value loss (Schulman et al. 2017), where the surrogate is
 min(ratio * A, clip(ratio, 1 - eps, 1 + eps) * A) (variant=clip, equation 7) or ratio * A - penalty.beta * (KL(pi_old, pi) -
 penalty.target) (variant=penalty, equation 8), its price found by dual descent after every iteration. The value model starts from the
-reward model, as InstructGPT's did (Ouyang et al. 2022, appendix C.4). beta is fixed, or controlled to a target KL (Ziegler et al.
-2019, section 2.2). With one epoch, one minibatch and no clip or penalty the ratio is 1, and this is REINFORCE with a learnt baseline.
+reward model, as InstructGPT's did (Ouyang et al. 2022, appendix C.4), or is a head on the policy's own trunk (``value=trunk``, Schulman
+et al. 2017, section 5): one model and one pass, whose gradient is the value's in the share that value_coef says. beta is fixed, or
+controlled to a target KL (Ziegler et al. 2019, section 2.2). With one epoch, one minibatch and no clip or penalty the ratio is 1, and
+this is REINFORCE with a learnt baseline.
 
 Off unless asked for: an entropy bonus (equation 9), rewards in another scale, and PPO-ptx (Ouyang et al. 2022, equation 2).
 docs/papers.md says of each implementation detail of Huang et al. 2024 where it is, or why it is not.
@@ -53,7 +55,7 @@ from trimtab.methods.online import (
 )
 from trimtab.models.load import grow_vocabulary, load_scorer, load_tokenizer
 from trimtab.models.lora import Quantize
-from trimtab.models.score import score_tokens, score_values
+from trimtab.models.score import TokenScores, ValueHead, score_tokens, score_tokens_and_values, score_values
 from trimtab.training.method import Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, step_indices
 
@@ -64,6 +66,9 @@ class Config(EpochSettings, OnlineSettings):
     variant: Literal["clip", "penalty"] = Field("clip", description="what keeps the policy near the one that sampled")
     clip: float = Field(0.2, gt=0, description="variant=clip: eps of the clipped surrogate")
     penalty: Penalty = Field(Penalty(), description="variant=penalty")
+    value: Literal["reward", "start", "trunk"] = Field(
+        "reward", description="value model: begun as the reward model, or as the start model, or a head on the policy's trunk (one pass)"
+    )
     value_clip: float = Field(0.2, ge=0, description="how far a value may move in one iteration; 0 = no limit")
     value_coef: float = Field(0.5, ge=0, description="weight of the value loss")
     entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus, per nat; 0 = none")
@@ -107,7 +112,7 @@ class PPO(Held):
     config: Config
 
     def __init__(
-        self, config: Config, parts: Parts, value: PreTrainedModel, value_offset: float = 0.0, mix: Mix | None = None
+        self, config: Config, parts: Parts, value: PreTrainedModel | ValueHead, value_offset: float = 0.0, mix: Mix | None = None
     ) -> None:  # fmt: skip
         super().__init__(config, parts)
         self.value, self.value_offset, self.mix = value, value_offset, mix
@@ -169,10 +174,18 @@ class PPO(Held):
 
         def score(batch: TreeBatch) -> tuple[Tensor, ...]:
             with products(self.config.dtype):
-                logprobs, reference, entropy = self.said(batch)
-                return logprobs, reference, score_values(self.value, batch) + self.value_offset, entropy
+                tokens, values = self.scored(batch)
+                reference = score_tokens(self.reference, batch, temperature=self.config.temperature)
+                return tokens.logprobs, reference.logprobs, values, tokens.entropy
 
         return [TokensOf(*said) for said in by_token(trees, self.config.micro_batch_tokens, score)]
+
+    def scored(self, batch: TreeBatch) -> tuple[TokenScores, Tensor]:
+        """What the policy says of every answer token, and its (S,) value, by a model of its own or from the same pass."""
+        temperature = self.config.temperature
+        if isinstance(self.value, ValueHead):
+            return score_tokens_and_values(self.policy, self.value, batch, temperature=temperature)
+        return score_tokens(self.policy, batch, temperature=temperature), score_values(self.value, batch) + self.value_offset
 
     def minibatch(self, rollouts: Sequence[Rollout]) -> OptimizerStep:
         """Packs rollouts; the divisor is the completion tokens of the whole minibatch."""
@@ -184,13 +197,12 @@ class PPO(Held):
         config, extra = self.config, batch.extra
         if not extra:  # of the mix: answers come with what was said of them
             return mix_loss(self.policy, batch, config.ptx.weight)
-        tokens = score_tokens(self.policy, batch.trees, temperature=config.temperature)
+        tokens, values = self.scored(batch.trees)
         given = tokens.logprobs, extra["old_logprobs"], extra["advantages"]
         if config.variant == "clip":
             policy_loss, ratio = clipped_surrogate(*given, clip=config.clip)
         else:
             policy_loss, ratio = penalised_surrogate(*given, beta=self.price)
-        values = score_values(self.value, batch.trees) + self.value_offset
         value_loss = clipped_value_loss(values, extra["old_values"], extra["returns"], clip=config.value_clip or None)
         approx_kl = kl_estimate((extra["old_logprobs"] - tokens.logprobs).detach(), "k3")
         metrics = {
@@ -235,14 +247,17 @@ class PPO(Held):
         self.scale = RunningScale(**state.get("scale", {}))
 
 
-def start_value(model: str, reward: Feedback, renderer: Renderer, quantize: Quantize = "none") -> tuple[PreTrainedModel, float]:
+def start_value(
+    model: str, reward: Feedback | None, renderer: Renderer, quantize: Quantize = "none"
+) -> tuple[PreTrainedModel, float]:  # fmt: skip
     """The value model and the constant that is added to its output.
 
-    It starts from the reward model's weights (of an ensemble, the first's) where that reads the policy's tokens, and then predicts
-    calibrated rewards, (plain score - shift) / scale, from the first step: the head has no bias, so the shift stays outside. Otherwise
-    it starts from the start model with a head of 0.
+    It starts from the reward model's weights (of an ensemble, the first's) where there is one that reads the policy's tokens, and then
+    predicts calibrated rewards, (plain score - shift) / scale, from the first step: the head has no bias, so the shift stays outside.
+    Otherwise it starts from the start model with a head of 0.
     """
-    judge = next((found for found in reward_models(reward) if found.renderer.sha == renderer.sha), None)
+    judges = reward_models(reward) if reward else []
+    judge = next((found for found in judges if found.renderer.sha == renderer.sha), None)
     if judge is not None:
         calibration = judge.calibration
         value, factor, offset = load_scorer(judge.folder, quantize=quantize), 1 / calibration.scale, -calibration.shift / calibration.scale
@@ -266,7 +281,10 @@ def build(config: Config, rewards: Rewards) -> Trained:
     parts, tokenizer = load_parts("ppo", config, rewards)
     limit = length_limit(config, parts.policy)
     mix = read_mix("ppo", config.ptx, tokenizer, parts.renderer, limit, config.micro_batch_tokens, config.seed)
-    value, value_offset = start_value(config.model, parts.reward, parts.renderer, config.lora.quantize)
+    outputs = {"model": (parts.policy, tokenizer)}
+    if config.value == "trunk":  # kept in checkpoints alone: without the policy it is nothing
+        return Trained(PPO(config, parts, ValueHead(parts.policy), 0.0, mix), len(parts.trees), outputs)
+    judge = parts.reward if config.value == "reward" else None
+    value, value_offset = start_value(config.model, judge, parts.renderer, config.lora.quantize)
     adapt("ppo", config, value)
-    outputs = {"model": (parts.policy, tokenizer), "value": (value, tokenizer)}
-    return Trained(PPO(config, parts, value, value_offset, mix), len(parts.trees), outputs)
+    return Trained(PPO(config, parts, value, value_offset, mix), len(parts.trees), {**outputs, "value": (value, tokenizer)})

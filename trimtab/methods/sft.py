@@ -1,9 +1,12 @@
 """Supervised finetuning: pretraining's cross-entropy, on the tokens that a demonstration's assistant wrote.
 
-L = -(1 / #trained tokens) * sum log pi(y_t | x, y_<t), the end token included. Ouyang et al. 2022, step 1.
+L = -(1 / #trained tokens) * sum log pi(y_t | x, y_<t), the end token included. Ouyang et al. 2022, step 1. With ``text_weight`` the tokens
+that somebody else wrote, the prompt's, are learnt too, as text: L_task + lambda * L_text, GPT-1's objective (Radford et al. 2018, equation
+5), which keeps the language model while it learns a task.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from pydantic import Field
@@ -12,6 +15,7 @@ from transformers import PreTrainedModel
 
 from trimtab.common.rng import seed_for
 from trimtab.data.encode import demonstration_trees
+from trimtab.losses.likelihood import task_and_text_loss
 from trimtab.methods.build import (
     DROPOUT_SENTENCE,
     LR_SENTENCE,
@@ -32,6 +36,7 @@ from trimtab.models.load import load_policy
 from trimtab.models.lora import drops
 from trimtab.models.score import score_tokens
 from trimtab.training.method import Learner, Metrics, MicroBatch, OptimizerStep
+from trimtab.trees import PromptTree, TreeBatch, pack_by_budget
 
 
 class Config(DataSettings):
@@ -39,6 +44,7 @@ class Config(DataSettings):
 
     lr: float = Field(2e-5, gt=0, description=LR_SENTENCE)
     dropout: float = Field(0.0, ge=0, lt=1, description=DROPOUT_SENTENCE)
+    text_weight: float = Field(0.0, ge=0, description="lambda of GPT-1's objective: weight of the loss on the prompt's tokens; 0 = none")
     chat_template: str = Field(
         "", description="file with a chat template (Jinja) for the model; empty = its own, or ChatML where it has none"
     )
@@ -50,8 +56,9 @@ class SFT(Offline):
     name = "sft"
     shown = ("loss", "eval/loss")
 
-    def __init__(self, policy: PreTrainedModel, data: FixedData, *, dropout: float = 0.0) -> None:
+    def __init__(self, policy: PreTrainedModel, data: FixedData, *, dropout: float = 0.0, text_weight: float = 0.0) -> None:
         super().__init__(data)
+        self.text_weight = text_weight
         self.policy, self.drops = policy, bool(dropout) or drops(policy)
         if dropout:
             add_dropout(policy, dropout)
@@ -66,10 +73,38 @@ class SFT(Offline):
             torch.manual_seed(seed_for(self.data.seed, "dropout", where))
         super().update(optimizer_steps, learner, where)
 
+    def split(self, trees: Sequence[PromptTree]) -> list[MicroBatch]:
+        """The usual micro-batches; with ``text_weight`` all tokens but a tree's first are scored, and ``task`` (S,) says whose they are."""
+        if not self.text_weight:
+            return super().split(trees)
+        batches = []
+        for group in pack_by_budget(trees, self.data.budget):
+            opened = [whole(tree) for tree in group]
+            task = torch.tensor([flag for _, flags in opened for flag in flags])
+            batches.append(MicroBatch(TreeBatch.pack([tree for tree, _ in opened]), 1.0, {"task": task}))
+        of_task, of_text = (float(sum(int((b.extra["task"] == kind).sum()) for b in batches)) for kind in (True, False))
+        counts = {"task_tokens": torch.tensor(of_task), "text_tokens": torch.tensor(of_text)}
+        return [replace(batch, extra={**batch.extra, **counts}) for batch in batches]
+
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
         tokens = score_tokens(self.policy, batch.trees)
+        if batch.extra:
+            task = batch.extra["task"]
+            counts = {name: float(batch.extra[name]) for name in ("task_tokens", "text_tokens")}
+            losses = task_and_text_loss(tokens.logprobs, task, text_weight=self.text_weight, **counts)
+            likeliest = {f"top{k}": total((tokens.rank[task] < k).float()) for k in (1, 5)}
+            parts = {"loss": total(-tokens.logprobs[task]), "text_loss": total(-tokens.logprobs[~task])}
+            return losses.sum(), {**parts, **likeliest}
         likeliest = {f"top{k}": total((tokens.rank < k).float()) for k in (1, 5)}
         return -tokens.logprobs.sum() / batch.divisor, {"loss": total(-tokens.logprobs), **likeliest}
+
+
+def whole(tree: PromptTree) -> tuple[PromptTree, list[bool]]:
+    """A demonstration's tree whose completion begins behind the first token, all of it scored, and which of its tokens are the task's."""
+    (answer,) = tree.completions
+    trained = tree.trained[0] if tree.trained is not None else (True,) * len(answer)
+    opened = PromptTree(tree.prompt[:1], ((*tree.prompt[1:], *answer),), key=tree.key, weight=tree.weight)
+    return opened, [False] * (len(tree.prompt) - 1) + list(trained)
 
 
 def build(config: Config, rewards: Rewards) -> Trained:
@@ -83,4 +118,5 @@ def build(config: Config, rewards: Rewards) -> Trained:
     limit = length_limit(config, policy)
     made = [demonstration_trees(records, renderer, limit) for records in read]
     data = fixed_data("sft", config, made[0], made[1] if config.eval_data else None)
-    return Trained(SFT(policy, data, dropout=config.dropout), len(data.trees), {"model": (policy, tokenizer)})
+    method = SFT(policy, data, dropout=config.dropout, text_weight=config.text_weight)
+    return Trained(method, len(data.trees), {"model": (policy, tokenizer)})

@@ -92,11 +92,28 @@ def score_values(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
     return scalar_outputs(model, tree_states(model, batch).index_select(0, batch.sources.to(model.device)))
 
 
-def scalar_outputs(model: PreTrainedModel, rows: Tensor) -> Tensor:
+def scalar_outputs(model: "PreTrainedModel | ValueHead", rows: Tensor) -> Tensor:
     """Last hidden states (R, H) -> (R,) float32 outputs of a scorer's head."""
     # The head is float32 even under bf16 autocast: a reward of 3 has steps of 0.016 in bf16, coarser than many margins.
     with torch.autocast(rows.device.type, enabled=False):
         return nn.functional.linear(rows.float(), model.score.weight.float()).squeeze(-1)
+
+
+class ValueHead(nn.Module):
+    """A scalar head on the last hidden states of a model that is something else beside: (R, H) -> (R,). It starts at 0."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.score = nn.Linear(tail_of(model).weight.shape[1], 1, bias=False, device=model.device)
+        nn.init.zeros_(self.score.weight)
+
+
+def score_tokens_and_values(
+    model: PreTrainedModel, head: ValueHead, batch: TreeBatch, *, temperature: float = 1.0
+) -> tuple[TokenScores, Tensor]:
+    """``score_tokens``, and (S,) float32 values by ``head`` from the same pass."""
+    rows = tree_states(model, batch).index_select(0, batch.sources.to(model.device))
+    return score_rows(rows, batch.targets.to(model.device), tail_of(model), temperature=temperature), scalar_outputs(head, rows)
 
 
 def token_logprobs(rows: Tensor, targets: Tensor, tail: Tail, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:

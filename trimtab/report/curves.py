@@ -123,6 +123,7 @@ CATALOGUE = (
     _one("active", "Pairs that pull", "share of pairs", "Pairs whose margin is below delta. At 0 the hinge has nothing more to teach."),
     _one("kl/baseline", "KTO's baseline", "nats per answer", "What gains and losses are reckoned from: 0 at first, then small."),
     _one("sft_loss", "SFT loss on the best answer", "nats per token", "Holds good answers likely. Rising, they are displaced."),
+    _one("text_loss", "Loss on the prompts", "nats per token", "The language model's own loss. Rising, the language is forgotten."),
     _one("ptx_loss", "Loss of the mix", "nats per token", "Stays where SFT or pretraining left it; rising, the policy forgets."),
     Described(
         "Right tokens",
