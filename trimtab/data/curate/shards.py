@@ -8,7 +8,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -115,9 +114,9 @@ def _clean(record: JSON, settings: CurateSettings, rules: personal.Rules, tally:
     return "", "", out | ({"use_case": canonical(record["use_case"])} if record.get("use_case") else {})
 
 
-def left_out(name: str | None, source: str, where: str, step: str, reason: str, **more: Any) -> JSON:
+def left_out(name: str | None, source: str, where: str, step: str, reason: str) -> JSON:
     """A line of ``left_out.jsonl``: where the prompt stood and why it is left out, nothing of what it says."""
-    return {"id": name, "source": source, "where": where, "step": step, "reason": reason, **more}
+    return {"id": name, "source": source, "where": where, "step": step, "reason": reason}
 
 
 def _write_arrays(
