@@ -144,7 +144,8 @@ def ssn(rng: Draw) -> str:
 
 def ip(rng: Draw) -> str:
     groups = [f"{g:x}" for g in rng.integers(0x1000, 0xFFFF, 8).tolist()]
-    return pick(rng, ".".join(map(str, rng.integers(1, 224, 4))), ":".join(groups), f"2001:db8::{groups[0]}:{groups[1]}")
+    public = ".".join(map(str, [rng.integers(128, 224), *rng.integers(1, 255, 3)]))  # 127 is this machine: nobody's
+    return pick(rng, public, ":".join(groups), f"2001:db8::{groups[0]}:{groups[1]}")
 
 
 def url(rng: Draw) -> str:

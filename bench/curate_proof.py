@@ -25,7 +25,7 @@ from typing import Any
 import curate_data
 
 from trimtab.common.rng import generator
-from trimtab.common.stats import proportion_interval
+from trimtab.common.stats import Estimate, proportion_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -300,19 +300,19 @@ def render(entry: Mapping[str, Any]) -> list[str]:
         said = ", ".join(f"{step} {n:,}" for step, n in entry["steps"].items() if n)
         return [f"{each:.0f} processor microseconds a prompt. Kept {entry['kept']:,}; left out: {said}.", ""]
     found = entry["curation"]
-    out = [*_table(["planted type", "found %"], [[kind, percent(e)] for kind, e in found["planted"].items()])]
-    out += _table(["clean prompts", "changed %"], [[name, percent(e)] for name, e in found["clean"].items()])
+    out = [*_table(["planted type", "found"], [[kind, percent(e)] for kind, e in found["planted"].items()])]
+    out += _table(["clean prompts", "changed"], [[name, percent(e)] for name, e in found["clean"].items()])
     if found["labelled"]:
         rows = [[kind, percent(e["recall"]), percent(e["precision"])] for kind, e in found["labelled"].items()]
-        out += _table(["presidio-research's labelled files", "recall %", "precision %"], rows)
+        out += _table(["presidio-research's labelled files", "recall", "precision"], rows)
     near = found["near"]
-    written = f"{near['values_left_in_any_output']:,} of {near['values_planted']:,} planted values stand in an output file."
-    out += [f"A run on {near['prompts']:,} made-up prompts: {percent(near['edits'])} % of the planted edits found;"]
+    written = f"Planted values that stand in an output file: {near['values_left_in_any_output']:,} of {near['values_planted']:,}."
+    out += [f"A run on {near['prompts']:,} made-up prompts. Planted edits that were found: {percent(near['edits'])}."]
     least = f"(the least: {near['least_similar']:.2f})"
-    out += [f"{percent(near['false'])} % of the flagged pairs have a Jaccard similarity below 0.5 {least};"]
+    out += [f"Flagged pairs with a Jaccard similarity below 0.5: {percent(near['false'])} {least}."]
     out += [written, ""]
     rows = [[name, percent(e["accuracy"]), percent(e["most_frequent"])] for name, e in found["use_cases"].items()]
-    return out + _table(["use cases predicted for", "right % (cross-validated)", "most frequent %"], rows)
+    return out + _table(["use cases predicted for", "right (cross-validated)", "always the most frequent"], rows)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -320,9 +320,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def percent(figure: Mapping[str, Any]) -> str:
-    """``99.6 [99.3, 99.8]``; a share of nothing is a dash."""
-    if figure["value"] is None:
-        return "-"
-    return f"{100 * figure['value']:.2f} [{100 * figure['low']:.2f}, {100 * figure['high']:.2f}] n={figure['n']:,}"
+    """``99.61 % [99.32, 99.80] n=480``; a share of nothing is a dash."""
+    return "-" if figure["value"] is None else Estimate.from_json(figure).percent(2)
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from trimtab.common.config import dump
 from trimtab.common.errors import UserError
+from trimtab.data.curate import page
 from trimtab.data.curate.pipeline import curate
 from trimtab.data.curate.settings import CurateSettings
 from trimtab.training.folder import RunFolder
@@ -58,5 +59,7 @@ def run(config: Config) -> Path:
         folder.end("done")
     splits = ", ".join(f"{name} {entry['prompts']:,}" for name, entry in card["splits"].items())
     print(f"{card['kept']:,} of {card['rows']:,} rows kept ({splits}); why the others are not: {folder.path / 'left_out.jsonl'}")
+    for note in page.notes(card):
+        print(note)
     print(f"card: {folder.path / 'card.md'}")
     return folder.path

@@ -30,6 +30,8 @@ EXAMPLES = [  # (type, text before, value, text after)
     ("PHONE", "Call ", "(212) 736-5000", " now"),
     ("PHONE", "ring ", "+44 20 7946 0018", "."),
     ("PHONE", "", "+372 5123 4567", " in Tallinn"),
+    ("PHONE", "call ", "9498777106", " today"),
+    ("PHONE", "", "02079460018", " is the office"),
     ("PHONE", "my number is ", "555-0142", ""),
     ("PHONE", "", "0490 75 40 81", " is my phone"),
     ("CARD", "pay with ", "4111 1111 1111 1111", "!"),
@@ -63,7 +65,8 @@ CLEAN = [
     "netmask 255.255.255.0", "Solve 123456789 + 987654321", "call me at nine", "the timestamp 1716213344123",
     "Write 100 words.I mean it.Now",
     "see file.py, main.rs and README.md", "an order of 1234567 pieces", "@anna said: e-mail me", "order 4111111111111112 is no card",
-    "software license, 3 seats", "12 eggs, 250 g flour, 180 °C", "a - b - c: 1 - 2 - 3", "$200-1000 per call",
+    "software license key AB12345, 3 seats", "Which number comes next: 1 2 3 5 8 13 21?", "Is 2147483647 prime?", "sleep until 1716213344",
+    "12 eggs, 250 g flour, 180 °C", "a - b - c: 1 - 2 - 3", "$200-1000 per call",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from trimtab.common.config import load_config
-from trimtab.common.errors import UserError
+from trimtab.common.errors import RunFailed, UserError
 from trimtab.data.curate.settings import CurateSettings
 from trimtab.data.curate.spread import on_shards
 from trimtab.data.curate.store import Shard, Texts
@@ -26,6 +27,15 @@ def test_results_come_in_the_order_of_the_jobs() -> None:
 def test_an_error_of_a_process_comes_through() -> None:
     with pytest.raises(TypeError):
         list(on_shards(json.loads, JOBS, 2))
+
+
+def test_a_process_that_is_killed_is_one_line() -> None:
+    with pytest.raises(RunFailed, match="a worker process was ended from outside"):
+        list(on_shards(killed, JOBS, 2))
+
+
+def killed(job: dict[str, Any]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_the_threads_of_this_process_are_as_before(monkeypatch: pytest.MonkeyPatch) -> None:

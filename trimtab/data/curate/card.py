@@ -17,11 +17,12 @@ from trimtab.common.config import dump
 from trimtab.common.files import sha256, write_json, write_text
 from trimtab.data.curate import page
 from trimtab.data.curate.decide import Corpus, Fates
+from trimtab.data.curate.labels import Labels
 from trimtab.data.curate.personal import TYPES
 from trimtab.data.curate.settings import INSTRUCTGPT, CurateSettings
 from trimtab.data.curate.shards import FATES, KEPT, STEPS, rules_of
 from trimtab.data.curate.splits import SPLITS, Split
-from trimtab.data.curate.use_cases import Quality, canonical, weights
+from trimtab.data.curate.use_cases import canonical, weights
 from trimtab.records import JSON
 
 PACKAGES = ("trimtab", "presidio-analyzer", "spacy", "phonenumbers", "py3langid", "datasketch", "numpy", "scipy")
@@ -29,7 +30,7 @@ PACKAGES = ("trimtab", "presidio-analyzer", "spacy", "phonenumbers", "py3langid"
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the steps have found out."""
+    """All that the steps have found out: ``at`` is each clean prompt's split, ``tests`` the number of evaluation prompts."""
 
     files: Mapping[str, str]
     out: Path
@@ -37,24 +38,16 @@ class Facts:
     reports: Sequence[Mapping[str, Any]]
     corpus: Corpus
     fates: Fates
+    users: JSON
+    labels: Labels
     split: Split
     at: NDArray[np.int8]
-    users: JSON
-    case: NDArray[np.int64]
-    cases: Sequence[str]
-    quality: Quality | None
-    examples: int
-    sure: float
-    weights: Mapping[str, float] | None
     tests: int
     renamed: int
 
     def total(self, name: str) -> Counter[str]:
         """The shards' counts under ``name``, added."""
         return sum((Counter(report[name]) for report in self.reports), Counter())
-
-    def kept_in(self, split: str) -> NDArray[np.bool_]:
-        return self.at == SPLITS.index(split)
 
 
 def write(facts: Facts) -> JSON:
@@ -160,11 +153,10 @@ def users(facts: Facts) -> JSON:
 
 def mix(facts: Facts) -> JSON:
     """Prompts, share and target share of each use case among those kept, the weights that would give the target, the classifier."""
-    kept = facts.fates.kept
-    counts = {name: int((facts.case[kept] == k).sum()) for k, name in enumerate(facts.cases)}
+    kept, labels, quality = facts.fates.kept, facts.labels, facts.labels.quality
+    counts = {name: int((labels.case[kept] == k).sum()) for k, name in enumerate(labels.names)}
     target = {canonical(name): share for name, share in facts.settings.use_cases.target.items()}
-    total, wanted = sum(counts.values()), sum(target.values())
-    factor = weights(counts, target)
+    total, wanted, factor = sum(counts.values()), sum(target.values()), weights(counts, target)
     table = {
         name: {
             "prompts": counts.get(name, 0), "share": _ratio(counts.get(name, 0), total),
@@ -172,16 +164,16 @@ def mix(facts: Facts) -> JSON:
         }
         for name in [*target, *(name for name in counts if name not in target)]
     }  # fmt: skip
-    own = facts.corpus.case[kept] != facts.corpus.cases.index("") if "" in facts.corpus.cases else np.ones(int(kept.sum()), np.bool_)
-    quality = facts.quality
+    own = int(labels.own[kept].sum())
+    others = int(kept.sum()) - own
     return {
         "table": table, "target_is_instructgpt": target == INSTRUCTGPT,
         "mix": facts.settings.use_cases.mix, "left_out": _fates(facts)["mix"],
-        "labelled": int(own.sum()), "predicted": int((~own).sum()) if quality else 0, "unknown": 0 if quality else int((~own).sum()),
+        "labelled": own, "predicted": others if quality else 0, "unknown": 0 if quality else others,
         "example_files": _hashed(facts.settings.use_cases.examples),
         "classifier": None if quality is None else {
-            "examples": facts.examples, "accuracy": quality.accuracy.to_json(), "most_frequent": quality.most_frequent.to_json(),
-            "sure_of_labelled": round(quality.sure, 4), "sure_of_predicted": round(facts.sure, 4),
+            "examples": labels.examples, "accuracy": quality.accuracy.to_json(), "most_frequent": quality.most_frequent.to_json(),
+            "sure_of_labelled": round(quality.sure, 4), "sure_of_predicted": round(labels.sure, 4),
             "recall": {name: found.to_json() for name, found in quality.recall.items()},
             "precision": {name: found.to_json() for name, found in quality.precision.items()},
         },
@@ -190,17 +182,17 @@ def mix(facts: Facts) -> JSON:
 
 def of_split(facts: Facts, name: str) -> JSON:
     """A split's prompts, its share and target, users, use cases, and the words of its prompts."""
-    rows = facts.kept_in(name)
+    rows = facts.at == SPLITS.index(name)
     shares = facts.settings.split
     target = getattr(shares, name) / (shares.train + shares.validation + shares.test)
     counts = np.diff(facts.corpus.user_starts)
     mine = facts.corpus.users[np.repeat(rows, counts)]
-    length = facts.corpus.words[rows]
+    length, case = facts.corpus.words[rows], facts.labels.case[rows]
     return {
         "prompts": int(rows.sum()), "share": _ratio(int(rows.sum()), int(facts.fates.kept.sum())), "target": round(target, 6),
         "users": len(np.unique(mine)), "without_a_user": int((counts[rows] == 0).sum()),
         "by_source": _named(facts.corpus.source[rows], facts.corpus.sources),
-        "use_cases": _named(facts.case[rows][facts.case[rows] >= 0], facts.cases),
+        "use_cases": _named(case[case >= 0], facts.labels.names),
         "words": {
             "mean": round(float(length.mean()), 2) if len(length) else None,
             **{f"p{q}": int(np.percentile(length, q, method="lower")) if len(length) else None for q in (0, 25, 50, 75, 95, 100)},

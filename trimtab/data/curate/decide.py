@@ -14,6 +14,7 @@ from trimtab.data.curate.caps import cap, draw_order
 from trimtab.data.curate.duplicates import Duplicates, Marks, mark, resolve
 from trimtab.data.curate.settings import CurateSettings
 from trimtab.data.curate.shards import EVALUATION, FATES
+from trimtab.data.curate.splits import SPLITS, Split, split
 from trimtab.data.curate.store import Shard, Texts
 from trimtab.records import JSON
 
@@ -154,6 +155,15 @@ def apply_caps(corpus: Corpus, fates: Fates, settings: CurateSettings) -> JSON:
     }  # fmt: skip
 
 
+def deal(corpus: Corpus, fates: Fates, settings: CurateSettings) -> tuple[Split, NDArray[np.int8]]:
+    """The split of the prompts that are kept, and of every clean prompt (an index into ``SPLITS``, -1: left out)."""
+    kept = fates.kept
+    dealt = split(*users_of_rows(corpus, kept), fates.group[kept], [getattr(settings.split, name) for name in SPLITS], settings.seed)
+    at = np.full(len(corpus), -1, np.int8)
+    at[kept] = dealt.of
+    return dealt, at
+
+
 def new_names(corpus: Corpus, kept: NDArray[np.bool_]) -> dict[int, str]:
     """Another id for kept prompts whose id an earlier kept one has: ``ID~2``, ``ID~3``, ..."""
     rows = np.flatnonzero(kept)
@@ -168,14 +178,14 @@ def new_names(corpus: Corpus, kept: NDArray[np.bool_]) -> dict[int, str]:
     return out
 
 
-def write_decisions(corpus: Corpus, fates: Fates, split: NDArray[np.int8], names: Mapping[int, str], evaluation: Sequence[str]) -> None:
+def write_decisions(corpus: Corpus, fates: Fates, at: NDArray[np.int8], names: Mapping[int, str], evaluation: Sequence[str]) -> None:
     """Each shard's part of the decisions, for ``finish_shard``; ``evaluation`` are the evaluation prompts' ids.
 
     ``notes`` are fields to change, by row: of the record where a prompt is kept, of its left-out line otherwise.
     """
     for number, shard in enumerate(corpus.shards):
         begin, end = int(corpus.starts[number]), int(corpus.starts[number + 1])
-        shard.save("decided", {"fate": fates.fate[begin:end], "split": split[begin:end]})
+        shard.save("decided", {"fate": fates.fate[begin:end], "split": at[begin:end]})
         notes: dict[str, JSON] = {str(row - begin): {"id": names[row]} for row in range(begin, end) if row in names}
         for row in (begin + np.flatnonzero(fates.of[begin:end] != -1)).tolist():
             of, alike = int(fates.of[row]), round(float(fates.similarity[row]), 3)

@@ -68,19 +68,36 @@ class Email(EmailRecognizer):
 
 
 class Phone(PhoneRecognizer):
-    """Valid numbers of at least nine digits before an extension: shorter ones, valid in Germany, are mostly years and house numbers."""
+    """Valid numbers of at least nine digits before an extension, in groups or with a + or 0 in front.
+
+    Shorter ones, valid in Germany, are mostly years and house numbers; a block of digits alone is mostly a quantity or a time stamp.
+    ``WeakPhone`` finds both near a word such as phone.
+    """
 
     def __init__(self) -> None:
         super().__init__(supported_entity="PHONE", supported_regions=PHONE_REGIONS)
 
     def analyze(self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None) -> list[RecognizerResult]:
         found = super().analyze(text, entities, nlp_artifacts)
-        return [r for r in found if self._is_long(text[r.start : r.end])]
+        return [r for r in found if self._is_one(text[r.start : r.end])]
 
     @staticmethod
-    def _is_long(number: str) -> bool:
+    def _is_one(number: str) -> bool:
         main = re.split(r"[^\W\d]", number, maxsplit=1)[0]
-        return sum(c.isdigit() for c in main) >= 9 and not re.match(rf"{DATE}|{ADDRESS}", number)
+        block = main.isdigit() and not main.startswith("0")
+        return sum(c.isdigit() for c in main) >= 9 and not block and not re.match(rf"{DATE}|{ADDRESS}", number)
+
+
+class WeakPhone(PatternRecognizer):
+    """Seven to fifteen digits, of whatever country, near a word such as phone or call; not the terms of a series (1 2 3 5 8 13 21)."""
+
+    def __init__(self) -> None:
+        digits = rf"(?<![\w.$€£])(?!{DATE})[+(]?\d(?:[ ().-]{{0,2}}\d){{6,14}}(?: ?x ?\d{{1,5}})?(?!\w|[.-]\d)"
+        super().__init__("PHONE", patterns=[Pattern("digits", digits, 0.1)], context=PHONE_WORDS)
+
+    def invalidate_result(self, pattern_text: str) -> bool:
+        groups = re.findall(r"\d+", pattern_text.split("x")[0])
+        return not pattern_text.startswith("+") and (len(groups) > 5 or min(map(len, groups)) < 2)
 
 
 class Card(CreditCardRecognizer):
@@ -129,20 +146,14 @@ def _url() -> PatternRecognizer:
     )
 
 
-def _weak_phone() -> PatternRecognizer:
-    """Seven to fifteen digits in groups, of whatever country, beside a word such as phone or call."""
-    groups = rf"(?<![\w.$€£])(?!{DATE})[+(]?\d(?:[ ().-]{{0,2}}\d){{6,14}}(?: ?x ?\d{{1,5}})?(?!\w|[.-]\d)"
-    return _pattern("PHONE", (groups, 0.1), context=PHONE_WORDS)
-
-
 @cache
 def recognizers() -> dict[str, list[EntityRecognizer]]:
     """Type -> its recognizers. Types of names and places are not here: they need a model."""
-    driving = ["driver", "drivers", "driving", "licence", "license"]
+    driving = ["driver", "drivers", "driving"]
     made: list[EntityRecognizer] = [
         Email(),
         Phone(),
-        _weak_phone(),
+        WeakPhone(),
         Card(),
         IbanRecognizer(supported_entity="IBAN", regex_flags=re.DOTALL | re.MULTILINE | re.IGNORECASE),
         UsSsnRecognizer(supported_entity="SSN", context=["social", "security", "ssn", "ssns"]),
@@ -190,7 +201,7 @@ CONDITIONS: dict[str, Condition] = {
     "CRYPTO": _has(r"(?:bc1|[13])[a-z0-9]{25}|0x[a-f0-9]{40}"),
     # patterns too weak to count without a context word; only the British driving licence is strong without one
     "PASSPORT": _has(r"\d{7}", "passport"),
-    "DRIVER_LICENSE": _has(r"\d", r"driv|licen[cs]e|[a-z9]{5}\d{6}"),
+    "DRIVER_LICENSE": _has(r"\d", r"driv|[a-z9]{5}\d{6}"),
     "BANK_ACCOUNT": _has(r"\d{8}", "acc"),
 }
 

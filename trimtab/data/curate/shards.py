@@ -8,7 +8,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -115,9 +114,9 @@ def _clean(record: JSON, settings: CurateSettings, rules: personal.Rules, tally:
     return "", "", out | ({"use_case": canonical(record["use_case"])} if record.get("use_case") else {})
 
 
-def left_out(name: str | None, source: str, where: str, step: str, reason: str, **more: Any) -> JSON:
+def left_out(name: str | None, source: str, where: str, step: str, reason: str) -> JSON:
     """A line of ``left_out.jsonl``: where the prompt stood and why it is left out, nothing of what it says."""
-    return {"id": name, "source": source, "where": where, "step": step, "reason": reason, **more}
+    return {"id": name, "source": source, "where": where, "step": step, "reason": reason}
 
 
 def _write_arrays(
@@ -149,11 +148,14 @@ def _evaluation(path: str) -> Evaluation:
 
 
 def label_shard(job: Job) -> JSON:
-    """Predicts the use case of every clean prompt of a shard; writes ``labels``: index and probability."""
+    """Predicts the use case of a shard's clean prompts that have none; writes ``labels``: index (-1: it has one) and probability."""
     shard = Shard(Path(job["folder"]), job["number"])
     classifier = Classifier.load(Path(job["classifier"]), job["labels"])
-    texts = [normalise(conversation(row["record"])) for row in shard.read_lines("clean")]
-    label, probability = classifier.predict(texts) if texts else (np.zeros(0, np.int64), np.zeros(0))
+    records = [row["record"] for row in shard.read_lines("clean")]
+    blank = [i for i, record in enumerate(records) if not record.get("use_case")]
+    label, probability = np.full(len(records), -1, np.int64), np.zeros(len(records))
+    if blank:
+        label[blank], probability[blank] = classifier.predict([normalise(conversation(records[i])) for i in blank])
     shard.save("labels", {"label": label, "probability": probability})
     return {}
 
@@ -169,7 +171,7 @@ def finish_shard(job: Job) -> JSON:
     for row, line in enumerate(shard.read_lines("clean")):
         record, fate, note = line["record"], FATES[decided["fate"][row]], notes.get(str(row), {})
         if fate == KEPT:
-            if predicted and not record.get("use_case"):
+            if predicted is not None and predicted["label"][row] >= 0:
                 case, sure = job["labels"][predicted["label"][row]], round(float(predicted["probability"][row]), 3)
                 record |= {"use_case": case, "use_case_predicted": sure}
             if job["weights"] and record.get("use_case"):

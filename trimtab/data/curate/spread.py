@@ -10,10 +10,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, Literal
 
-from trimtab.common.errors import UserError
+from trimtab.common.errors import RunFailed, UserError
 
 Runner = Literal["processes", "ray"]
 Job = dict[str, Any]
@@ -25,6 +26,7 @@ def on_shards(function: Callable[[Job], Any], jobs: Iterable[Job], workers: int,
 
     Raises:
         UserError: Ray is asked for and not installed.
+        RunFailed: a process was killed.
     """
     if runner == "ray":
         yield from _under_ray(function, jobs, workers)
@@ -44,6 +46,8 @@ def _in_processes(function: Callable[[Job], Any], jobs: Iterable[Job], workers: 
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise RunFailed("a worker process was ended from outside, most likely for want of memory; try fewer: workers=1") from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
