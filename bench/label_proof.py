@@ -238,7 +238,7 @@ def careless(leagues: int = 100) -> Part:
         ],
         "lines": [
             "20 people, rankings of 4 to 9 answers, three people a task, agreement 73 % as InstructGPT's. A spammer who clicks ratings and "
-            f"order at random in 30 % of the items: {len(clicks)} of {leagues} flagged. One who in 30 % guesses ratings and a fitting order, "
+            f"order at random in 30 % of the items: {len(clicks)} of {leagues} flagged. One who in 30 % guesses a fitting order, "
             f"so that only the others tell: {len(guesses)} of {leagues}."
         ],
     }  # fmt: skip

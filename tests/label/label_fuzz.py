@@ -53,4 +53,6 @@ def send(browser: Browser, case: Any) -> Any:
         headers["Content-Type"] = "application/json"
     if isinstance(content, dict):
         content = json.dumps(content, default=str)
-    return browser.client.request(drawn["method"], drawn["url"], params=drawn.get("params"), content=content, headers=headers)
+    return browser.client.request(
+        drawn["method"], drawn["url"], params=drawn.get("params"), content=content, headers=headers
+    )
