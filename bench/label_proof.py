@@ -1,10 +1,11 @@
-"""What the labelling app must show, measured: ``python bench/label_proof.py [load think killed rows careless browser fuzz]``.
+"""What the labelling app must show, measured: ``python bench/label_proof.py [load think killed rows careless browser fuzz saving]``.
 
-`make proof` writes the same into docs/proof.json (``python bench/proof.py label``). Each part returns what is asked, what was measured and
+`make proof` writes the same into docs/proof.json (``python bench/proof.py label-load ...``). Each part returns what is asked, what was measured and
 whether it is reached. The simulated labelers, the fuzzing and the browser are those of tests/label, with the full numbers.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -37,6 +38,11 @@ def asked(what: str, measured: str, reached: bool) -> dict[str, Any]:
     return {"what": what, "measured": measured, "reached": bool(reached)}
 
 
+def shared() -> str:
+    """What else the machine did: times are of it, too."""
+    return f"{os.cpu_count()} cores, which labelers and server share; load average {os.getloadavg()[2]:.1f} in the last quarter of an hour."
+
+
 def load(people: int = 100, number: int = 1000) -> Part:
     """100 labelers without think time, three for each task."""
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +72,7 @@ def load(people: int = 100, number: int = 1000) -> Part:
         "lines": [
             f"{people} labelers without think time on {number} tasks, overlap 3: {len(each) * 3} labels in {seconds:.0f} s "
             f"({3 * number / seconds:.0f} a second, each a page and a submission), p50 {p50:.2f} s, p95 {p95:.2f} s, p99 {p99:.2f} s. "
-            "Labelers and server share the cores."
+            f"{shared()}"
         ],
     }  # fmt: skip
 
@@ -103,7 +109,7 @@ def think(people: int = 50, seconds: float = 600, pause: float = 20.0) -> Part:
         "lines": [
             f"{people} labelers, {pause:.0f} s of thought each time, {seconds / 60:.0f} minutes: {len(times)} answers, "
             f"p95 {1000 * p95:.0f} ms, p99 {1000 * p99:.0f} ms, resident memory {memory[0] / 1e6:.0f} MB at first, "
-            f"{memory[half] / 1e6:.0f} MB half-way, {memory[-1] / 1e6:.0f} MB at the end."
+            f"{memory[half] / 1e6:.0f} MB half-way, {memory[-1] / 1e6:.0f} MB at the end. {shared()}"
         ],
     }  # fmt: skip
 
@@ -283,8 +289,16 @@ def fuzz(examples: int = 300) -> Part:
     return {"asked": [said], "lines": [f"{made} drawn calls, such as the schema allows and such as it does not."]}
 
 
+def saving() -> Part:
+    """What active choice saves (bench/label_saving.py)."""
+    import label_saving
+
+    return label_saving.saving()
+
+
 PARTS: dict[str, Callable[[], Part]] = {
     "load": load, "think": think, "killed": killed, "rows": rows, "careless": careless, "browser": browser, "fuzz": fuzz,
+    "saving": saving,
 }  # fmt: skip
 
 
@@ -293,11 +307,6 @@ def measure(name: str) -> Part:
     began = time.monotonic()
     made = PARTS[name]()
     return {"command": f"python bench/label_proof.py {name}", "wall_seconds": time.monotonic() - began, **made}
-
-
-def entries() -> dict[str, Part]:
-    """Every part, as bench/proof.py keeps them."""
-    return {f"labelling: {name}": measure(name) for name in PARTS}
 
 
 if __name__ == "__main__":

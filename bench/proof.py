@@ -157,11 +157,14 @@ def rankings() -> dict[str, Any]:
     return out
 
 
-def label() -> dict[str, Any]:
-    """The labelling app (bench/label_proof.py)."""
+LABEL = ("load", "think", "killed", "rows", "careless", "browser", "fuzz", "saving")
+
+
+def label(name: str) -> dict[str, Any]:
+    """A part of bench/label_proof.py: the labelling app."""
     import label_proof
 
-    return label_proof.entries()
+    return {f"labelling: {name}": label_proof.measure(name)}
 
 
 CARELESS = ("always refuse", "longest of 8", "copy of the prompt", "all facts")
@@ -229,7 +232,7 @@ def final_loss(metrics: Path) -> float:
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "fresh": fresh, "checks": checks, "base": base,
-    "english": english, "rankings": rankings, "label": label,
+    "english": english, "rankings": rankings, **{f"label-{name}": functools.partial(label, name) for name in LABEL},
 }  # fmt: skip
 
 
