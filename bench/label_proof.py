@@ -1,10 +1,11 @@
-"""What the labelling app must show, measured: ``python bench/label_proof.py [load think killed rows careless browser fuzz]``.
+"""What the labelling app must show, measured: ``python bench/label_proof.py [load think killed rows careless browser fuzz saving]``.
 
-`make proof` writes the same into docs/proof.json (``python bench/proof.py label``). Each part returns what is asked, what was measured and
+`make proof` writes the same into docs/proof.json (``python bench/proof.py label-load ...``). Each part returns what is asked, what was measured and
 whether it is reached. The simulated labelers, the fuzzing and the browser are those of tests/label, with the full numbers.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -37,6 +38,11 @@ def figure(what: str, measured: str, reached: bool) -> dict[str, Any]:
     return {"what": what, "measured": measured, "reached": bool(reached)}
 
 
+def shared() -> str:
+    """What else the machine did: times are of it, too."""
+    return f"{os.cpu_count()} cores, which labelers and server share; load average {os.getloadavg()[2]:.1f} in the last quarter of an hour."
+
+
 def load(people: int = 100, number: int = 1000) -> Part:
     """100 labelers without think time, three for each task."""
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +72,7 @@ def load(people: int = 100, number: int = 1000) -> Part:
         "lines": [
             f"{people} labelers without think time on {number} tasks, overlap 3: {len(each) * 3} labels in {seconds:.0f} s "
             f"({3 * number / seconds:.0f} a second, each a page and a submission), p50 {p50:.2f} s, p95 {p95:.2f} s, p99 {p99:.2f} s. "
-            "Labelers and server share the cores."
+            f"{shared()}"
         ],
     }  # fmt: skip
 
@@ -103,7 +109,7 @@ def think(people: int = 50, seconds: float = 600, pause: float = 20.0) -> Part:
         "lines": [
             f"{people} labelers, {pause:.0f} s of thought each time, {seconds / 60:.0f} minutes: {len(times)} answers, "
             f"p95 {1000 * p95:.0f} ms, p99 {1000 * p99:.0f} ms, resident memory {memory[0] / 1e6:.0f} MB at first, "
-            f"{memory[half] / 1e6:.0f} MB half-way, {memory[-1] / 1e6:.0f} MB at the end."
+            f"{memory[half] / 1e6:.0f} MB half-way, {memory[-1] / 1e6:.0f} MB at the end. {shared()}"
         ],
     }  # fmt: skip
 
@@ -238,8 +244,8 @@ def careless(leagues: int = 100) -> Part:
         ],
         "lines": [
             "20 people, rankings of 4 to 9 answers, three people a task, agreement 73 % as InstructGPT's. A spammer who clicks ratings "
-            f"and order at random in 30 % of the items: {len(clicks)} of {leagues} flagged. One who in 30 % guesses ratings and an order "
-            f"that fits, so that only the others tell: {len(guesses)} of {leagues}."
+            f"and order at random in 30 % of the items: {len(clicks)} of {leagues} flagged. One who in 30 % guesses a fitting order, "
+            f"so that only the others tell: {len(guesses)} of {leagues}."
         ],
     }  # fmt: skip
 
@@ -277,14 +283,22 @@ def fuzz(examples: int = 300) -> Part:
     with tempfile.TemporaryDirectory() as folder:
         place = Place(open_store(Path(folder) / "labels.db", create=True)).begin()
         place.add(*(ranked(f"item {i}", 3) for i in range(500)))
-        made = draw(logged_in(place, "ada", "admin"), examples)
+        made = sum(draw(logged_in(place, "ada", "admin"), examples).values())
         place.store.close()
     said = figure("schemathesis on the JSON API: no 5xx", f"0 of {made} calls", made > 1000)
     return {"asked": [said], "lines": [f"{made} drawn calls, such as the schema allows and such as it does not."]}
 
 
+def saving() -> Part:
+    """What active choice saves (bench/label_saving.py)."""
+    import label_saving
+
+    return label_saving.saving()
+
+
 MEASURED: dict[str, Callable[[], Part]] = {
     "load": load, "think": think, "killed": killed, "rows": rows, "careless": careless, "browser": browser, "fuzz": fuzz,
+    "saving": saving,
 }  # fmt: skip
 
 
@@ -295,12 +309,12 @@ def measure(name: str) -> Part:
     return {"area": "label_proof", "command": f"python bench/label_proof.py {name}", "wall_seconds": time.monotonic() - began, **made}
 
 
-def entries() -> dict[str, Part]:
-    """Every part, as bench/proof.py keeps them."""
-    return {f"labelling: {name}": measure(name) for name in MEASURED}
+def entry_of(name: str) -> dict[str, Part]:
+    """A part as bench/proof.py keeps it."""
+    return {f"labelling: {name}": measure(name)}
 
 
-PARTS = {"label": entries}
+PARTS = {f"label-{name}": functools.partial(entry_of, name) for name in MEASURED}
 
 
 def asked(entry: Mapping[str, Any]) -> list[tuple[str, str, bool]]:

@@ -62,7 +62,7 @@ class Watched:
     def __init__(self, started: Any, url: str, **options: Any) -> None:
         self.url = url
         self.context = started.new_context(viewport={"width": 1280, "height": 860}, **options)
-        self.context.set_default_timeout(10_000)
+        self.context.set_default_timeout(30_000)
         self.page = self.context.new_page()
         self.trouble: list[str] = []
         self.page.on("pageerror", lambda e: self.trouble.append(f"error: {e}"))

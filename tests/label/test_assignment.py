@@ -1,5 +1,7 @@
 """Overlap is exact, nobody labels twice, leases run out, a submission sent twice is one label."""
 
+import contextlib
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,11 +9,12 @@ import pytest
 from label_people import Place, prompt, ranked
 from sqlalchemy import func, select
 
+from trimtab.common.rng import generator
 from trimtab.label import assignment
 from trimtab.label.errors import Invalid, Missing, Refused
 from trimtab.label.projects import acknowledge, publish_instructions
 from trimtab.label.tables import assignments, labels, onboarding, tasks
-from trimtab.label.tasks import close_task, order_queue, set_overlap
+from trimtab.label.tasks import close_task, free_slots, order_queue, set_overlap
 
 
 def test_each_task_gets_its_overlap_and_nobody_gets_it_twice(place: Place) -> None:
@@ -42,6 +45,57 @@ def test_many_at_once_never_pass_the_overlap(place: Place) -> None:
     with place.store.read() as connection:
         counts = connection.execute(select(labels.c.task_id, func.count()).group_by(labels.c.task_id)).all()
     assert sorted(counts) == [(i, 3) for i in range(1, 13)]
+
+
+def test_leases_that_run_out_and_skips_in_between_never_pass_the_overlap(place: Place) -> None:
+    """Ten people, each at a random pace; some leases are already over when they are taken, some tasks are skipped, drafts keep others."""
+    place.begin(overlap=2).add(*(ranked(f"item {i}", 2) for i in range(15)))
+    people = [f"worker-{i}" for i in range(8)]
+    for name in people:
+        place.person(name)
+
+    def work(name: str) -> None:
+        rng = generator(0, "work", name)
+        for _ in range(40):
+            given = place.next(name, time.time() - 7200 * (rng.random() < 0.3)).assignment
+            if given is None:
+                return
+            if (luck := rng.random()) < 0.2:
+                _write(place, assignment.skip, place.person(name), given, "Other")
+            elif luck < 0.4:
+                continue
+            else:
+                with contextlib.suppress(Refused):  # it went to somebody else
+                    _write(place, assignment.save_draft, place.person(name), given, {})
+                    place.submit(name, given)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, people))
+    with place.store.read() as connection:
+        live = (
+            select(func.count())
+            .where(assignments.c.task_id == tasks.c.id, assignments.c.state.in_(("leased", "done")))
+            .scalar_subquery()
+        )
+        rows = connection.execute(select(tasks.c.slots, live.label("live"))).all()
+        most = connection.execute(select(func.count()).select_from(labels).group_by(labels.c.task_id)).scalars().all()
+    assert max(most) <= 2 and all(row.slots == 2 - row.live for row in rows)
+
+
+def test_free_slots_are_counted_with_what_was_taken_meanwhile(place: Place) -> None:
+    """PostgreSQL: somebody takes a task and commits while another one counts its slots again."""
+    if place.store.sqlite:
+        pytest.skip("SQLite has one writer at a time")
+    place.begin(overlap=2).add(ranked("bees", 2))
+    person, project = place.person("ada"), place.project
+    counting = threading.Thread(target=_write, args=(place, free_slots, [1]))
+    with place.store.write() as connection:
+        assignment.claim(connection, project, person)
+        counting.start()
+        counting.join(0.5)
+        assert counting.is_alive()  # it waits
+    counting.join()
+    assert place.rows(tasks)[0].slots == 1
 
 
 def test_two_tabs_of_one_person_hold_one_task(place: Place) -> None:

@@ -15,7 +15,7 @@ from trimtab.label.errors import Invalid, Missing, Refused
 from trimtab.label.projects import Project, project_by_id, screening_result, unread, version_read
 from trimtab.label.screening import gold_due, settle
 from trimtab.label.tables import assignments, labels, reviews, tasks, users
-from trimtab.label.tasks import free_slots
+from trimtab.label.tasks import batched, free_slots
 from trimtab.label.values import LONGEST_NOTE, checked, clean, on_screen
 from trimtab.records import JSON
 
@@ -64,11 +64,12 @@ _OWN = (
     .join(tasks, tasks.c.id == assignments.c.task_id)
     .where(assignments.c.id == bindparam("number"), assignments.c.user_id == bindparam("person"))
 )
-_EXPIRE = (
-    update(assignments)
-    .where(assignments.c.state == "leased", assignments.c.lease < bindparam("now"))
-    .values(state="expired")
-    .returning(assignments.c.task_id)
+_OWN_TO_CHANGE = _OWN.with_for_update(of=assignments)
+_LATE = (
+    select(assignments.c.id, assignments.c.task_id)
+    .where(text("state = 'leased'"), assignments.c.lease < bindparam("now"))  # as the index of leases says it
+    .order_by(assignments.c.id)
+    .with_for_update(skip_locked=True)  # PostgreSQL: one that is just being worked on is not late
 )
 
 
@@ -128,7 +129,7 @@ def submit(
         if before.assignment_id != assignment_id:
             raise Refused("this submission's key was used for another task; reload the page")
         return int(before.id)
-    row = own(connection, user_id, assignment_id)
+    row = own(connection, user_id, assignment_id, to_change=True)
     if row.state == "done":
         raise Refused("you have labelled this task already")
     project = project_by_id(connection, row.project_id)
@@ -156,7 +157,7 @@ def save_draft(
         Missing, Refused: as ``submit``.
     """
     now = time.time() if now is None else now
-    row = own(connection, user_id, assignment_id)
+    row = own(connection, user_id, assignment_id, to_change=True)
     if row.state in ("done", "skipped"):
         raise Refused(f"you have {'labelled' if row.state == 'done' else row.state} this task already")
     if row.state != "leased":
@@ -174,7 +175,7 @@ def skip(connection: Connection, user_id: int, assignment_id: int, reason: str) 
     Raises:
         Missing, Refused: as ``submit``; a screening item cannot be skipped.
     """
-    row = own(connection, user_id, assignment_id)
+    row = own(connection, user_id, assignment_id, to_change=True)
     if row.state == "done":
         raise Refused("you have labelled this task already; undo it first")
     if row.purpose == "screening":
@@ -222,18 +223,23 @@ def undo(connection: Connection, project: Project, user_id: int, now: float | No
 
 def expire(connection: Connection, now: float) -> int:
     """Ends the leases that ran out and gives their slots back; returns how many."""
-    task_ids = [row.task_id for row in connection.execute(_EXPIRE, {"now": now})]
-    free_slots(connection, task_ids)
-    return len(task_ids)
+    late = connection.execute(_LATE, {"now": now}).all()
+    if late:
+        for some in batched([row.id for row in late], 500):
+            connection.execute(update(assignments).where(assignments.c.id.in_(some)).values(state="expired"))
+        free_slots(connection, [row.task_id for row in late])
+    return len(late)
 
 
-def own(connection: Connection, user_id: int, assignment_id: int) -> Row[Any]:
-    """This person's assignment with its task.
+def own(connection: Connection, user_id: int, assignment_id: int, *, to_change: bool = False) -> Row[Any]:
+    """This person's assignment with its task; ``to_change`` keeps others (a lease that runs out) from changing it meanwhile.
 
     Raises:
         Missing: there is none, or it is somebody else's.
     """
-    row = connection.execute(_OWN, {"number": assignment_id, "person": user_id}).first()
+    row = connection.execute(
+        _OWN_TO_CHANGE if to_change else _OWN, {"number": assignment_id, "person": user_id}
+    ).first()
     if row is None:
         raise Missing("no such task of yours")
     return row

@@ -178,7 +178,9 @@ def free_slots(connection: Connection, task_ids: Sequence[int]) -> None:
         select(func.count()).where(assignments.c.task_id == tasks.c.id, assignments.c.state.in_(LIVE)).scalar_subquery()
     )
     open_ = and_(tasks.c.purpose == "label", tasks.c.closed.is_(False), tasks.c.overlap > live)
-    for some in batched(task_ids, 500):
+    for some in batched(sorted(set(task_ids)), 500):
+        # PostgreSQL counts in the next statement, which sees what those committed who held the rows till now
+        connection.execute(select(tasks.c.id).where(tasks.c.id.in_(some)).order_by(tasks.c.id).with_for_update())
         connection.execute(
             update(tasks).where(tasks.c.id.in_(some)).values(slots=case((open_, tasks.c.overlap - live), else_=0))
         )
