@@ -358,8 +358,9 @@ def trainer_table(entry: Entry) -> Table:
 
 
 def killed_table(entry: Entry) -> Table:
-    said = "Real processes, killed by SIGKILL at random moments; then the same command goes on. Compared are the saved models, the last "
-    said += "checkpoint's weights and optimizer, metrics.jsonl and samples.jsonl (times are in a file of their own), byte for byte."
+    said = "Real processes, killed by SIGKILL at random moments; then the same command goes on, from the last checkpoint, of which there "
+    said += "is one in three steps. Compared are the saved models, the last checkpoint's weights and optimizer, metrics.jsonl and "
+    said += "samples.jsonl (times are in a file of their own), byte for byte."
     head = ("verb", "products", "steps", "seconds", "killed after step", "after the kills", "the same seed again", "SHA-256 of the weights")
     equal = {True: "equal", False: "**different**"}
     rows = [
