@@ -54,8 +54,7 @@ def run(config: Config) -> Path:
         return folder.path
     with folder.running():
         settings = CurateSettings.model_validate({name: getattr(config, name) for name in CurateSettings.model_fields})
-        workers = config.workers or len(os.sched_getaffinity(0))
-        card = curate(config.data, folder.path, settings, workers=workers, runner=config.runner)
+        card = curate(config.data, folder.path, settings, workers=config.workers or os.cpu_count() or 1, runner=config.runner)
         folder.end("done")
     splits = ", ".join(f"{name} {entry['prompts']:,}" for name, entry in card["splits"].items())
     print(f"{card['kept']:,} of {card['rows']:,} rows kept ({splits}); why the others are not: {folder.path / 'left_out.jsonl'}")

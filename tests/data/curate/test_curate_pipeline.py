@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -280,10 +281,11 @@ def test_use_cases_are_predicted_weighted_and_sampled(tmp_path: Path) -> None:
 
 def test_ids_that_meet_become_different(tmp_path: Path) -> None:
     a = write(tmp_path / "a.jsonl", prompt("x", "Write a poem"), prompt("x", "Write a play"), prompt("y", "Write a song"))
-    b = write(tmp_path / "b.jsonl", prompt("x", "Write an ode"))
+    b = write(tmp_path / "b.jsonl", prompt("x", "Write an ode"), prompt("z", "write a play."))
     found, card = run([a, b], tmp_path / "out", "sources={b.jsonl: extra}")
     texts = {i: row["messages"][0]["content"] for i, row in kept(found).items()}
     assert texts == {"x": "Write a poem", "x~2": "Write a play", "y": "Write a song", "x~3": "Write an ode"}
+    assert found["left_out"][0]["id"] == "z" and found["left_out"][0]["duplicate_of"] == "x~2"
     assert card["duplicates"]["ids_made_unique"] == 2 and {row["source"] for row in kept(found).values()} == {"a", "extra"}
 
 
@@ -324,3 +326,14 @@ def test_files_that_are_missing_empty_or_given_twice(tmp_path: Path) -> None:
         curate([write(tmp_path / "c.jsonl")], tmp_path / "out")
     found, card = run([write(tmp_path / "d.jsonl", "not JSON")], tmp_path / "bad")
     assert card["kept"] == 0 and [row["step"] for row in found["left_out"]] == ["unreadable"]
+
+
+def test_the_python_of_the_document_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "curation.md").read_text(encoding="utf-8")
+    (tour,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    write(tmp_path / "users.jsonl", prompt("x", "Write a poem", user="anna"))
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, Any] = {}
+    exec(compile(tour, "curation.md", "exec"), known)  # noqa: S102 - our own document
+    assert known["card"]["kept"] == 1 and known["found"].of.tolist() == [-1, 0]
+    assert known["redact"]("write to anna@example.org") == "write to <EMAIL_1>"

@@ -189,6 +189,6 @@ def write_decisions(corpus: Corpus, fates: Fates, at: NDArray[np.int8], names: M
         notes: dict[str, JSON] = {str(row - begin): {"id": names[row]} for row in range(begin, end) if row in names}
         for row in (begin + np.flatnonzero(fates.of[begin:end] != -1)).tolist():
             of, alike = int(fates.of[row]), round(float(fates.similarity[row]), 3)
-            other = corpus.id_texts[of] if of >= 0 else evaluation[-2 - of]
+            other = names.get(of, corpus.id_texts[of]) if of >= 0 else evaluation[-2 - of]
             notes[str(row - begin)] = {"duplicate_of": other} | ({"similarity": alike} if alike else {})
         shard.write_lines("notes", [notes])
