@@ -157,8 +157,8 @@ def of_data(rows: Callable[[], Sequence[Any]], **settings: Any) -> Callable[[Pat
 
 
 def question(i: int) -> list[dict[str, str]]:
-    """The messages of prompt ``i``."""
-    return [{"role": "user", "content": QUESTIONS[i % len(QUESTIONS)]}]
+    """The messages of prompt ``i``, each its own."""
+    return [{"role": "user", "content": f"{QUESTIONS[i % len(QUESTIONS)]} Day {i}."}]
 
 
 def comparison(i: int, better: str, worse: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from doctor_cases import comparison, demonstration, healthy_comparisons
 from tiny_models import write_lines
 
 from trimtab.common.errors import UserError
+from trimtab.doctor.check import NotApplicable
 from trimtab.doctor.preferences import GROUP as COMPARISONS
 from trimtab.doctor.records import GROUP as DATA
 from trimtab.doctor.settings import Config
@@ -72,10 +73,18 @@ def test_a_pair_judged_both_ways_by_two_people_is_no_fault_and_by_one_it_is(tmp_
     two = read(tmp_path, [{**row, "labeler": "x"}, {**turned, "labeler": "y"}, *filler])
     assert said(two, "contradictions").status == "ok" and said(two, "contradictions").numbers == {"again": 1, "both": 1}
     one = read(tmp_path, [{**row, "labeler": "x"}, {**turned, "labeler": "x"}, *filler])
-    assert said(one, "contradictions").status == "fail"
-    assert "by one labeler 1 of 1" in said(one, "contradictions").found
+    assert said(one, "contradictions").status == "warning"
+    assert "by one and the same labeler 1 of 1" in said(one, "contradictions").found
+    often = [{**comparison(i, "a", "b"), "labeler": "x", "ranks": ranks} for i in range(3) for ranks in ([1, 2], [2, 1])]
+    assert said(read(tmp_path, often), "contradictions").status == "fail"
     swapped = {**turned, "completions": row["completions"][::-1]}  # the same judgement, written the other way round
     assert said(read(tmp_path, [row, swapped]), "contradictions").numbers == {"again": 1, "both": 0}
+
+
+def test_answers_that_nobody_ranked_yet_are_no_fault(tmp_path: Path) -> None:
+    found = read(tmp_path, [{**comparison(i, "a", "b"), "ranks": [None, None]} for i in range(5)])
+    with pytest.raises(NotApplicable, match="nobody has ranked"):
+        said(found, "pairs to learn from")
 
 
 def test_one_text_ranked_twice_in_a_ranking_contradicts_itself(tmp_path: Path) -> None:

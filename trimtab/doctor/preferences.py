@@ -9,7 +9,7 @@ import numpy as np
 from trimtab.common.stats import Estimate, mean_interval, proportion_interval
 from trimtab.data.encode import comparison_trees
 from trimtab.doctor.check import Group, NotApplicable, Result, estimated, fail, judged, ok, warning
-from trimtab.doctor.records import faults, share
+from trimtab.doctor.records import SEVERAL, faults, share
 from trimtab.doctor.subject import Subject
 from trimtab.feedback.reward_model import score_in_budget
 from trimtab.records import Comparison, Completion, Record
@@ -17,7 +17,8 @@ from trimtab.records import Comparison, Completion, Record
 GROUP = Group("Comparisons")
 MANY_TIES, MANY_LONGER, FEW_LONGER, ONE_LABELER = 0.5, 0.65, 0.35, 0.5
 LEAST = 10  # pairs below which nothing is concluded
-COIN = 0.45  # of pairs that two labelers judged, judged both ways: hardly better than tossing
+COIN = 0.45  # of pairs that were judged twice, judged both ways: hardly better than tossing
+OWN = 0.05  # the same by one labeler
 SCORED = 200  # comparisons that a reward model reads
 # Fields in which datasets keep what made the ranks: (of the preferred, of the rejected), or a list in the order of the answers.
 SCORE_FIELDS = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen-rating", "rejected-rating"),
@@ -39,6 +40,8 @@ def needed(s: Subject) -> list[Comparison]:
 def pairs_to_learn_from(s: Subject) -> Result:
     items, decided = needed(s), len(s.data.pairs)
     ranked = [sum(rank is not None for rank in c.ranks) for c in items]
+    if not any(ranked):
+        raise NotApplicable("nobody has ranked these answers yet")
     tied = sum(n * (n - 1) // 2 for n in ranked) - decided
     idle = sum(not c.pairs() for c in items)
     if not decided:
@@ -77,13 +80,13 @@ def contradictions(s: Subject) -> Result:
     again, both = _judged_twice(pairs, first)
     if not again:
         return ok(f"none of the file's {len(pairs):,} pairs was judged twice", again=0, both=0)
-    own_again, own_both = _judged_twice(pairs ^ (who * np.uint64(0x9E3779B97F4A7C15)), first)
     found = share("pairs that were judged more than once were judged both ways", both, again)
-    if set(data.labelers) - {""}:
-        found += f"; by one labeler {own_both:,} of {own_again:,}"
-        estimate = proportion_interval(both, again)
-        return judged(found, bad=own_both > 0 or estimate.low > COIN, grave=own_both > 0.05 * max(own_again, LEAST), again=again, both=both)
-    return judged(found, bad=both > 0, grave=both > 0.5 * max(again, LEAST), again=again, both=both)
+    if not set(data.labelers) - {""}:
+        return judged(found, bad=both > 0, grave=both >= SEVERAL and both > again / 2, again=again, both=both)
+    own_again, own_both = _judged_twice(pairs ^ who, first)
+    found += f"; by one and the same labeler {own_both:,} of {own_again:,}"
+    coin = proportion_interval(both, again).low > COIN
+    return judged(found, bad=own_both > 0 or coin, grave=own_both >= SEVERAL and own_both > OWN * own_again, again=again, both=both)
 
 
 def _judged_twice(pairs: np.ndarray, first: np.ndarray) -> tuple[int, int]:
