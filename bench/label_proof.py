@@ -1,7 +1,7 @@
 """What the labelling app must show, measured: ``python bench/label_proof.py [load think killed rows careless browser fuzz saving]``.
 
-`make proof` writes the same into docs/proof.json (``python bench/proof.py label-load ...``). Each part returns what is asked, what was measured and
-whether it is reached. The simulated labelers, the fuzzing and the browser are those of tests/label, with the full numbers.
+`make proof` writes the same into docs/proof.json (``python bench/proof.py label-load ...``). Each part returns what is asked, what was
+measured and whether it is reached. The simulated labelers, the fuzzing and the browser are those of tests/label, with the full numbers.
 """
 
 import json
