@@ -12,15 +12,21 @@ from label_web import URL, Browser
 schemathesis = pytest.importorskip("schemathesis", reason="needs pip install schemathesis")
 
 # What a label might hold, nearly right and not at all: a schema that takes any object says little of it.
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
+)
 ANYTHING = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8
 )  # fmt: skip
 NUMBERS = st.lists(st.sampled_from([1, 2, 3, 7, None, 1.5, True, "1", [], {}, 0, 99]), min_size=3, max_size=3)
-FLAGS = st.lists(st.lists(st.sampled_from(["opinion", "made_up", "rude"]), max_size=2) | ANYTHING, min_size=3, max_size=3)
+FLAGS = st.lists(
+    st.lists(st.sampled_from(["opinion", "made_up", "rude"]), max_size=2) | ANYTHING, min_size=3, max_size=3
+)
 RIGHT = {"ranks": [1, 2, 2], "ratings": [5, 3, 1]}
 FIELDS = st.sampled_from(["ranks", "ratings", "flags", "note", "text", "style", "examples"])
-VALUES = st.builds(lambda name, junk: {**RIGHT, name: junk}, FIELDS, NUMBERS | FLAGS | ANYTHING)  # one thing wrong at a time
+VALUES = st.builds(
+    lambda name, junk: {**RIGHT, name: junk}, FIELDS, NUMBERS | FLAGS | ANYTHING
+)  # one thing wrong at a time
 KEYS = itertools.count()
 
 

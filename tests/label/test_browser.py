@@ -26,7 +26,7 @@ from trimtab.label import threads
 from trimtab.label.accounts import create_user
 from trimtab.label.projects import publish_instructions
 from trimtab.label.store import Store
-from trimtab.label.tables import assignments, labels, tasks, users
+from trimtab.label.tables import assignments, battles, labels, tasks, users
 from trimtab.records import Comparison, Completion, Message, Prompt
 
 SHOTS = os.environ.get("LABEL_SHOTS", "")  # a folder to keep the screenshots in
@@ -334,6 +334,42 @@ def test_no_connection_then_one(lite_place: Place, started: Any) -> None:
         ada.context.set_offline(False)
         ada.page.wait_for_selector("text=All done for now")
     assert len(place.rows(labels)) == 1
+
+
+class Says:
+    """A model that says one thing."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def answers(self, prompts: Any, k: int, seed: int) -> list[list[Completion]]:
+        return [[Completion(self.text)] * k for _ in prompts]
+
+
+def test_the_arena(lite_place: Place, started: Any) -> None:
+    """Two hidden answers, a vote, the names; from then on the buttons are dead."""
+    place = lite_place.begin()
+    invite(place, "ada")
+    with running(place.store, {"crimson": Says("I say **one**."), "azure": Says("I say two.")}) as url:
+        ada = Watched(started, url)
+        page = ada.page
+        ada.log_in("ada", PASSWORD)
+        page.click("text=Arena")
+        page.fill("#text", "Hello <b>you</b>")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector("text=A is better")
+        assert "crimson" not in page.content() and "azure" not in page.content()
+        page.click("text=A is better")
+        page.wait_for_selector(".answer.chosen")
+        names = page.locator(".who").all_inner_texts()
+        assert sorted(names) == ["azure", "crimson"]
+        assert page.is_disabled("text=B is better") and page.inner_text(".you") == "Hello <b>you</b>"
+        page.fill("#text", "And now?")
+        page.click("text=Send")
+        page.wait_for_selector(".bout >> nth=1")
+        assert page.locator(".bout").nth(1).locator(".who").all_inner_texts() == ["hidden", "hidden"]
+        assert ada.trouble == []
+    assert [row.choice for row in place.rows(battles)] == ["a", None]
 
 
 PAGES = ("/", "/p/p/instructions", "/p/p/questions", "/p/p/mine", "/account", "/p/p/dashboard", "/p/p/tasks", "/p/p/tasks/1", "/p/p/import",

@@ -183,7 +183,9 @@ class Position:
     biased: bool
 
 
-def position_bias(items: Sequence[tuple[Sequence[int | None], Sequence[int]]], *, seed: int = 0) -> Position:
+def position_bias(
+    items: Sequence[tuple[Sequence[int | None], Sequence[int]]], *, seed: int = 0, resamples: int = 2000
+) -> Position:
     """Over pairs of answers, how often the earlier-shown one was preferred. Orders are random, so without bias it is 1/2.
 
     Args:
@@ -197,7 +199,7 @@ def position_bias(items: Sequence[tuple[Sequence[int | None], Sequence[int]]], *
             if first is not None and second is not None and first != second:
                 wins.append(float(first < second))
                 tasks.append(task)
-    share = bootstrap_interval(wins, clusters=tasks, seed=seed)
+    share = bootstrap_interval(wins, clusters=tasks, seed=seed, resamples=resamples)
     half = (share.high - share.low) / 2
     biased = len(wins) >= FEWEST_PAIRS and math.isfinite(half) and abs(share.value - 0.5) > half * SURE / 1.96
     return Position(share, bool(biased))

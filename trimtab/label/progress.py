@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Connection, func, select
 
-from trimtab.common.stats import Estimate, share_interval
+from trimtab.common.stats import Estimate, bootstrap_interval, share_interval
 from trimtab.label.agreement import Unit, ac1, alpha, pair_units, rank_units, raw_agreement
 from trimtab.label.careless import Position, Ranked, Suspicion, position_bias, suspicions
 from trimtab.label.projects import Project
@@ -17,8 +18,8 @@ from trimtab.label.rankings import alike, concordance
 from trimtab.label.tables import assignments, labels, onboarding, tasks, users
 from trimtab.label.values import RANKED
 
-LATEST = 5000  # labels that statistics are made from
-RESAMPLES = 300
+LATEST = 3000  # labels that statistics are made from
+RESAMPLES = 300  # a page waits for them
 
 
 @dataclass(slots=True)
@@ -95,11 +96,11 @@ def workers(connection: Connection, project: Project) -> tuple[list[Worker], Agr
     for person in people.values():
         own = by_person[person.id]
         person.suspicion = suspected.get(person.id)
-        person.position = position_bias([(r.value["ranks"], r.shown) for r in own])
-        person.agreement = share_interval(shares[person.id][0], clusters=shares[person.id][1])
-        person.ties = _tie_share([r.value["ranks"] for r in own]).value
+        person.position = position_bias([(r.value["ranks"], r.shown) for r in own], resamples=RESAMPLES)
+        person.agreement = _share(*shares[person.id])
+        person.ties = float(np.mean(_tied([r.value["ranks"] for r in own])[0])) if own else math.nan
         person.gold = _gold([r for r in own if r.known])
-    agreed = _agreed(rows, by_task, share_interval(everything[0], clusters=everything[1]), couples)
+    agreed = _agreed(rows, by_task, _share(*everything), couples)
     return sorted(people.values(), key=lambda p: (-p.labels, p.name)), agreed
 
 
@@ -118,7 +119,7 @@ def _agreed(
     return Agreed(
         both, raw_agreement(pairs, resamples=RESAMPLES), ac1(pairs, 3, resamples=RESAMPLES),
         alpha(rank_units(rankings), "ordinal", resamples=RESAMPLES), alpha(rated, "ordinal", resamples=RESAMPLES),
-        _tie_share([r.value["ranks"] for r in rows]), position_bias([(r.value["ranks"], r.shown) for r in rows]),
+        _share(*_tied([r.value["ranks"] for r in rows])), position_bias([(r.value["ranks"], r.shown) for r in rows], resamples=RESAMPLES),
         tuple((a, b, same, n) for (a, b), (same, n) in sorted(couples.items()) if n),
     )  # fmt: skip
 
@@ -182,10 +183,18 @@ def _gold(rows: Sequence[Any]) -> Estimate:
         right, pairs = concordance(row.known["ranks"], row.value["ranks"])
         values += [right / pairs] * pairs
         clusters += [row.task_id] * pairs
-    return share_interval(values, clusters=clusters)
+    return _share(values, clusters)
 
 
-def _tie_share(rankings: Sequence[Sequence[int | None]]) -> Estimate:
+def _share(values: Sequence[float], clusters: Sequence[int]) -> Estimate:
+    """The mean of values in [0, 1] with its cluster bootstrap; where all are alike, Wilson's interval on the clusters."""
+    if len(set(values)) < 2:
+        return share_interval(values, clusters=clusters)
+    return bootstrap_interval(values, clusters=clusters, resamples=RESAMPLES)
+
+
+def _tied(rankings: Sequence[Sequence[int | None]]) -> tuple[list[float], list[int]]:
+    """1 for each pair that is a tie, 0 for the others, and the ranking that each belongs to."""
     values: list[float] = []
     clusters: list[int] = []
     for i, ranks in enumerate(rankings):
@@ -194,4 +203,4 @@ def _tie_share(rankings: Sequence[Sequence[int | None]]) -> Estimate:
             for b in known[a + 1 :]:
                 values.append(float(known[a] == b))
                 clusters.append(i)
-    return share_interval(values, clusters=clusters)
+    return values, clusters
