@@ -100,8 +100,10 @@ ANSWER_ALONE = "{{ messages[-1]['content'] + eos_token }}"
 FORGETFUL = (
     "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{% if m['role'] == 'assistant' %}"
     "{% if loop.last %}{{ '(thought) ' }}{% endif %}{{ m['content'] + eos_token }}"
-    "{% else %}{{ m['content'] }}{% endif %}{% endfor %}" + CALL
+    "{% else %}{{ m['content'] }}{% endif %}{% endfor %}"
 )
+SURPRISING = FORGETFUL + CALL  # the prompt does not say that a thought comes first
+FORGETFUL += "{% if add_generation_prompt %}{{ '<|assistant|>(thought) ' }}{% endif %}"
 
 
 def merging(folder: Path, before: str, texts: Sequence[str]) -> Path:
@@ -132,7 +134,7 @@ OF_TEMPLATES = (
     Fault("prompt that is no beginning of prompt + answer", 12, "prompt is a prefix", "fail", with_template(OTHER_CALL)),
     Fault("prompt whose last token merges with every answer", 12, "prompt is a prefix", "fail", of_model(merging_with_all), "11 of 11"),
     Fault("prompt whose last token merges with rare answers", 12, "prompt is a prefix", "warning", of_model(merging_with_quotes), "1 of"),
-    Fault("template that cannot be trained on", 12, "what is trained", "fail", with_template(ENDLESS), "refuses"),
+    Fault("template that cannot be trained on", 12, "what is trained", "fail", with_template(SURPRISING), "refuses"),
     Fault("template that leaves questions out", 0, "renders", "fail", with_template(ANSWER_ALONE), "leaves out"),
     Fault("template that drops thoughts of earlier turns", 0, "several turns", "warning", with_template(FORGETFUL), "otherwise"),
 )

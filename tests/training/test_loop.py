@@ -21,7 +21,7 @@ from trimtab.common import precision
 from trimtab.common.errors import UserError
 from trimtab.feedback.protocol import Rule
 from trimtab.methods import bon, grpo, ppo, rloo, scst, trpo
-from trimtab.methods.control import Penalty
+from trimtab.methods.control import KLControl, Penalty
 from trimtab.methods.dpo import DPO
 from trimtab.methods.kto import KTO
 from trimtab.methods.mix import Mix, Ptx
@@ -105,7 +105,7 @@ def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def online(name: str, folder: Path) -> Method:
     config = ppo.Config(
         batch_size=3, num_completions=2, max_tokens=6, minibatch_size=2, epochs_per_batch=2, micro_batch_tokens=60, stop_kl=1e9,
-        kl=ppo.KLControl(target=0.5, horizon=60), seed=5,
+        kl=KLControl(target=0.5, horizon=60), seed=5,
     )  # fmt: skip
     # answers of one prompt are hardly ever equally good: where all are, there is nothing but rounding for Adam to follow
     parts = online_parts(folder, Rule(lambda prompt, text: text.count("a") - 0.1 * len(text) + sum(map(ord, text)) % 97 / 97))
@@ -552,8 +552,11 @@ def test_what_compile_means(setting: str, kind: str, expected: bool) -> None:
 
 def test_a_module_without_layers_is_not_compiled(tmp_path: Path) -> None:
     compile_layers({"policy": nn.Linear(2, 2)}, must=False)
+    compile_layers({"head": nn.Linear(2, 2)})
+    model = nn.Linear(2, 2)
+    model.config = None  # a model, though of another kind
     with pytest.raises(UserError, match=r"compile=true: Linear \(policy\) does not say what its layers are"):
-        compile_layers({"policy": nn.Linear(2, 2)})
+        compile_layers({"policy": model})
 
 
 def test_a_module_that_cannot_recompute_is_refused(tmp_path: Path) -> None:

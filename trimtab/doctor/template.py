@@ -117,14 +117,17 @@ def what_is_trained(s: Subject) -> Result:
     "several turns",
     means="If a template rewrites earlier turns when later ones are added (thinking models drop their thoughts), an answer in the middle "
     "of a conversation is trained in a form that is never sampled.",
-    do="Train on single-turn records, on the last turn of each conversation, or with a template that keeps its turns.",
+    do="Nothing in trimtab: it trains each answer after the prompt that it is sampled from. Elsewhere train on the last turn alone, or "
+    "with a template that keeps its turns.",
 )
 def several_turns(s: Subject) -> Result:
     renderer = s.renderer
     try:
-        renderer.conversation(TWO_TURNS)
+        parts = renderer.turns(TWO_TURNS)
     except UserError as error:
         return warning(f"trimtab refuses conversations of several turns: {error}")
+    if len(parts) > 1:
+        return warning("earlier turns are rendered otherwise than when they were the last")
     one, two = s.render(ONE_TURN), s.render(SECOND, generation=True)
     kept = two.startswith(one[: one.rindex(renderer.end) + len(renderer.end)])
     return ok("earlier turns stay as they were") if kept else warning("earlier turns are rendered otherwise than when they were the last")
