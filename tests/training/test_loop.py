@@ -528,6 +528,8 @@ def test_compiled_layers_give_the_same_run_and_sampling_leaves_them_alone(
         found.append(metrics(tmp_path / str(compiled)))
     assert found[0].keys() == found[1].keys()
     first = {key: value for key, value in found[0].items() if key[0] <= last}
+    residual = (1, "trust/residual")  # what conjugate gradient has left: differences of products that nearly cancel
+    assert found[1].get(residual) == pytest.approx(first.pop(residual, None), rel=1e-2)
     assert {key: found[1][key] for key in first} == pytest.approx(first, rel=1e-3, abs=1e-4)
 
 
