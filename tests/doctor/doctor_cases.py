@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, TEXT, pair, tiny_tokenizer, write_lines
-from tokenizers import Tokenizer, trainers
+from tokenizers import Tokenizer, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from trimtab.doctor.settings import Config
@@ -65,7 +65,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault in words, the pain point of other trainers' users that it reproduces (0: none), and how it must be found."""
+    """One fault in words, whose report it reproduces (a number of ``bench/doctor_proof.py``, 0: nobody's), how it must be found."""
 
     name: str
     point: int
@@ -126,8 +126,8 @@ def chatml() -> PreTrainedTokenizerBase:
 def trained(tokenizer: Tokenizer, text: Sequence[str] = ()) -> PreTrainedTokenizerBase:
     """A small BPE around ``tokenizer``'s normaliser, pre-tokenizer and decoder, with the tests' special tokens and template."""
     special = ["<|start|>", "<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    alphabet = sorted({chr(i) for i in range(32, 127)} | set("▁\n\t"))
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    alphabet = sorted({*pre_tokenizers.ByteLevel.alphabet(), *map(chr, range(32, 127)), *"▁\n\t"})
+    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator([*TEXT, *text], trainer)
     out = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=special[0], eos_token=special[1], pad_token=special[2])
     out.add_special_tokens({"additional_special_tokens": special[3:]})

@@ -69,7 +69,7 @@ def _encode(record: Record, renderer: Renderer) -> Encoded:
 )
 def template_takes_them(s: Subject) -> Result:
     found = encoded(s)
-    refused = {id(e.record): e.refused for e in found if e.refused}
+    refused = {id(e.record): e.refused.removeprefix(f"{prompt_of(e.record).id}: ") for e in found if e.refused}
     clean = f"all of {len(found):,} drawn records"
     return faults([e.record for e in found], lambda record: refused.get(id(record), ""), "are refused by the template", clean=clean)
 
