@@ -1,63 +1,16 @@
-"""A labelling database for each test, in SQLite and, where it is installed, in PostgreSQL."""
+"""The labelling app's tests, where the packages of its extra are installed; elsewhere the reason why not is printed."""
 
+import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-for name in ("sqlalchemy", "alembic", "argon2", "nh3", "fastapi", "multipart"):
-    pytest.importorskip(name, reason="the labelling app needs pip install 'trimtab[label]'")
-
 sys.path.insert(0, str(Path(__file__).parent))
-import postgres  # noqa: E402
-from label_people import Place  # noqa: E402
-from sqlalchemy import create_engine, text  # noqa: E402
 
-from trimtab.label.store import Store, open_store  # noqa: E402
+NEEDED = ("sqlalchemy", "alembic", "argon2", "nh3", "markdown_it", "fastapi", "uvicorn", "multipart", "httpx2")
+MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A running server, or a skip that says why there is none."""
-    if reason := postgres.why_not():
-        pytest.skip(reason)
-    with postgres.server() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """An empty database."""
-    if request.param == "sqlite":
-        where = str(tmp_path / "labels.db")
-    else:
-        where = request.getfixturevalue("postgres_url")
-        server = create_engine(where.replace("postgresql://", "postgresql+psycopg://"))
-        with server.begin() as connection:
-            connection.execute(text("DROP SCHEMA public CASCADE"))
-            connection.execute(text("CREATE SCHEMA public"))
-        server.dispose()
-    opened = open_store(where, create=True)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def lite(tmp_path: Path) -> Iterator[Store]:
-    """An empty SQLite database."""
-    opened = open_store(tmp_path / "labels.db", create=True)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def place(store: Store) -> Place:
-    """A project with people in it, in either database."""
-    return Place(store)
-
-
-@pytest.fixture
-def lite_place(lite: Store) -> Place:
-    """A project with people in it, in SQLite."""
-    return Place(lite)
+if MISSING:
+    collect_ignore_glob = ["test_*.py"]
+    sys.stderr.write(f"tests/label: left out, {', '.join(MISSING)} missing (pip install -e '.[dev]')\n")
+else:
+    from label_fixtures import lite, lite_place, place, postgres_url, store  # noqa: F401
