@@ -53,7 +53,7 @@ def test_what_the_methods_measured_is_held_against_what_is_asked() -> None:
         ("trl", True), ("trl", False), ("trl", True), ("held", False), ("free", True), ("free", True), ("kept", True), ("kept", False),
     ]  # fmt: skip
     assert found[3].measured == "1.50, +25%" and found[5].measured == "+0.70, -50%" and found[6].measured == "25 %"
-    page = proof_module().render({"trl": {**entries["trl"], "command": "c", "commit": "x", "wall_seconds": 60}})
+    page = proof_module().render({"trl": {"area": "methods_proof", **entries["trl"], "command": "c", "commit": "x", "wall_seconds": 60}})
     assert "| rloo | - | - | 2.000000 | 2.000000 | 1 | 0e+00 |" in page
 
 

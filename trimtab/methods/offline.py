@@ -156,7 +156,7 @@ def good_answers(
     into C, the ranking's number of pairs (B,), and the ranking (B,) into N."""
     kept, pairs = ranking.unique_consecutive(return_counts=True)
     firsts = np.cumsum([0, *(len(tree.completions) for tree in batch.trees)])
-    found = [int(firsts[n]) + which(batch.trees[n]) for n in kept.tolist()]
+    found = [int(firsts[n]) + which(batch.trees[n]) for n in kept.cpu().tolist()]
     return torch.tensor(found, dtype=torch.long, device=batch.ids.device), pairs, kept
 
 
