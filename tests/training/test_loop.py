@@ -21,7 +21,7 @@ from trimtab.common import precision
 from trimtab.common.errors import UserError
 from trimtab.feedback.protocol import Rule
 from trimtab.methods import bon, grpo, ppo, rloo, scst, trpo
-from trimtab.methods.control import Penalty
+from trimtab.methods.control import KLControl, Penalty
 from trimtab.methods.dpo import DPO
 from trimtab.methods.kto import KTO
 from trimtab.methods.mix import Mix, Ptx
@@ -35,6 +35,7 @@ from trimtab.methods.triplet import Triplet
 from trimtab.models.load import load_scorer
 from trimtab.models.lora import Lora, add_adapters, without_adapters
 from trimtab.models.nf4 import quantise
+from trimtab.models.score import ValueHead
 from trimtab.training import checkpoint
 from trimtab.training.compile import compile_layers, compiles
 from trimtab.training.folder import RunFolder
@@ -105,7 +106,7 @@ def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def online(name: str, folder: Path) -> Method:
     config = ppo.Config(
         batch_size=3, num_completions=2, max_tokens=6, minibatch_size=2, epochs_per_batch=2, micro_batch_tokens=60, stop_kl=1e9,
-        kl=ppo.KLControl(target=0.5, horizon=60), seed=5,
+        kl=KLControl(target=0.5, horizon=60), seed=5,
     )  # fmt: skip
     # answers of one prompt are hardly ever equally good: where all are, there is nothing but rounding for Adam to follow
     parts = online_parts(folder, Rule(lambda prompt, text: text.count("a") - 0.1 * len(text) + sum(map(ord, text)) % 97 / 97))
@@ -113,6 +114,8 @@ def online(name: str, folder: Path) -> Method:
         options = {"variant": "penalty", "penalty": Penalty(target=0.01), "normalise": "running", "ptx": Ptx(weight=0.5)}
         mix = Mix(trees(5, 7).__getitem__, 5, 2, 60, 5)
         return ppo.PPO(config.model_copy(update=options), parts, load_scorer(folder), mix=mix)
+    if name == "ppo-trunk":
+        return ppo.PPO(config.model_copy(update={"value": "trunk"}), parts, ValueHead(parts.policy))
     if name in SINGLE:
         kind, settings = SINGLE[name]
         shared = config.model_dump(include=set(settings.model_fields) & set(config.model_fields_set))
@@ -125,7 +128,7 @@ SINGLE: dict[str, tuple[Any, Any]] = {
     "rloo": (rloo.RLOO, rloo.Config), "scst": (scst.SCST, scst.Config), "grpo": (grpo.GRPO, grpo.Config), "bon": (bon.BestOfN, bon.Config),
     "trpo": (trpo.TRPO, trpo.Config),
 }  # fmt: skip
-ONLINE = ("ppo", "ppo-penalty", *SINGLE)
+ONLINE = ("ppo", "ppo-penalty", "ppo-trunk", *SINGLE)
 
 
 @pytest.fixture(params=["sft", "reward", "dpo", *ONLINE])
@@ -428,6 +431,8 @@ def test_checkpointing_computes_layers_twice_and_changes_no_bit(make: Callable[[
     def counted(folder: str, **settings: Any) -> tuple[int, dict[str, bytes]]:
         method, calls = make(), [0]
         for module in method.modules.values():
+            if isinstance(module, ValueHead):
+                continue
             layer = next(m for name, m in module.named_modules() if name.endswith((".0.mlp", "h.0.mlp")))
             layer.register_forward_pre_hook(lambda *a: calls.__setitem__(0, calls[0] + torch.is_grad_enabled()))
         found = run(method, tmp_path / folder, SETTINGS.model_copy(update=settings), steps=2)
@@ -528,6 +533,9 @@ def test_compiled_layers_give_the_same_run_and_sampling_leaves_them_alone(
         found.append(metrics(tmp_path / str(compiled)))
     assert found[0].keys() == found[1].keys()
     first = {key: value for key, value in found[0].items() if key[0] <= last}
+    residual = (1, "trust/residual")  # ten products with the Fisher matrix behind each other
+    if name == "trpo":
+        assert found[1][residual] == pytest.approx(first.pop(residual), rel=1e-2)
     assert {key: found[1][key] for key in first} == pytest.approx(first, rel=1e-3, abs=1e-4)
 
 
