@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trimtab.common.errors import UserError
 from trimtab.common.files import read_json
 from trimtab.feedback.reward_model import RewardModel, reward_folder
-from trimtab.methods.build import methods, run
+from trimtab.methods.build import methods, parents_of, run
 from trimtab.models.load import adapter_base, is_scorer, load_policy, load_scorer, load_tokenizer, model_folders
 from trimtab.models.lora import Lora, has_adapters
 from trimtab.models.score import score_rewards, score_tokens
@@ -90,6 +90,7 @@ def test_a_reward_models_adapter_is_a_judge_with_its_calibration(place: Path) ->
     prompts, answers = [Prompt("p", (Message("user", "say 1"),))], [[Completion("the cat"), Completion("near the mill .")]]
     found, expected = (RewardModel(place / "reward" / inner).score(prompts, answers) for inner in ("adapter", "model"))
     assert found[0] == pytest.approx(expected[0], abs=1e-4) and abs(found[0][0] - found[0][1]) > 1e-3
+    assert parents_of({"reward": f"reward:{place}/reward/adapter"}) == [place / "reward" / "adapter", place / "start"]
     plain: Any = AutoModelForSequenceClassification.from_pretrained(place / "start", num_labels=1, pad_token_id=3)
     scorer = PeftModel.from_pretrained(plain, place / "reward" / "adapter").eval()
     with torch.no_grad():
@@ -135,6 +136,8 @@ def test_an_adapter_that_cannot_be_read_says_why_in_one_line(place: Path, tmp_pa
                  r"gone: a peft adapter, and its base cannot be read \(/no/such/base: no such model folder\); give model/ of the run"),
         "nameless": (broken(place, tmp_path / "nameless", base_model_name_or_path=None),
                      "nameless: a peft adapter that does not name its base"),
+        "itself": (broken(place, tmp_path / "itself", base_model_name_or_path=str(tmp_path / "itself")),
+                   "itself: a peft adapter that names itself as its base"),
         "other": (broken(place, tmp_path / "other", base_model_name_or_path=str(save_tiny_policy(tmp_path / "gpt2", "gpt2"))),
                   "other: a peft adapter that cannot be merged into .*gpt2"),
     }  # fmt: skip

@@ -35,6 +35,7 @@ from trimtab.methods.triplet import Triplet
 from trimtab.models.load import load_scorer
 from trimtab.models.lora import Lora, add_adapters, without_adapters
 from trimtab.models.nf4 import quantise
+from trimtab.models.score import ValueHead
 from trimtab.training import checkpoint
 from trimtab.training.compile import compile_layers, compiles
 from trimtab.training.folder import RunFolder
@@ -113,6 +114,8 @@ def online(name: str, folder: Path) -> Method:
         options = {"variant": "penalty", "penalty": Penalty(target=0.01), "normalise": "running", "ptx": Ptx(weight=0.5)}
         mix = Mix(trees(5, 7).__getitem__, 5, 2, 60, 5)
         return ppo.PPO(config.model_copy(update=options), parts, load_scorer(folder), mix=mix)
+    if name == "ppo-trunk":
+        return ppo.PPO(config.model_copy(update={"value": "trunk"}), parts, ValueHead(parts.policy))
     if name in SINGLE:
         kind, settings = SINGLE[name]
         shared = config.model_dump(include=set(settings.model_fields) & set(config.model_fields_set))
@@ -125,7 +128,7 @@ SINGLE: dict[str, tuple[Any, Any]] = {
     "rloo": (rloo.RLOO, rloo.Config), "scst": (scst.SCST, scst.Config), "grpo": (grpo.GRPO, grpo.Config), "bon": (bon.BestOfN, bon.Config),
     "trpo": (trpo.TRPO, trpo.Config),
 }  # fmt: skip
-ONLINE = ("ppo", "ppo-penalty", *SINGLE)
+ONLINE = ("ppo", "ppo-penalty", "ppo-trunk", *SINGLE)
 
 
 @pytest.fixture(params=["sft", "reward", "dpo", *ONLINE])
@@ -428,6 +431,8 @@ def test_checkpointing_computes_layers_twice_and_changes_no_bit(make: Callable[[
     def counted(folder: str, **settings: Any) -> tuple[int, dict[str, bytes]]:
         method, calls = make(), [0]
         for module in method.modules.values():
+            if isinstance(module, ValueHead):
+                continue
             layer = next(m for name, m in module.named_modules() if name.endswith((".0.mlp", "h.0.mlp")))
             layer.register_forward_pre_hook(lambda *a: calls.__setitem__(0, calls[0] + torch.is_grad_enabled()))
         found = run(method, tmp_path / folder, SETTINGS.model_copy(update=settings), steps=2)
@@ -528,8 +533,9 @@ def test_compiled_layers_give_the_same_run_and_sampling_leaves_them_alone(
         found.append(metrics(tmp_path / str(compiled)))
     assert found[0].keys() == found[1].keys()
     first = {key: value for key, value in found[0].items() if key[0] <= last}
-    residual = (1, "trust/residual")  # what conjugate gradient has left: differences of products that nearly cancel
-    assert found[1].get(residual) == pytest.approx(first.pop(residual, None), rel=1e-2)
+    if name == "trpo":
+        residual = (1, "trust/residual")  # what conjugate gradient has left: differences of products that nearly cancel
+        assert found[1][residual] == pytest.approx(first.pop(residual), rel=1e-2)
     assert {key: found[1][key] for key in first} == pytest.approx(first, rel=1e-3, abs=1e-4)
 
 

@@ -148,7 +148,8 @@ def steps_of(config: TrainingSettings, items: int) -> int:
 def parents_of(given: Mapping[str, Any]) -> list[Path]:
     """The model folders (or hub names) that a run starts from; a judge that is a program is none."""
     models = [folder for name in ("model", "reference") if given.get(name) for folder in model_folders(given[name])]
-    return [*models, *(folder for name in ("reward", "gold") if given.get(name) for folder in reward_folders(given[name]))]
+    judges = [folder for name in ("reward", "gold") if given.get(name) for folder in reward_folders(given[name])]
+    return [*models, *(folder for judge in judges for folder in model_folders(judge))]
 
 
 def inputs_of(given: Mapping[str, Any]) -> list[str]:

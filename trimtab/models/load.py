@@ -220,6 +220,8 @@ def adapter_base(source: Path | str) -> str | None:
     base = _adapter_config(folder).get("base_model_name_or_path")
     if not base:
         raise UserError(f"{source}: a peft adapter that does not name its base; set base_model_name_or_path in its adapter_config.json")
+    if model_folder(base).resolve() == folder.resolve():
+        raise UserError(f"{source}: a peft adapter that names itself as its base; mend base_model_name_or_path in its adapter_config.json")
     return str(base)
 
 

@@ -102,6 +102,8 @@ def scalar_outputs(model: "PreTrainedModel | ValueHead", rows: Tensor) -> Tensor
 class ValueHead(nn.Module):
     """A scalar head on the last hidden states of a model that is something else beside: (R, H) -> (R,). It starts at 0."""
 
+    bare_head = True  # there are no layers in it to compile or to compute again
+
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.score = nn.Linear(tail_of(model).weight.shape[1], 1, bias=False, device=model.device)

@@ -47,7 +47,7 @@ def compile_layers(modules: Mapping[str, nn.Module], *, must: bool = True, check
     for name, module in modules.items():
         kinds = set(getattr(module, "_no_split_modules", None) or ())
         layers = [inner for inner in module.modules() if type(inner).__name__ in kinds]
-        if not layers and (not must or not hasattr(module, "config")):  # a bare head has none
+        if not layers and (not must or getattr(module, "bare_head", False)):
             continue
         if not layers:
             raise UserError(f"compile=true: {type(module).__name__} ({name}) does not say what its layers are; leave it out")

@@ -162,7 +162,7 @@ def keep_few_activations(modules: Mapping[str, nn.Module]) -> None:
         UserError: a module cannot do it.
     """
     for name, module in modules.items():
-        if not hasattr(module, "config"):  # a bare head keeps nothing
+        if getattr(module, "bare_head", False):  # it keeps nothing
             continue
         if not getattr(module, "supports_gradient_checkpointing", False):
             raise UserError(f"checkpointing=true: {type(module).__name__} ({name}) cannot compute its activations again; leave it out")
