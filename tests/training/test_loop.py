@@ -560,11 +560,11 @@ def test_what_compile_means(setting: str, kind: str, expected: bool) -> None:
 
 def test_a_module_without_layers_is_not_compiled(tmp_path: Path) -> None:
     compile_layers({"policy": nn.Linear(2, 2)}, must=False)
-    compile_layers({"head": nn.Linear(2, 2)})
-    model = nn.Linear(2, 2)
-    model.config = None  # a model, though of another kind
+    head = nn.Linear(2, 2)
+    head.bare_head = True
+    compile_layers({"head": head})
     with pytest.raises(UserError, match=r"compile=true: Linear \(policy\) does not say what its layers are"):
-        compile_layers({"policy": model})
+        compile_layers({"policy": nn.Linear(2, 2)})
 
 
 def test_a_module_that_cannot_recompute_is_refused(tmp_path: Path) -> None:
