@@ -15,9 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
-from trimtab.models.attention import AttentionRule, Segments, TreeLayout, math_attention
+from trimtab.models.attention import TreeLayout
+from trimtab.models.rule import AttentionRule, math_attention
 from trimtab.models.score import hidden_states, score_tokens, tail_of, token_logprobs
-from trimtab.trees import PromptTree, TreeBatch, TreeSpan, pack_by_budget
+from trimtab.trees import PromptTree, Segments, TreeBatch, TreeSpan, pack_by_budget
 
 # Siblings, siblings on a short prompt, an only child, a one-token prompt, many siblings of one length.
 SHAPES = [(12, [9, 14, 5]), (3, [6, 4]), (7, [11]), (1, [20]), (10, [4] * 6)]

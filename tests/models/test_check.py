@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from trimtab.common.errors import UserError
 from trimtab.models import check
-from trimtab.models.attention import AttentionRule, each_alone
 from trimtab.models.check import check_architecture, tiny_copy
 from trimtab.models.load import load_policy, load_scorer
+from trimtab.models.rule import AttentionRule, each_alone
 
 NO_SCORER = ("granite", "cohere")  # transformers has no sequence classification for them
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from trimtab.models.attention import AttentionRule, math_attention
 from trimtab.models.flex import flex_trees, seen_blocks
+from trimtab.models.rule import AttentionRule, math_attention
 from trimtab.trees import Segments, TreeSpan
 
 SHAPES = st.lists(st.tuples(st.integers(1, 12), st.lists(st.integers(1, 9), max_size=4)), min_size=1, max_size=4)

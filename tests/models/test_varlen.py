@@ -9,7 +9,8 @@ from test_flex import SHAPES, inputs, segments_of
 from torch import Tensor
 
 from trimtab.models import varlen
-from trimtab.models.attention import AttentionRule, TreeLayout, math_attention
+from trimtab.models.attention import TreeLayout
+from trimtab.models.rule import AttentionRule, math_attention
 from trimtab.models.varlen import flash_trees
 
 

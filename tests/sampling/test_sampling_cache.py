@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from trimtab.models.attention import AttentionRule
+from trimtab.models.rule import AttentionRule
 from trimtab.sampling.cache import (
     BLOCK,
     NOWHERE,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from trimtab.models.attention import AttentionRule
+from trimtab.models.rule import AttentionRule
 from trimtab.sampling import cache
 from trimtab.sampling.cache import NOWHERE, PAGE, Decode, Paged, Pool, Reading, Rows, Shape, pages_for, reading_tables
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
-from trimtab.models.attention import NAME, AttentionRule, Layout, TreeLayout
+from trimtab.models.attention import NAME, TreeLayout
+from trimtab.models.rule import AttentionRule, Layout
 from trimtab.models.score import hidden_states, scalar_outputs, tail_of, token_logprobs
 from trimtab.trees import PromptTree, TreeBatch
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
 from trimtab.common.device import allow_programs
-from trimtab.models.attention import AttentionRule
+from trimtab.models.rule import AttentionRule
 from trimtab.trees import Segments
 
 # Tokens of a block of the mask.

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from trimtab.common.device import fused
 from trimtab.common.errors import UserError
-from trimtab.models.attention import Layout, TreeLayout, carrying
+from trimtab.models.attention import TreeLayout, carrying
+from trimtab.models.rule import Layout
 from trimtab.trees import TreeBatch
 
 # Logits of one chunk: on CPU 4M float32 values are 16 MB, which stay in the last-level cache; a GPU is given enough rows to be busy

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trimtab.common.device import fused
-from trimtab.models.attention import AttentionRule, merge, sink_slopes, with_sinks
+from trimtab.models.rule import AttentionRule, merge, sink_slopes, with_sinks
 from trimtab.trees import Segments
 
 LARGEST_HEAD = 256

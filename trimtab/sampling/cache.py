@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from trimtab.common.device import has_triton
 from trimtab.common.errors import UserError
-from trimtab.models.attention import AttentionRule, Layout, softmax_with
+from trimtab.models.rule import AttentionRule, Layout, softmax_with
 from trimtab.sampling.schedule import moves_to_front
 
 PAGE = 64

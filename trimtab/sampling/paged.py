@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from trimtab.models.attention import AttentionRule
+from trimtab.models.rule import AttentionRule
 
 # tl.dot takes no fewer rows.
 LEAST_ROWS = 16
