@@ -291,7 +291,7 @@ def asked_of_preferences(name: str, results: Mapping[str, Any]) -> list[Asked]:
 def asked_of(proof: Mapping[str, Any]) -> list[Asked]:
     """Everything that is asked of the measurements that ``proof`` holds."""
     out = []
-    for name, entry in proof.items():
+    for name, entry in by_area(proof).items():
         if "area" in entry:
             out += [Asked(name, *told) for told in AREAS[entry["area"]].asked(entry)]
         elif name.startswith("demo seed"):
@@ -314,8 +314,15 @@ def asked_of(proof: Mapping[str, Any]) -> list[Asked]:
     return out
 
 
+def by_area(proof: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of an area behind each other, in the order of ``AREAS``, those of the whole loop first."""
+    places = {"": -1} | {name: place for place, name in enumerate(AREAS)}
+    return dict(sorted(proof.items(), key=lambda item: places[item[1].get("area", "")]))
+
+
 def render(proof: Mapping[str, Any]) -> str:
     """docs/results.md from docs/proof.json."""
+    proof = by_area(proof)
     lines = ["# Results", "", "Made from `docs/proof.json` by `bench/proof.py`; not edited by hand. Intervals are 95 %.", ""]
     if found := asked_of(proof):
         lines += ["## What is asked, and what was measured", "", "| of | asked | measured | reached |", "|---|---|---|---|"]
