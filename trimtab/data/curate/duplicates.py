@@ -101,9 +101,8 @@ def resolve(marks: Marks, texts: Sequence[str], settings: DuplicateSettings = DE
     count = len(marks.exact)
     first = first_of(marks.exact)
     alone = first == np.arange(count)  # one of each text goes on; the others' fate is its own
-    found = [_pairs(prefix_pairs(marks.prefix, alone, texts, settings))]
     kept = Kept(count, protected)
-    kept.drop(found[0], 1)
+    found = drop_prefixes(marks.prefix, alone, texts, settings, kept)
     rows = alone[marks.signed]
     signed, bands = marks.signed[rows], marks.bands[rows]
     crowded = bool(settings.near)
@@ -117,8 +116,10 @@ def resolve(marks: Marks, texts: Sequence[str], settings: DuplicateSettings = DE
         crowded = crowded and len(signed) < before
     of, kind, similarity = kept.of, kept.kind, kept.similarity
     again = ~alone & (np.arange(count) >= protected)
-    of[again] = np.where(of[first[again]] < 0, first[again], of[first[again]])
-    kind[again], similarity[again] = 0, 1.0
+    like = first[again]
+    stays = of[like] < 0  # if the first of equal texts goes, the others go by the same rule
+    of[again], kind[again] = np.where(stays, like, of[like]), np.where(stays, 0, kind[like])
+    similarity[again] = np.where(stays, 1, similarity[like])
     edges = np.concatenate([*(pairs.indices for pairs in found), np.stack([first, np.arange(count)], axis=1)])
     graph = coo_array((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(count, count))
     return Duplicates(of, kind, similarity, connected_components(graph, directed=False)[1].astype(np.int64))
@@ -156,6 +157,24 @@ def first_of(keys: U64) -> I64:
     return first[where].astype(np.int64)
 
 
+def drop_prefixes(
+    keys: U64, alone: NDArray[np.bool_], texts: Sequence[str], settings: DuplicateSettings, kept: Kept
+) -> list[Pairs]:  # fmt: skip
+    """Leaves out what has a long common prefix with an earlier text that stays; returns the pairs that were found.
+
+    ``prefix_pairs`` links texts and does not give every pair: of (a, b) and (b, c) it may be that b goes, while c, which stays, duplicates
+    a. So where something went, what stays is looked at again, until nothing goes.
+    """
+    found, rows = [], alone & (keys != 0)
+    while True:
+        found.append(_pairs(prefix_pairs(keys, rows, texts, settings)))
+        kept.drop(found[-1], 1)
+        gone = rows & (kept.of >= 0)
+        if not gone.any():
+            return found
+        rows = rows & ~gone & np.isin(keys, keys[gone])
+
+
 def prefix_pairs(
     keys: U64, alone: NDArray[np.bool_], texts: Sequence[str], settings: DuplicateSettings
 ) -> Iterator[tuple[int, int, float]]:
@@ -175,12 +194,21 @@ def _common_prefixes(items: list[tuple[str, int]], settings: DuplicateSettings) 
 
     In alphabetical order the common prefix of two texts is the shortest of those of all neighbours between them. So a text stays a
     candidate as long as ``reach``, what everything since has in common with it, is a large enough part of it; and of all candidates the
-    shortest stays longest and is a duplicate of the others, so that it alone has to be remembered.
+    shortest stays longest and is a duplicate of the others, so that it alone has to be remembered. Pairs with the earliest text are given
+    too: that is the one that is kept.
     """
     (before, _), *rest = items
     (short, short_at), reach = items[0], len(items[0][0])
+    (early, early_at), early_reach = items[0], reach
     for text, at in rest:
-        reach = min(reach, common_prefix(before, text))
+        common = common_prefix(before, text)
+        reach, early_reach = min(reach, common), min(early_reach, common)
+        shorter = min(len(early), len(text))
+        alike = early_reach >= max(settings.prefix, settings.prefix_share * shorter)
+        if alike and early_at != short_at:
+            yield early_at, at, early_reach / shorter
+        if not alike or at < early_at:
+            early, early_at, early_reach = text, at, len(text)
         close = reach >= max(settings.prefix, settings.prefix_share * len(short))
         if close:
             yield short_at, at, min(1.0, reach / min(len(short), len(text)))
