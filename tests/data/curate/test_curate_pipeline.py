@@ -234,6 +234,29 @@ def test_lists_of_users_count_for_each_of_them_and_share_a_split(tmp_path: Path)
     assert [len(apart[name]) for name in SPLITS] == [6, 3, 3]
 
 
+def test_a_column_of_users_is_read_as_all_of_them(tmp_path: Path) -> None:
+    """``fields.users`` keeps the first in ``user`` and all in ``users``: none of them may have more or be in two splits."""
+    table = tmp_path / "a.csv"
+    table.write_text("prompt,who\n" + "".join(f'Write poem number {i},"u{i:02d},u{i + 1:02d}"\n' for i in range(12)), encoding="utf-8")
+    found, card = run([table], tmp_path / "out", "fields={users: who}", "split={train: 0.5, validation: 0.25, test: 0.25}")
+    assert [len(found[name]) for name in SPLITS] == [12, 0, 0] and found["train"][3]["users"] == ["u03", "u04"]
+    assert card["users"]["users"] == 13 and card["users"]["prompts_of_several_users"] == 12
+    file = write(tmp_path / "b.jsonl", *(prompt(f"p{i}", f"Write ode number {i}", users=[f"v{i}", "jo@example.org"]) for i in range(6)))
+    found, card = run([file], tmp_path / "capped", "users.most=4", "personal.types={EMAIL: drop}")
+    assert len(kept(found)) == 4 and set(why(found).values()) == {"cap"}
+    for row in kept(found).values():
+        first, second = row["users"]
+        assert row["user"] == first == f"v{row['id'][1:]}" and second.startswith("user-")
+
+
+def test_a_user_that_is_an_ip_address_gets_a_pseudonym(tmp_path: Path) -> None:
+    users = ("203.0.113.7", "2001:db8::1f2e:7", "12:30:45", "v1.2.3", "555-123-4567")
+    file = write(tmp_path / "a.jsonl", *(prompt(f"p{i}", f"Write poem number {i}", user=user) for i, user in enumerate(users)))
+    found = kept(run([file], tmp_path / "out")[0])
+    assert [found[f"p{i}"]["user"].startswith("user-") for i in range(5)] == [True, True, False, False, False]
+    assert "203.0.113.7" in kept(run([file], tmp_path / "as-it-is", "personal.types={IP: keep}")[0])["p0"]["user"]
+
+
 def test_evaluation_prompts_are_not_trained_on(tmp_path: Path) -> None:
     tests = write(
         tmp_path / "tests.jsonl",
@@ -286,6 +309,8 @@ def test_ids_that_meet_become_different(tmp_path: Path) -> None:
     texts = {i: row["messages"][0]["content"] for i, row in kept(found).items()}
     assert texts == {"x": "Write a poem", "x~2": "Write a play", "y": "Write a song", "x~3": "Write an ode"}
     assert found["left_out"][0]["id"] == "z" and found["left_out"][0]["duplicate_of"] == "x~2"
+    again, _ = run([write(tmp_path / "c.jsonl", prompt("x", "Sing"), prompt("x~2", "Dance"), prompt("x", "Swim"))], tmp_path / "again")
+    assert {i: row["messages"][0]["content"] for i, row in kept(again).items()} == {"x": "Sing", "x~2": "Dance", "x~3": "Swim"}
     assert card["duplicates"]["ids_made_unique"] == 2 and {row["source"] for row in kept(found).values()} == {"a", "extra"}
 
 

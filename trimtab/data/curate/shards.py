@@ -40,11 +40,18 @@ OF_SOURCE = "\0"  # begins the name of the user that all prompts of a source wit
 
 
 def users_of(record: JSON, settings: CurateSettings) -> list[str]:
-    """The names of a prompt's users; its source's where ``users.missing=source`` and it has none."""
+    """The names of a prompt's users: those of the list ``users`` where it has one; its source's where ``users.missing=source`` and it has
+    none."""
     separator, value = settings.users.separator, record.get("user") or ""
-    names = [name.strip() for name in (value.split(separator) if separator else [value])]
-    found = sorted({name for name in names if name})
+    names = listed_users(record) or (value.split(separator) if separator else [value])
+    found = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     return found or ([f"{OF_SOURCE}{record['source']}"] if settings.users.missing == "source" else [])
+
+
+def listed_users(record: JSON) -> list[str]:
+    """The list ``users``, which ``fields.users=NAME`` reads; empty where there is none."""
+    names = record.get("users")
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 @dataclass
@@ -111,6 +118,7 @@ def _clean(record: JSON, settings: CurateSettings, rules: personal.Rules, tally:
     tally.others["prompts without a user"] += not hidden
     tally.others["prompts of several users"] += len(hidden) > 1
     out = cleaned.record | ({"user": (settings.users.separator or "").join(hidden)} if hidden else {})
+    out |= {"user": hidden[0], "users": hidden} if listed_users(record) and hidden else {}
     return "", "", out | ({"use_case": canonical(record["use_case"])} if record.get("use_case") else {})
 
 
