@@ -221,6 +221,15 @@ def test_prompts_without_a_user_share_one_with_their_source_where_asked(tmp_path
     assert len(kept(found)) == 2 and card["users"]["prompts_without_a_user"] == 6 and all("user" not in row for row in kept(found).values())
 
 
+def test_users_of_sources_without_a_limit_are_not_over_it(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", *(
+        prompt(f"p{i}", f"Write poem number {i}", user=user, source=source)
+        for i, (user, source) in enumerate([("ann", "labeler")] * 4 + [("bob", "api")] * 5)
+    ))  # fmt: skip
+    _, card = run([file], tmp_path / "out", "users.most=3", "users.exempt=[labeler]")
+    assert (card["users"]["over_the_limit"], card["users"]["left_out"], card["users"]["users"]) == (1, 2, 2)
+
+
 def test_lists_of_users_count_for_each_of_them_and_share_a_split(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text("prompt,who\n" + "".join(f'Write poem number {i},"u{i},u{i + 1}"\n' for i in range(12)), encoding="utf-8")
