@@ -266,6 +266,17 @@ def test_a_user_that_is_an_ip_address_gets_a_pseudonym(tmp_path: Path) -> None:
     assert "203.0.113.7" in kept(run([file], tmp_path / "as-it-is", "personal.types={IP: keep}")[0])["p0"]["user"]
 
 
+def test_of_a_row_that_cannot_be_read_nothing_is_written(tmp_path: Path) -> None:
+    """Values stand in an error cut to some characters: half an address is no address to whoever looks for them."""
+    secret = {"prompt": ["Tell Anna that I am ill, or write to anna.schmidt@some.where.example.org"]}
+    file = write(tmp_path / "a.jsonl", prompt("fine", "Write a poem"), json.dumps(secret))
+    found, _ = run([file], tmp_path / "out")
+    assert [(row["step"], row["where"], row["id"]) for row in found["left_out"]] == [("unreadable", "a.jsonl:2", None)]
+    assert found["left_out"][0]["reason"] == "wrong field 'prompt'"
+    written = "".join((tmp_path / "out" / name).read_text(encoding="utf-8") for name in FILES)
+    assert not any(word in written for word in ("Anna", "ill,", "schmidt"))
+
+
 def test_evaluation_prompts_are_not_trained_on(tmp_path: Path) -> None:
     tests = write(
         tmp_path / "tests.jsonl",

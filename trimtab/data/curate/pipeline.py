@@ -128,7 +128,7 @@ def raw_rows(tags: dict[str, str], settings: CurateSettings) -> Iterator[JSON]:
         for found in scan(file, settings):
             where = f"{Path(file).name}{found.where.removeprefix(file)}"
             if found.error is not None:
-                yield {"where": where, "source": tag, "error": str(found.error).removeprefix(f"{found.where}: ")}
+                yield {"where": where, "source": tag, "error": found.error.reason}  # not its text, which has the row's values in it
             elif not found.records:
                 yield {"where": where, "source": tag, "error": "no prompt in this row"}
             for record in found.records:
