@@ -20,7 +20,7 @@ from trimtab.data.curate.pipeline import curate
 from trimtab.data.curate.settings import CurateSettings
 from trimtab.data.curate.shards import STEPS
 from trimtab.data.curate.splits import SPLITS
-from trimtab.data.files import write_records
+from trimtab.data.files import rows as readers, write_records
 from trimtab.village import raw_prompts
 
 Row = dict[str, Any]
@@ -275,6 +275,15 @@ def test_of_a_row_that_cannot_be_read_nothing_is_written(tmp_path: Path) -> None
     assert found["left_out"][0]["reason"] == "wrong field 'prompt'"
     written = "".join((tmp_path / "out" / name).read_text(encoding="utf-8") for name in FILES)
     assert not any(word in written for word in ("Anna", "ill,", "schmidt"))
+
+
+def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "scan_hub", lambda path: ((f"{path}[{i}]", {"prompt": f"Write poem number {i}"}) for i in range(3)))
+    name = "hub:acme/prompts:test"
+    found, card = run([Path(name)], tmp_path / "out", f"sources={{'{name}': acme}}", f"use_cases.examples=['{name}']")
+    assert len(kept(found)) == 3 and {row["source"] for row in kept(found).values()} == {"acme"}
+    assert card["inputs"] == [{"file": name, "sha256": None, "source": "acme"}]
+    assert f"trimtab curate {name} -o DIR" in (tmp_path / "out/card.md").read_text(encoding="utf-8")
 
 
 def test_evaluation_prompts_are_not_trained_on(tmp_path: Path) -> None:

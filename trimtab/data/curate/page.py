@@ -196,7 +196,8 @@ def again(card: Card) -> Iterator[str]:
     yield ""
     hashed = [("in", e["file"], e["sha256"]) for e in (*card["inputs"], *card["evaluation"]["files"], *card["use_cases"]["example_files"])]
     hashed += [("out", file, value) for file, value in card["outputs"].items()]
-    yield from table(["", "file", "SHA-256"], [[side, f"`{file}`", f"`{value}`"] for side, file, value in hashed])
+    rows = [[side, f"`{file}`", f"`{value}`" if value else "none: it is of the hub"] for side, file, value in hashed]
+    yield from table(["", "file", "SHA-256"], rows)
     yield ""
     yield "Versions: " + ", ".join(f"{name} {value}" for name, value in card["versions"].items()) + "."
 

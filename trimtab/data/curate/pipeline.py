@@ -25,6 +25,7 @@ from trimtab.data.curate.spread import Job, Runner
 from trimtab.data.curate.store import Shard
 from trimtab.data.curate.text import conversation, normalise
 from trimtab.data.curate.work import Work, work_folder
+from trimtab.data.files.hub import is_hub
 from trimtab.data.formats import as_kind, read_prompts, scan
 from trimtab.records import JSON
 
@@ -85,7 +86,7 @@ def source_tags(files: Sequence[Path | str], settings: CurateSettings) -> dict[s
         name = Path(file).name
         if file in out:
             raise UserError(f"{file}: is given twice; give each file once")
-        if not Path(file).exists():
+        if not is_hub(file) and not Path(file).exists():
             raise UserError(f"{file}: no such file")
         out[file] = settings.sources.get(file) or settings.sources.get(name) or name.split(".")[0]
     known = {*out, *(Path(file).name for file in out)}
