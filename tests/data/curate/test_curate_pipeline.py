@@ -286,6 +286,16 @@ def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert f"trimtab curate {name} -o DIR" in (tmp_path / "out/card.md").read_text(encoding="utf-8")
 
 
+def test_very_many_sources_are_a_table_that_one_can_read(tmp_path: Path) -> None:
+    """As where a file keeps each prompt's web address in ``source``."""
+    rows_of = [prompt(f"p{i}", f"Write poem number {i}", source=f"site-{i}") for i in range(40)]
+    file = write(tmp_path / "a.jsonl", *rows_of, *(prompt(f"q{i}", f"Write ode number {i}", source="site-7") for i in range(5)))
+    _, card = run([file], tmp_path / "out")
+    page = (tmp_path / "out/card.md").read_text(encoding="utf-8")
+    assert card["sources"]["site-7"] == {"rows": 6, "kept": 6} and len(card["sources"]) == 40
+    assert "Of 40 sources the 8 largest" in page and "of site-7" in page and page.count("| of site-") == 8
+
+
 def test_evaluation_prompts_are_not_trained_on(tmp_path: Path) -> None:
     tests = write(
         tmp_path / "tests.jsonl",

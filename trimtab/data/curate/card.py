@@ -218,11 +218,6 @@ def _fates(facts: Facts) -> Mapping[str, int]:
     return {name: int(n) for name, n in zip(FATES, counts, strict=True)}
 
 
-def _of_source(facts: Facts, name: str) -> int:
-    known = facts.corpus.sources
-    return int((facts.corpus.source[facts.fates.kept] == known.index(name)).sum()) if name in known else 0
-
-
 def _named(codes: NDArray[np.int64], names: Sequence[str]) -> dict[str, int]:
     return {names[k]: int(n) for k, n in enumerate(np.bincount(codes, minlength=len(names))) if n}
 

@@ -63,7 +63,8 @@ def load_corpus(shards: Sequence[Shard], reports: Sequence[Mapping[str, Any]]) -
 def _coded(parts: Sequence[I64], names: Sequence[Sequence[str]]) -> tuple[list[str], I64]:
     """Numbers into each part's names as numbers into all names."""
     known = sorted({name for some in names for name in some})
-    codes = [np.array([known.index(name) for name in some], np.int64)[part] for part, some in zip(parts, names, strict=True)]
+    place = {name: at for at, name in enumerate(known)}
+    codes = [np.array([place[name] for name in some], np.int64)[part] for part, some in zip(parts, names, strict=True)]
     return known, np.concatenate(codes)
 
 

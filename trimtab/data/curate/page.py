@@ -27,6 +27,7 @@ WITHOUT_USER = {
     "drop": "they were left out",
 }
 LANGUAGES_SHOWN = 12
+SOURCES_SHOWN = 8
 
 
 def render(card: Card) -> str:
@@ -78,8 +79,12 @@ def notes(card: Card) -> Iterator[str]:
 
 
 def steps(card: Card) -> Iterator[str]:
-    """What each step left out, by source where there are several."""
-    sources = list(card["sources"]) if len(card["sources"]) > 1 else []
+    """What each step left out, by source where there are several; the largest, where they are very many."""
+    largest = sorted(card["sources"], key=lambda name: -card["sources"][name]["rows"])[:SOURCES_SHOWN]
+    sources = sorted(largest) if len(largest) > 1 else []
+    if len(card["sources"]) > len(largest):
+        yield f"Of {len(card['sources']):,} sources the {SOURCES_SHOWN} largest; the others stand in `card.json`."
+        yield ""
     rows = [
         [step["step"], SAID[step["step"]], step["in"], step["left_out"], *(step["by_source"].get(name, 0) for name in sources)]
         for step in card["steps"]

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.data.curate import personal
 from trimtab.data.curate.duplicates import KINDS, mark
@@ -136,18 +137,23 @@ def _write_arrays(
     marks = mark(texts, settings.duplicates, table)
     users = [[hash64(name) for name in users_of(record, settings)] for record in records]
     overlap = _evaluation(evaluation).overlaps(texts, table) if evaluation else np.full(len(texts), -1)
-    sources, cases = ([record.get(name) or "" for record in records] for name in ("source", "use_case"))
-    source_names, case_names = sorted(set(sources)), sorted(set(cases))
+    (source_names, source), (case_names, case) = (_coded([r.get(name) or "" for r in records]) for name in ("source", "use_case"))
     shard.save("arrays", {
         "places": np.array(places, np.int64), "exact": marks.exact, "prefix": marks.prefix, "signed": marks.signed, "bands": marks.bands,
         "users": np.array([user for mine in users for user in mine], np.uint64), "user_counts": np.array([len(u) for u in users], np.int64),
         "ids": np.array([hash64(record["id"]) for record in records], np.uint64), "overlap": overlap,
         "words": np.array([len(words(text)) for text in texts], np.int64),
-        "source": np.array([source_names.index(name) for name in sources], np.int64),
-        "case": np.array([case_names.index(name) for name in cases], np.int64),
+        "source": source, "case": case,
         "text_ends": shard.write_texts("texts", texts), "id_ends": shard.write_texts("ids", [record["id"] for record in records]),
     })  # fmt: skip
     return source_names, case_names
+
+
+def _coded(names: list[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """The different names in order, and each name as its place among them."""
+    known = sorted(set(names))
+    place = {name: at for at, name in enumerate(known)}
+    return known, np.array([place[name] for name in names], np.int64)
 
 
 @cache
