@@ -296,6 +296,12 @@ def test_very_many_sources_are_a_table_that_one_can_read(tmp_path: Path) -> None
     assert "Of 40 sources the 8 largest" in page and "of site-7" in page and page.count("| of site-") == 8
 
 
+def test_another_field_of_a_million_characters(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", prompt("x", "Write a poem", page="word " * 210_000 + "anna@example.org"))
+    found, card = run([file], tmp_path / "out")
+    assert kept(found)["x"]["page"].endswith("word <EMAIL_1>") and card["personal"]["types"]["EMAIL"]["pieces"] == 1
+
+
 def test_evaluation_prompts_are_not_trained_on(tmp_path: Path) -> None:
     tests = write(
         tmp_path / "tests.jsonl",
