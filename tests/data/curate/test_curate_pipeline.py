@@ -302,6 +302,12 @@ def test_another_field_of_a_million_characters(tmp_path: Path) -> None:
     assert kept(found)["x"]["page"].endswith("word <EMAIL_1>") and card["personal"]["types"]["EMAIL"]["pieces"] == 1
 
 
+def test_a_sample_of_use_cases_that_nobody_has_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", prompt("x", "Write a poem"), prompt("y", "Write a play", use_case="Verse"))
+    with pytest.raises(UserError, match="mix=sample would leave nothing: no prompt has a use case of use_cases.target .they have verse"):
+        run([file], tmp_path / "out", "use_cases.mix=sample")
+
+
 def test_evaluation_prompts_are_not_trained_on(tmp_path: Path) -> None:
     tests = write(
         tmp_path / "tests.jsonl",

@@ -19,7 +19,7 @@ SAID = {
     "prefix": "long common prefix with an earlier prompt",
     "near": "nearly the words of an earlier prompt",
     "cap": "beyond the limit of its user",
-    "mix": "beyond its use case's share",
+    "mix": "beyond its use case's share, or of none in the target",
 }
 WITHOUT_USER = {
     "each": "each counts as a user of its own, so one person's prompts may be in two splits",
@@ -155,8 +155,9 @@ def use_cases(card: Card) -> Iterator[str]:
         accuracy = classifier["accuracy"]
         yield ""
         interval = f"{percent(accuracy['value'])} [{percent(accuracy['low'])}, {percent(accuracy['high'])}]"
-        yield f"The classifier learned from {classifier['examples']:,} labelled prompts. Five-fold cross-validation, all prompts of a user"
-        yield f"in one fold: right on {interval}; always saying the most frequent use case is right"
+        folds = "all prompts of a user in one fold" if classifier["by_user"] else "by prompt, as one user wrote them all"
+        yield f"The classifier learned from {classifier['examples']:,} labelled prompts. Five-fold cross-validation, {folds}:"
+        yield f"right on {interval}; always saying the most frequent use case is right"
         yield f"on {percent(classifier['most_frequent']['value'])}."
         yield ""
         recall, precision = classifier["recall"], classifier["precision"]

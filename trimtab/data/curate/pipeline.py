@@ -145,7 +145,7 @@ def reasons(settings: CurateSettings) -> dict[str, str]:
         "prefix": "a long common prefix with another prompt",
         "near": "nearly the words of another prompt",
         "cap": f"its user has more than {settings.users.most} prompts",
-        "mix": "more than its use case's share",
+        "mix": "more than its use case's share, or of no use case of the target",
     }
 
 
