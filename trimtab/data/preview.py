@@ -42,7 +42,8 @@ def show(
     for found in scan(path, settings):
         tally.rows += 1
         if found.error is not None:
-            tally.errors.append(str(found.error))
+            tally.bad += 1
+            tally.error = tally.error or str(found.error)
             continue
         tally.formats[found.format] += 1
         for record in found.records:
@@ -67,7 +68,8 @@ class _Tally:
     max_length: int = 0
     rows: int = 0
     formats: Counter[str] = field(default_factory=Counter)
-    errors: list[str] = field(default_factory=list)
+    bad: int = 0  # rows
+    error: str = ""  # the first
     refused: int = 0  # records
     refusal: str = ""  # the first
     kinds: Counter[str] = field(default_factory=Counter)
@@ -144,8 +146,8 @@ class _Tally:
         unit = "words" if self.renderer is None else "tokens"
         yield "rows", f"{self.rows:,}"
         yield "formats", _counts(self.formats) or "none"
-        if self.errors:
-            yield "cannot be read", f"{len(self.errors):,}, the first: {self.errors[0]}"
+        if self.bad:
+            yield "cannot be read", f"{self.bad:,}, the first: {self.error}"
         yield "records", _counts(self.kinds) or "none"
         if self.users:
             yield "users", f"{len(self.users):,}"
