@@ -16,6 +16,8 @@ pytest.importorskip("py3langid", reason="the extra 'curate' is not installed")
 
 from trimtab.common.config import load_config
 from trimtab.common.errors import UserError
+from trimtab.data.curate.hashing import hash64
+from trimtab.data.curate.names import short_names
 from trimtab.data.curate.pipeline import curate
 from trimtab.data.curate.settings import CurateSettings
 from trimtab.data.curate.shards import STEPS
@@ -400,8 +402,50 @@ def test_files_that_are_missing_empty_or_given_twice(tmp_path: Path) -> None:
         curate([tmp_path / "b.jsonl"], tmp_path / "out")
     with pytest.raises(UserError, match="no rows; needed files of prompts"):
         curate([write(tmp_path / "c.jsonl")], tmp_path / "out")
-    found, card = run([write(tmp_path / "d.jsonl", "not JSON")], tmp_path / "bad")
-    assert card["kept"] == 0 and [row["step"] for row in found["left_out"]] == ["unreadable"]
+    with pytest.raises(UserError, match=r"d.jsonl: none of its 2 rows is a prompt; the first: .*d.jsonl:1: not JSON.*"):
+        curate([write(tmp_path / "d.jsonl", "not JSON", "nor this")], tmp_path / "out")
+    with pytest.raises(UserError, match=r"a.jsonl: none of its 1 rows is a prompt; .*fields.\* holds for every file"):
+        curate([write(tmp_path / "e.jsonl", {"q": "Write"}), file], tmp_path / "out", options("fields.prompt=q"))
+    assert not list((tmp_path / "out").glob("*.jsonl"))
+
+
+def test_what_a_reader_must_know_is_said(tmp_path: Path) -> None:
+    """Rows that cannot be read, answers that are not kept, splits that stay empty; no table of use cases that nobody named."""
+    answered = {"prompt": "Say something of the sea", "completion": "It is wide."}
+    file = write(tmp_path / "a.jsonl", prompt("x", "Write a poem"), answered, "not JSON")
+    _, card = run([file], tmp_path / "out", "split.validation=0")
+    page = (tmp_path / "out" / "card.md").read_text(encoding="utf-8")
+    assert card["kept"] == 2 and "- 1 rows cannot be read (1 of 3 of a)" in page
+    assert "- 1 rows have answers (demonstrations, comparisons): their prompts alone are taken." in page
+    assert ("- The split test is empty" in page) == (card["splits"]["test"]["prompts"] == 0)
+    assert "The split validation is empty" not in page  # nobody asked for one
+    assert "- The split" in page and "| generation |" not in page
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("left", "right"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "x.jsonl", prompt(folder, f"Write a poem about {folder}"), "not JSON")
+    found, card = run([tmp_path / "left/x.jsonl", tmp_path / "right/x.jsonl"], tmp_path / "out")
+    assert sorted(card["sources"]) == ["left/x", "right/x"] and [i["file"] for i in card["inputs"]] == ["left/x.jsonl", "right/x.jsonl"]
+    assert [row["where"] for row in found["left_out"]] == ["left/x.jsonl:2", "right/x.jsonl:2"]
+    deep = ["/d/a/b/x.jsonl", "/d/c/b/x.jsonl", "/d/y.jsonl", "x.jsonl", "hub:a/x.jsonl"]
+    assert [short_names(deep)[file] for file in deep] == ["a/b/x.jsonl", "c/b/x.jsonl", "y.jsonl", "x.jsonl", "hub:a/x.jsonl"]
+
+
+def test_pseudonyms_with_a_key_cannot_be_computed_without_it(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", prompt("x", "Write a poem", user="anna@example.org"))
+    users = []
+    for name, secret in (("none", None), ("one", "a secret\n"), ("again", "a secret"), ("other", "another")):
+        key = tmp_path / f"{name}.key"
+        words = [] if secret is None else [f"personal.key_file={key}"]
+        key.write_text(secret or "")
+        found, card = run([file], tmp_path / name, *words)
+        users.append(kept(found)["x"]["user"])
+        assert card["settings"]["personal"]["key_file"] == (f"{name}.key" if words else "") and str(tmp_path) not in json.dumps(card)
+    assert len(set(users)) == 3 and users[1] == users[2] and users[0] == f"user-{hash64('anna@example.org'):016x}"
+    with pytest.raises(UserError, match="none.key: is empty; write a long secret into it"):
+        curate([file], tmp_path / "out", options(f"personal.key_file={tmp_path / 'none.key'}"))
 
 
 def test_the_python_of_the_document_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from trimtab.common.files import sha256, write_json, write_text
 from trimtab.data.curate import page
 from trimtab.data.curate.decide import Corpus, Fates
 from trimtab.data.curate.labels import Labels
+from trimtab.data.curate.names import short_names
 from trimtab.data.curate.personal import TYPES
 from trimtab.data.curate.settings import INSTRUCTGPT, CurateSettings
 from trimtab.data.curate.shards import FATES, KEPT, STEPS, rules_of
@@ -61,12 +62,13 @@ def write(facts: Facts) -> JSON:
 
 def build(facts: Facts) -> JSON:
     """The card as JSON."""
-    sources = facts.total("sources")
+    sources, names = facts.total("sources"), short_names(facts.files)
     kept = int(facts.fates.kept.sum())
     kept_of = _named(facts.corpus.source[facts.fates.kept], facts.corpus.sources)
     return {
         "rows": sources.total(), "kept": kept, "left_out": sources.total() - kept,
-        "inputs": [{**_hashed(file), "source": tag} for file, tag in facts.files.items()],
+        "inputs": [{**_hashed(file), "file": names[file], "source": tag} for file, tag in facts.files.items()],
+        "answered": facts.total("others")["rows with answers"],
         "steps": steps(facts, sources),
         "sources": {name: {"rows": n, "kept": kept_of.get(name, 0)} for name, n in sorted(sources.items())},
         "personal": personal_data(facts),
@@ -90,6 +92,7 @@ def settings(given: CurateSettings) -> JSON:
     out = dump(given)
     out["sources"] = {_name(file): tag for file, tag in given.sources.items()}
     out["evaluation"]["files"] = [_name(file) for file in given.evaluation.files]
+    out["personal"]["key_file"] = _name(given.personal.key_file)
     out["use_cases"]["examples"] = [_name(file) for file in given.use_cases.examples]
     return out
 

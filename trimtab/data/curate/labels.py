@@ -97,6 +97,6 @@ def _predict(corpus: Corpus, classifier: use_cases.Classifier, work: Work) -> tu
     """Label (-1: the prompt has its own) and probability of every clean prompt."""
     path = work.folder / "classifier.safetensors"
     classifier.save(path)
-    work.each_of("label", label_shard, len(corpus.shards), classifier=str(path), labels=list(classifier.labels))
+    work.each_of("label", label_shard, len(corpus.shards), len(corpus), classifier=str(path), labels=list(classifier.labels))
     found = [shard.load("labels") for shard in corpus.shards]
     return np.concatenate([part["label"] for part in found]), np.concatenate([part["probability"] for part in found])

@@ -55,6 +55,16 @@ def summary(card: Card) -> Iterator[str]:
 def notes(card: Card) -> Iterator[str]:
     """What a reader would otherwise find out too late."""
     personal, of_users, cases, linked = card["personal"], card["users"], card["use_cases"], card["linked"]
+    unreadable = next(step for step in card["steps"] if step["step"] == "unreadable")
+    if n := unreadable["left_out"]:
+        most = sorted(unreadable["by_source"].items(), key=lambda item: -item[1])[:SOURCES_SHOWN]
+        said = ", ".join(f"{gone:,} of {card['sources'][name]['rows']:,} of {name}" for name, gone in most)
+        yield f"- {n:,} rows cannot be read ({said}); `left_out.jsonl` says why, `trimtab data check FILE` shows them."
+    if n := card["answered"]:
+        yield f"- {n:,} rows have answers (demonstrations, comparisons): their prompts alone are taken."
+    for name, entry in card["splits"].items():
+        if entry["target"] and not entry["prompts"]:
+            yield f"- The split {name} is empty: a user's prompts stay together, and too few users share {percent(entry['target'])}."
     if personal["types"] and not personal["model"]:
         yield "- Names of people and places were not looked for: no model of names was given (`personal.model`)."
     if kept := personal["left_as_it_is"]:
@@ -148,6 +158,8 @@ def use_cases(card: Card) -> Iterator[str]:
     whose = "InstructGPT's (Ouyang 2022, table 1)" if found["target_is_instructgpt"] else "given in the settings"
     yield f"{found['labelled']:,} labelled by the records, {found['predicted']:,} predicted, {found['unknown']:,} unknown. The target"
     yield f"shares are {whose}. Prompts drawn in proportion to their weights have the target's mix."
+    if not found["labelled"] + found["predicted"]:
+        return
     yield ""
     rows = [[name, e["prompts"], percent(e["share"]), percent(e["target"]), f"{e['weight']:.2f}"] for name, e in found["table"].items()]
     yield from table(["use case", "prompts", "share", "target", "weight"], rows)

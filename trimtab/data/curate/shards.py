@@ -34,7 +34,8 @@ STEPS = ("unreadable", "user", "length", "language", "personal", *FATES[1:])
 
 def rules_of(settings: CurateSettings) -> personal.Rules:
     """The settings' rules for personal data."""
-    return personal.Rules(settings.personal.action, settings.personal.types, settings.personal.model)
+    asked = settings.personal
+    return personal.Rules(asked.action, asked.types, asked.model, personal.read_key(asked.key_file))
 
 
 OF_SOURCE = "\0"  # begins the name of the user that all prompts of a source without one share
@@ -83,6 +84,7 @@ def clean_shard(job: Job) -> JSON:
         else:
             name = personal.pseudonym("prompt", found["id"], rules)
             tally.others["ids renamed"] += name != found["id"]
+            tally.others["rows with answers"] += row["answered"]
             step, reason, record = _clean({**found, "id": name}, settings, rules, tally)
         if record is None:
             tally.left.setdefault(step, Counter())[row["source"]] += 1
@@ -93,7 +95,7 @@ def clean_shard(job: Job) -> JSON:
     shard.write_lines("left", left)
     shard.write_lines("clean", kept)
     sources, cases = _write_arrays(shard, [row["record"] for row in kept], places, settings, job.get("evaluation"))
-    return {**tally.to_json(), "source_names": sources, "case_names": cases, "clean": len(kept)}
+    return {**tally.to_json(), "source_names": sources, "case_names": cases, "clean": len(kept), "rows": tally.sources.total()}
 
 
 def _clean(record: JSON, settings: CurateSettings, rules: personal.Rules, tally: _Tally) -> tuple[str, str, JSON | None]:
@@ -171,7 +173,7 @@ def label_shard(job: Job) -> JSON:
     if blank:
         label[blank], probability[blank] = classifier.predict([normalise(conversation(records[i])) for i in blank])
     shard.save("labels", {"label": label, "probability": probability})
-    return {}
+    return {"rows": len(records)}
 
 
 def finish_shard(job: Job) -> JSON:
@@ -197,4 +199,4 @@ def finish_shard(job: Job) -> JSON:
     for name in SPLITS:
         shard.write_lines(name, parts[name])
     shard.write_lines("left_out", ({k: v for k, v in r.items() if k != "place"} for r in sorted(left, key=lambda r: r["place"])))
-    return {}
+    return {"rows": sum(map(len, parts.values())) + len(left)}
