@@ -256,6 +256,9 @@ def test_a_column_of_users_is_read_as_all_of_them(tmp_path: Path) -> None:
     for row in kept(found).values():
         first, second = row["users"]
         assert row["user"] == first == f"v{row['id'][1:]}" and second.startswith("user-")
+    file = write(tmp_path / "c.jsonl", prompt("x", "Write a song", user="ann", users=["bob", "ann"]))
+    found, card = run([file], tmp_path / "both")
+    assert (kept(found)["x"]["user"], kept(found)["x"]["users"], card["users"]["users"]) == ("ann", ["ann", "bob"], 2)
 
 
 def test_a_user_that_is_an_ip_address_gets_a_pseudonym(tmp_path: Path) -> None:
@@ -264,6 +267,15 @@ def test_a_user_that_is_an_ip_address_gets_a_pseudonym(tmp_path: Path) -> None:
     found = kept(run([file], tmp_path / "out")[0])
     assert [found[f"p{i}"]["user"].startswith("user-") for i in range(5)] == [True, True, False, False, False]
     assert "203.0.113.7" in kept(run([file], tmp_path / "as-it-is", "personal.types={IP: keep}")[0])["p0"]["user"]
+
+
+def test_no_tag_and_no_other_field_keeps_an_address(tmp_path: Path) -> None:
+    address = "jo@example.org"
+    fields: list[Row] = [{"source": address}, {"use_case": address}, {"users": address, "user": "u"}, {"users": [address, 7], "user": "u"}]
+    file = write(tmp_path / "a.jsonl", *(prompt(f"p{i}", f"Write poem number {i}", **more) for i, more in enumerate(fields)))
+    found, card = run([file], tmp_path / "out")
+    assert len(kept(found)) == 4 and kept(found)["p0"]["source"].startswith("source-") and kept(found)["p0"]["source"] in card["sources"]
+    assert not any(address in (tmp_path / "out" / name).read_text(encoding="utf-8") for name in FILES)
 
 
 def test_of_a_row_that_cannot_be_read_nothing_is_written(tmp_path: Path) -> None:
