@@ -314,6 +314,12 @@ def test_another_field_of_a_million_characters(tmp_path: Path) -> None:
     assert kept(found)["x"]["page"].endswith("word <EMAIL_1>") and card["personal"]["types"]["EMAIL"]["pieces"] == 1
 
 
+def test_where_no_prompt_has_a_use_case_there_is_no_table_of_them(tmp_path: Path) -> None:
+    run([write(tmp_path / "a.jsonl", prompt("x", "Write a poem"))], tmp_path / "out")
+    page = (tmp_path / "out/card.md").read_text(encoding="utf-8")
+    assert "## Use cases\n\nNo prompt has a use case.\n\n## Splits" in page
+
+
 def test_a_sample_of_use_cases_that_nobody_has_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", prompt("x", "Write a poem"), prompt("y", "Write a play", use_case="Verse"))
     with pytest.raises(UserError, match="mix=sample would leave nothing: no prompt has a use case of use_cases.target .they have verse"):

@@ -145,9 +145,13 @@ def users(card: Card) -> Iterator[str]:
 def use_cases(card: Card) -> Iterator[str]:
     """The mix beside the target, and the classifier."""
     found = card["use_cases"]
+    if not any(entry["prompts"] for entry in found["table"].values()):
+        yield "No prompt has a use case."
+        return
     whose = "InstructGPT's (Ouyang 2022, table 1)" if found["target_is_instructgpt"] else "given in the settings"
     yield f"{found['labelled']:,} labelled by the records, {found['predicted']:,} predicted, {found['unknown']:,} unknown. The target"
-    yield f"shares are {whose}. Prompts drawn in proportion to their weights have the target's mix."
+    yield f"shares are {whose}. Prompts drawn in proportion to their weights have the target's mix, of the use cases"
+    yield "that there are."
     yield ""
     rows = [[name, e["prompts"], percent(e["share"]), percent(e["target"]), f"{e['weight']:.2f}"] for name, e in found["table"].items()]
     yield from table(["use case", "prompts", "share", "target", "weight"], rows)
