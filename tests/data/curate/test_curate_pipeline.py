@@ -295,7 +295,10 @@ def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     found, card = run([Path(name)], tmp_path / "out", f"sources={{'{name}': acme}}", f"use_cases.examples=['{name}']")
     assert len(kept(found)) == 3 and {row["source"] for row in kept(found).values()} == {"acme"}
     assert card["inputs"] == [{"file": name, "sha256": None, "source": "acme"}]
-    assert f"trimtab curate {name} -o DIR" in (tmp_path / "out/card.md").read_text(encoding="utf-8")
+    page = (tmp_path / "out/card.md").read_text(encoding="utf-8")
+    assert f"trimtab curate {name} -o DIR" in page and f"{name}: no revision is named" in page
+    run([Path(name.replace(":test", "@v1:test"))], tmp_path / "pinned")
+    assert "no revision is named" not in (tmp_path / "pinned/card.md").read_text(encoding="utf-8")
 
 
 def test_very_many_sources_are_a_table_that_one_can_read(tmp_path: Path) -> None:
@@ -360,6 +363,7 @@ def test_use_cases_are_predicted_weighted_and_sampled(tmp_path: Path) -> None:
     assert all(kept(found)[f"b{i}"]["use_case"] == "extract" and kept(found)[f"b{i}"]["use_case_predicted"] > 0.5 for i in range(10))
     assert (card["use_cases"]["labelled"], card["use_cases"]["predicted"], card["use_cases"]["unknown"]) == (90, 10, 0)
     assert card["use_cases"]["classifier"]["accuracy"]["value"] > 0.95
+    assert "with as many threads, give the same bytes" in (tmp_path / "weight/card.md").read_text(encoding="utf-8")
     assert card["use_cases"]["table"]["generation"]["prompts"] == 60 and card["use_cases"]["table"]["generation"]["share"] == 0.6
     assert {row["use_case"]: row["weight"] for row in kept(found).values()} == {"generation": 0.8333, "extract": 1.25}
     sampled, card = run([file], tmp_path / "sample", target, "use_cases.mix=sample")
