@@ -22,6 +22,7 @@ from trimtab.records import Comparison, Demonstration, Prompt, Record
 from trimtab.trees import PromptTree
 
 ANY_LENGTH = 1 << 60
+MOST_NAMES = 20
 
 
 def show(
@@ -217,7 +218,9 @@ def _figures(path: Path | str, lines: Iterable[tuple[str, str]]) -> Group:
 
 
 def _counts(counter: Counter[str]) -> str:
-    return ", ".join(f"{name} {n:,}" for name, n in counter.most_common())
+    """The most frequent first; of very many names the first ``MOST_NAMES``."""
+    shown = ", ".join(f"{name} {n:,}" for name, n in counter.most_common(MOST_NAMES))
+    return shown + (f" and {len(counter) - MOST_NAMES:,} others" if len(counter) > MOST_NAMES else "")
 
 
 def _spread(values: Sequence[int]) -> str:

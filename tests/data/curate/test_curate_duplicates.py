@@ -115,6 +115,34 @@ def test_edits_of_long_prompts_are_found_and_another_short_question_is_not() -> 
     assert kinds(["What is the price of a horse in Spain", "What is the price of a horse in France"], DuplicateSettings()) == ["-", "-"]
 
 
+def test_what_duplicates_only_what_goes_stays() -> None:
+    """The third goes on where the second ends, and the second nearly is the first; the first and the third are not alike."""
+    first = LONG.replace("Write a friendly letter", "Please send some kind lines")
+    longer = f"{LONG}, {' '.join(f'w{i}' for i in range(60))}"
+    assert kinds([LONG, longer], DuplicateSettings()) == ["-", "prefix 0"] and kinds([first, longer], DuplicateSettings()) == ["-", "-"]
+    assert kinds([first, LONG, longer], DuplicateSettings()) == ["-", "near 0", "-"]
+    found = find_duplicates([first, LONG, longer])
+    assert len(set(found.group.tolist())) == 1  # still linked, so in one split
+
+
+def test_what_is_left_out_duplicates_one_that_stays_in_crowds_too() -> None:
+    """Four hundred few-shot prompts with the same beginning, some of them edited: more than a bucket compares with each other."""
+    rng = np.random.default_rng(3)
+    texts = []
+    for _ in range(400):
+        split = LONG.split()
+        for _ in range(int(rng.integers(0, 12))):
+            split[int(rng.integers(len(split)))] = f"w{rng.integers(0, 30)}"
+        texts.append(" ".join([*split, *(f"v{k}" for k in rng.integers(0, 30, rng.integers(0, 40)))]))
+    found, normal, rule = find_duplicates(texts), [normalise(text) for text in texts], DuplicateSettings()
+    sets = [shingle_set(words(text)) for text in normal]
+    for i in np.flatnonzero(found.of >= 0).tolist():
+        of = int(found.of[i])
+        common, shorter = common_prefix(normal[i], normal[of]), min(len(normal[i]), len(normal[of]))
+        alike = [normal[i] == normal[of], common >= max(100, 0.8 * shorter), jaccard(sets[i], sets[of]) >= rule.near]
+        assert of < i and found.of[of] < 0 and alike[found.kind[i]]
+
+
 def test_a_copy_of_what_goes_goes_by_the_same_rule() -> None:
     """The third is equal to the second, which nearly is the first: its duplicate is the first, which it is not equal to."""
     edited = LONG.replace("friendly", "kind")

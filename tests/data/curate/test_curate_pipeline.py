@@ -258,6 +258,9 @@ def test_a_column_of_users_is_read_as_all_of_them(tmp_path: Path) -> None:
     for row in kept(found).values():
         first, second = row["users"]
         assert row["user"] == first == f"v{row['id'][1:]}" and second.startswith("user-")
+    file = write(tmp_path / "c.jsonl", prompt("x", "Write a song", user="ann", users=["bob", "ann"]))
+    found, card = run([file], tmp_path / "both")
+    assert (kept(found)["x"]["user"], kept(found)["x"]["users"], card["users"]["users"]) == ("ann", ["ann", "bob"], 2)
 
 
 def test_a_user_that_is_an_ip_address_gets_a_pseudonym(tmp_path: Path) -> None:
@@ -266,6 +269,15 @@ def test_a_user_that_is_an_ip_address_gets_a_pseudonym(tmp_path: Path) -> None:
     found = kept(run([file], tmp_path / "out")[0])
     assert [found[f"p{i}"]["user"].startswith("user-") for i in range(5)] == [True, True, False, False, False]
     assert "203.0.113.7" in kept(run([file], tmp_path / "as-it-is", "personal.types={IP: keep}")[0])["p0"]["user"]
+
+
+def test_no_tag_and_no_other_field_keeps_an_address(tmp_path: Path) -> None:
+    address = "jo@example.org"
+    fields: list[Row] = [{"source": address}, {"use_case": address}, {"users": address, "user": "u"}, {"users": [address, 7], "user": "u"}]
+    file = write(tmp_path / "a.jsonl", *(prompt(f"p{i}", f"Write poem number {i}", **more) for i, more in enumerate(fields)))
+    found, card = run([file], tmp_path / "out")
+    assert len(kept(found)) == 4 and kept(found)["p0"]["source"].startswith("source-") and kept(found)["p0"]["source"] in card["sources"]
+    assert not any(address in (tmp_path / "out" / name).read_text(encoding="utf-8") for name in FILES)
 
 
 def test_of_a_row_that_cannot_be_read_nothing_is_written(tmp_path: Path) -> None:
@@ -285,7 +297,10 @@ def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     found, card = run([Path(name)], tmp_path / "out", f"sources={{'{name}': acme}}", f"use_cases.examples=['{name}']")
     assert len(kept(found)) == 3 and {row["source"] for row in kept(found).values()} == {"acme"}
     assert card["inputs"] == [{"file": name, "sha256": None, "source": "acme"}]
-    assert f"trimtab curate {name} -o DIR" in (tmp_path / "out/card.md").read_text(encoding="utf-8")
+    page = (tmp_path / "out/card.md").read_text(encoding="utf-8")
+    assert f"trimtab curate {name} -o DIR" in page and f"{name}: no revision is named" in page
+    run([Path(name.replace(":test", "@v1:test"))], tmp_path / "pinned")
+    assert "no revision is named" not in (tmp_path / "pinned/card.md").read_text(encoding="utf-8")
 
 
 def test_very_many_sources_are_a_table_that_one_can_read(tmp_path: Path) -> None:
@@ -302,6 +317,12 @@ def test_another_field_of_a_million_characters(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", prompt("x", "Write a poem", page="word " * 210_000 + "anna@example.org"))
     found, card = run([file], tmp_path / "out")
     assert kept(found)["x"]["page"].endswith("word <EMAIL_1>") and card["personal"]["types"]["EMAIL"]["pieces"] == 1
+
+
+def test_where_no_prompt_has_a_use_case_there_is_no_table_of_them(tmp_path: Path) -> None:
+    run([write(tmp_path / "a.jsonl", prompt("x", "Write a poem"))], tmp_path / "out")
+    page = (tmp_path / "out/card.md").read_text(encoding="utf-8")
+    assert "## Use cases\n\nNo prompt has a use case.\n\n## Splits" in page
 
 
 def test_a_sample_of_use_cases_that_nobody_has_is_refused(tmp_path: Path) -> None:
@@ -344,6 +365,7 @@ def test_use_cases_are_predicted_weighted_and_sampled(tmp_path: Path) -> None:
     assert all(kept(found)[f"b{i}"]["use_case"] == "extract" and kept(found)[f"b{i}"]["use_case_predicted"] > 0.5 for i in range(10))
     assert (card["use_cases"]["labelled"], card["use_cases"]["predicted"], card["use_cases"]["unknown"]) == (90, 10, 0)
     assert card["use_cases"]["classifier"]["accuracy"]["value"] > 0.95
+    assert "with as many threads, give the same bytes" in (tmp_path / "weight/card.md").read_text(encoding="utf-8")
     assert card["use_cases"]["table"]["generation"]["prompts"] == 60 and card["use_cases"]["table"]["generation"]["share"] == 0.6
     assert {row["use_case"]: row["weight"] for row in kept(found).values()} == {"generation": 0.8333, "extract": 1.25}
     sampled, card = run([file], tmp_path / "sample", target, "use_cases.mix=sample")

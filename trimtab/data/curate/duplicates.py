@@ -101,20 +101,21 @@ def resolve(marks: Marks, texts: Sequence[str], settings: DuplicateSettings = DE
     count = len(marks.exact)
     first = first_of(marks.exact)
     alone = first == np.arange(count)  # one of each text goes on; the others' fate is its own
-    kept = Kept(count, protected)
-    found = drop_prefixes(marks.prefix, alone, texts, settings, kept)
-    rows = alone[marks.signed]
-    signed, bands = marks.signed[rows], marks.bands[rows]
-    crowded = bool(settings.near)
-    while crowded:
-        candidates, crowded = near_candidates(bands, signed)
-        found.append(_pairs(near_pairs(candidates[candidates[:, 1] >= protected], texts, settings)))
-        before = len(signed)
-        kept.drop(found[-1], 2)
-        rows = kept.of[signed] < 0
-        signed, bands = signed[rows], bands[rows]
-        crowded = crowded and len(signed) < before
-    of, kind, similarity = kept.of, kept.kind, kept.similarity
+    found: list[Pairs] = []
+    crowded, left, at_prefix = bool(settings.near), alone, alone & (marks.prefix != 0)
+    while True:
+        new = [_pairs(1, prefix_pairs(marks.prefix, at_prefix, texts, settings), protected)]
+        if crowded:
+            rows = left[marks.signed]
+            candidates, crowded = near_candidates(marks.bands[rows], marks.signed[rows])
+            new.append(_pairs(2, near_pairs(candidates[candidates[:, 1] >= protected], texts, settings), protected))
+        found += new
+        of, kind, similarity = keep_earliest(found, count)
+        if not any(len(pairs.indices) for pairs in new):
+            break
+        # not every pair is given, neither of a prefix nor of a crowded bucket: where something goes, what stays is looked at again
+        left = alone & (of < 0)
+        at_prefix = left & (marks.prefix != 0) & np.isin(marks.prefix, marks.prefix[alone & ~left])
     again = ~alone & (np.arange(count) >= protected)
     like = first[again]
     stays = of[like] < 0  # if the first of equal texts goes, the others go by the same rule
@@ -127,52 +128,31 @@ def resolve(marks: Marks, texts: Sequence[str], settings: DuplicateSettings = DE
 
 @dataclass(frozen=True)
 class Pairs:
-    """Duplicates found: (earlier, later) indices and how alike the two are."""
+    """Duplicates found by one rule (an index into ``KINDS``): (earlier, later) indices and how alike the two are."""
 
+    kind: int
     indices: I64
     similarity: NDArray[np.float32]
 
 
-class Kept:
-    """Goes through pairs in the order of the later text: it is left out if it duplicates an earlier one that is kept."""
-
-    def __init__(self, count: int, protected: int) -> None:
-        self.protected = protected
-        self.of = np.full(count, -1, np.int64)
-        self.kind = np.full(count, -1, np.int8)
-        self.similarity = np.zeros(count, np.float32)
-
-    def drop(self, pairs: Pairs, kind: int) -> None:
-        of, protected = self.of, self.protected
-        order = np.lexsort((pairs.indices[:, 0], pairs.indices[:, 1]))
-        for at in order.tolist():
-            earlier, later = pairs.indices[at].tolist()
-            if later >= protected and of[later] < 0 and of[earlier] < 0:
-                of[later], self.kind[later], self.similarity[later] = earlier, kind, pairs.similarity[at]
+def keep_earliest(found: Sequence[Pairs], count: int) -> tuple[I64, NDArray[np.int8], NDArray[np.float32]]:
+    """For each text the one that it duplicates (-1: it is kept), by which rule, and how alike. In the order of the texts, each that
+    duplicates an earlier one which is kept is left out, so that what it duplicates is kept in the end."""
+    of, kind, similarity = np.full(count, -1, np.int64), np.full(count, -1, np.int8), np.zeros(count, np.float32)
+    indices = np.concatenate([pairs.indices for pairs in found])
+    kinds = np.repeat([pairs.kind for pairs in found], [len(pairs.indices) for pairs in found])
+    alike = np.concatenate([pairs.similarity for pairs in found])
+    for at in np.lexsort((indices[:, 0], kinds, indices[:, 1])).tolist():
+        earlier, later = indices[at].tolist()
+        if of[later] < 0 and of[earlier] < 0:
+            of[later], kind[later], similarity[later] = earlier, kinds[at], alike[at]
+    return of, kind, similarity
 
 
 def first_of(keys: U64) -> I64:
     """For each key the index of its first occurrence."""
     _, first, where = np.unique(keys, return_index=True, return_inverse=True)
     return first[where].astype(np.int64)
-
-
-def drop_prefixes(
-    keys: U64, alone: NDArray[np.bool_], texts: Sequence[str], settings: DuplicateSettings, kept: Kept
-) -> list[Pairs]:  # fmt: skip
-    """Leaves out what has a long common prefix with an earlier text that stays; returns the pairs that were found.
-
-    ``prefix_pairs`` links texts and does not give every pair: of (a, b) and (b, c) it may be that b goes, while c, which stays, duplicates
-    a. So where something went, what stays is looked at again, until nothing goes.
-    """
-    found, rows = [], alone & (keys != 0)
-    while True:
-        found.append(_pairs(prefix_pairs(keys, rows, texts, settings)))
-        kept.drop(found[-1], 1)
-        gone = rows & (kept.of >= 0)
-        if not gone.any():
-            return found
-        rows = rows & ~gone & np.isin(keys, keys[gone])
 
 
 def prefix_pairs(
@@ -274,8 +254,9 @@ def jaccard(a: Shingles, b: Shingles) -> float:
     return common / (len(a) + len(b) - common) if a or b else 0.0
 
 
-def _pairs(found: Iterator[tuple[int, int, float]]) -> Pairs:
-    rows = [(min(a, b), max(a, b), alike) for a, b, alike in found]
+def _pairs(kind: int, found: Iterator[tuple[int, int, float]], protected: int) -> Pairs:
+    """``found`` in order, without pairs of texts that are kept whatever they are."""
+    rows = [(min(a, b), max(a, b), alike) for a, b, alike in found if max(a, b) >= protected]
     return Pairs(
-        np.array([(a, b) for a, b, _ in rows], np.int64).reshape(-1, 2), np.array([alike for _, _, alike in rows], np.float32)
+        kind, np.array([(a, b) for a, b, _ in rows], np.int64).reshape(-1, 2), np.array([alike for _, _, alike in rows], np.float32)
     )  # fmt: skip

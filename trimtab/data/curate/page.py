@@ -71,6 +71,9 @@ def notes(card: Card) -> Iterator[str]:
         yield f"- Personal data of these types was left as it is: {', '.join(kept)}."
     if not card["evaluation"]["prompts"]:
         yield "- No evaluation set was given, so contamination was not checked (`evaluation.files`)."
+    for entry in card["inputs"]:
+        if entry["sha256"] is None and "@" not in entry["file"]:
+            yield f"- {entry['file']}: no revision is named (`@...` behind the name), so it may hold other rows when it is read again."
     if n := of_users["prompts_without_a_user"]:
         yield f"- {n:,} prompts have no user: {WITHOUT_USER[of_users['rule_without_a_user']]}."
     if n := of_users["prompts_of_several_users"]:
@@ -155,11 +158,13 @@ def users(card: Card) -> Iterator[str]:
 def use_cases(card: Card) -> Iterator[str]:
     """The mix beside the target, and the classifier."""
     found = card["use_cases"]
+    if not any(entry["prompts"] for entry in found["table"].values()):
+        yield "No prompt has a use case."
+        return
     whose = "InstructGPT's (Ouyang 2022, table 1)" if found["target_is_instructgpt"] else "given in the settings"
     yield f"{found['labelled']:,} labelled by the records, {found['predicted']:,} predicted, {found['unknown']:,} unknown. The target"
-    yield f"shares are {whose}. Prompts drawn in proportion to their weights have the target's mix."
-    if not found["labelled"] + found["predicted"]:
-        return
+    yield f"shares are {whose}. Prompts drawn in proportion to their weights have the target's mix, of the use cases"
+    yield "that there are."
     yield ""
     rows = [[name, e["prompts"], percent(e["share"]), percent(e["target"]), f"{e['weight']:.2f}"] for name, e in found["table"].items()]
     yield from table(["use case", "prompts", "share", "target", "weight"], rows)
@@ -207,8 +212,9 @@ def languages(card: Card) -> Iterator[str]:
 def again(card: Card) -> Iterator[str]:
     """Command, hashes, versions."""
     files = " ".join(entry["file"] for entry in card["inputs"])
-    yield "The same files, settings and versions give the same bytes. Every setting stands in `card.json`; here are those that are not the"
-    yield "default:"
+    same = ", on the same kind of processor with as many threads," if card["use_cases"]["classifier"] else ""
+    yield f"The same files, settings and versions{same} give the same bytes. Every setting stands in"
+    yield "`card.json`; here are those that are not the default:"
     yield ""
     yield f"    trimtab curate {files} -o DIR {' '.join(changed(card['settings']))}".rstrip()
     yield ""

@@ -25,7 +25,7 @@ MODEL_TYPES = ("PERSON", "PLACE")
 TYPES = (*PATTERN_TYPES, *MODEL_TYPES)
 # Presidio's score from which a match counts: valid phone numbers have 0.4, weak patterns reach it by a context word.
 THRESHOLD = 0.4
-NOT_MESSAGES = ("id", "messages", "user", "users", "use_case", "source")
+NOT_MESSAGES = ("id", "messages", "user", "use_case", "source")
 # How names are written that may be personal data: with an @, a +, a bracket or a space; or an IP address and nothing else.
 AS_WRITTEN = re.compile(r"[@+(\s]|^\d{1,3}(?:\.\d{1,3}){3}$|^[0-9a-f:.]*:[0-9a-f]*:[0-9a-f:.]*$", re.IGNORECASE)
 KEY_ENDS = "\0"  # stands between the key and a name
@@ -149,7 +149,7 @@ def redact(text: str, rules: Rules = Rules()) -> str:
 def clean(record: JSON, rules: Rules) -> Cleaned:
     """A prompt's JSON with personal data replaced in its messages and in every text of its other fields, or left out.
 
-    The fields id, user, users, use_case and source are not looked at (``pseudonym`` is for names of users and prompts).
+    The fields id, user, use_case and source are not looked at (``pseudonym`` is for names).
     """
     found: Counter[str] = Counter()
     names = Placeholders()

@@ -42,10 +42,10 @@ OF_SOURCE = "\0"  # begins the name of the user that all prompts of a source wit
 
 
 def users_of(record: JSON, settings: CurateSettings) -> list[str]:
-    """The names of a prompt's users: those of the list ``users`` where it has one; its source's where ``users.missing=source`` and it has
-    none."""
-    separator, value = settings.users.separator, record.get("user") or ""
-    names = listed_users(record) or (value.split(separator) if separator else [value])
+    """The names of a prompt's users, with those of its list ``users`` where it has one; its source's where ``users.missing=source`` and
+    it has none."""
+    separator, value, listed = settings.users.separator, record.get("user") or "", listed_users(record)
+    names = [value, *listed] if listed else value.split(separator) if separator else [value]
     found = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     return found or ([f"{OF_SOURCE}{record['source']}"] if settings.users.missing == "source" else [])
 
@@ -77,6 +77,7 @@ def clean_shard(job: Job) -> JSON:
     rules = rules_of(settings)
     tally, kept, left, places = _Tally(), [], [], []
     for place, row in enumerate(shard.read_lines("raw")):
+        row["source"] = personal.pseudonym("source", row["source"], rules)
         tally.sources[row["source"]] += 1
         found = row.get("record")
         if found is None:
@@ -85,7 +86,7 @@ def clean_shard(job: Job) -> JSON:
             name = personal.pseudonym("prompt", found["id"], rules)
             tally.others["ids renamed"] += name != found["id"]
             tally.others["rows with answers"] += row["answered"]
-            step, reason, record = _clean({**found, "id": name}, settings, rules, tally)
+            step, reason, record = _clean({**found, "id": name, "source": row["source"]}, settings, rules, tally)
         if record is None:
             tally.left.setdefault(step, Counter())[row["source"]] += 1
             left.append({"place": place, **left_out(name, row["source"], row["where"], step, reason)})
@@ -110,7 +111,8 @@ def _clean(record: JSON, settings: CurateSettings, rules: personal.Rules, tally:
     tally.languages[spoken] += 1
     if settings.language.keep and spoken not in (*settings.language.keep, "und"):
         return "language", f"language {spoken}", None
-    cleaned = personal.clean(record, rules)
+    listed = listed_users(record)
+    cleaned = personal.clean({name: value for name, value in record.items() if name != "users" or not listed}, rules)
     tally.prompts.update(set(cleaned.found))
     tally.pieces.update(cleaned.found)
     tally.others["prompts with personal data"] += bool(cleaned.found)
@@ -121,8 +123,9 @@ def _clean(record: JSON, settings: CurateSettings, rules: personal.Rules, tally:
     tally.others["prompts without a user"] += not hidden
     tally.others["prompts of several users"] += len(hidden) > 1
     out = cleaned.record | ({"user": (settings.users.separator or "").join(hidden)} if hidden else {})
-    out |= {"user": hidden[0], "users": hidden} if listed_users(record) and hidden else {}
-    return "", "", out | ({"use_case": canonical(record["use_case"])} if record.get("use_case") else {})
+    out |= {"user": hidden[0], "users": hidden} if listed and hidden else {}
+    case = canonical(personal.pseudonym("use-case", record.get("use_case") or "", rules))
+    return "", "", out | ({"use_case": case} if record.get("use_case") else {})
 
 
 def left_out(name: str | None, source: str, where: str, step: str, reason: str) -> JSON:
