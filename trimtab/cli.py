@@ -404,6 +404,9 @@ _training_commands()
 _label_commands()
 
 
+STOPPED = 130  # typer's exit status after Ctrl-C
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     keep_freed_memory()
@@ -423,4 +426,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except typer.Exit as stop:
         return stop.exit_code
+    if status == STOPPED:
+        print("trimtab: interrupted; the same command begins again", file=sys.stderr)
     return status if isinstance(status, int) else 0

@@ -218,6 +218,15 @@ def test_ctrl_c_leaves_a_run_that_goes_on(workshop: Path, tmp_path: Path) -> Non
     assert checkpoint.latest(tmp_path / "run/checkpoints") is not None
 
 
+def test_ctrl_c_where_there_is_nothing_to_save_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trimtab.verbs.curate.run", stopped)
+    assert main(["curate", "a.jsonl"]) == 130
+    assert capsys.readouterr().err == "trimtab: interrupted; the same command begins again\n"
+
+
 def test_ids_that_no_tokenizer_has(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from trimtab.data.template import tokenizer_sha
     from trimtab.models.load import load_tokenizer

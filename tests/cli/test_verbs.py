@@ -56,6 +56,21 @@ def test_every_answer_is_judged_and_has_its_own_logprobs(workshop: Path, tmp_pat
     assert (figures["ppo"]["gold"]["n"], results["answers_each"]) == (2, 2) and figures["ppo"]["kl"]["value"] == 0
 
 
+def test_rows_that_sampling_leaves_out_are_told_and_written_beside_the_answers(
+    workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "elsewhere" / "a.jsonl"
+    data.parent.mkdir()
+    data.write_text('{"prompt": "Where is the bear?"}\nnot JSON\n')
+    words = ["sample", f"{workshop}/base", str(data), "max_tokens=4", "template=plain", "-o", f"{tmp_path}/out/b.jsonl"]
+    assert main(words) == 2 and main([*words, "skip_bad=true"]) == 0
+    said = capsys.readouterr().out
+    assert "2 rows (trl-prompt 1), 1 kept with 1 prompt; 1 left out: not JSON 1" in said
+    assert [row["where"] for row in lines(tmp_path / "out/a.jsonl.left-out.jsonl")] == [f"{data}:2"]
+    assert f"what was left out is in {tmp_path}/out/a.jsonl.left-out.jsonl" in said
+    assert [path.name for path in data.parent.iterdir()] == ["a.jsonl"]
+
+
 def test_demonstrations_and_answers_in_any_format_have_logprobs_and_scores(
     workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,7 +43,8 @@ values = st.recursive(
 )
 # Fields that a record does not know; what it knows, and what the native format is told from others by, is not among them.
 KNOWN = {*PROMPT_FIELDS, *COMPARISON_FIELDS, "completion", "chosen", "rejected", "users", "scores"}
-extras = st.dictionaries(text.filter(lambda name: name not in KNOWN), values, max_size=4)
+FOREIGN = sorted({name for form in FORMATS for name in form.example} - KNOWN)  # what other formats are told by, in a record's own fields
+extras = st.dictionaries(st.one_of(text.filter(lambda name: name not in KNOWN), st.sampled_from(FOREIGN)), values, max_size=4)
 prompts = st.builds(
     Prompt, id=text, user=names, use_case=names, source=names, extra=extras,
     messages=st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant"]), text), max_size=3).map(
@@ -67,6 +68,7 @@ def comparisons(draw: st.DrawFn) -> Comparison:
         draw(prompts.map(lambda p: Prompt(p.id, p.messages, p.user, p.use_case, p.source, p.extra))), answers,
         each(st.one_of(st.none(), st.integers(1, 10**20))), draw(names), draw(st.none()) or each(st.integers()),
         each(st.lists(text, max_size=2).map(tuple)), each(st.integers()), draw(st.one_of(st.none(), st.floats(0, 1e6))),
+        draw(st.one_of(st.none(), st.floats(0, 1e6, exclude_min=True))),
     )  # fmt: skip
 
 

@@ -48,6 +48,12 @@ def ranking(words: list[int], ranks: list[int | None], **extra: Any) -> dict[str
     return {"messages": [{"role": "user", "content": "a b c"}], "completions": texts, "ranks": ranks, **extra}
 
 
+def test_of_very_many_use_cases_the_most_frequent_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *({"prompt": f"q{i}", "use_case": f"c{max(i, 5)}"} for i in range(40)))
+    got = figures(show(path, limit=0))["use cases"]
+    assert got.startswith("c5 6, c6 1, ") and got.endswith(" and 15 others") and got.count(",") == 19
+
+
 def test_figures_of_comparisons(tmp_path: Path) -> None:
     """First: 3 answers of 1, 2, 3 words, best first: 3 pairs, 0 of 3 longer. Second: the longer of 2 wins: 1 of 1.
     Third: a tie and an unranked answer. So the mean over the two rankings that decide is (0 + 1) / 2."""

@@ -60,6 +60,25 @@ def test_alpaca_evals_preferences(preference: Any, ranks: tuple[int | None, ...]
     assert record.prompt.extra == {"dataset": "d", "preference": preference}
 
 
+def test_an_answer_behind_a_transcript_begins_with_its_words() -> None:
+    """As in rm-static: the space after ``Assistant:`` is none of the answer's, wherever the two were cut."""
+    cut = only({"prompt": "\n\nHuman: q\n\nAssistant:", "chosen": " a\n", "rejected": " b"})
+    whole = only({"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"})
+    assert cut == whole and [c.text for c in cut.completions] == ["a", "b"]
+    plain = only({"prompt": "def f():", "chosen": " return 1", "rejected": " pass"})
+    assert [c.text for c in plain.completions] == [" return 1", " pass"]  # code: its white space is its own
+
+
+def test_a_native_comparison_may_have_a_field_prompt() -> None:
+    """Nobody's business what is in it: the messages are the prompt."""
+    row = {
+        "id": "c", "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}], "prompt": "p",
+        "completions": [{"text": "a"}, {"text": "b"}], "ranks": [2, 1],
+    }  # fmt: skip
+    record = only(row)
+    assert isinstance(record, Comparison) and record.prompt.text == "q" and record.to_json() == row
+
+
 def test_alpaca_evals_outputs_are_demonstrations_of_their_model() -> None:
     record = only({"instruction": "Add", "output": "a", "generator": "x"})
     assert isinstance(record, Demonstration) and record.completion == "a" and record.prompt.extra == {"generator": "x"}

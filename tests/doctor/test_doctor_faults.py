@@ -5,7 +5,18 @@ from pathlib import Path
 import faults_of_data
 import faults_of_models
 import pytest
-from doctor_cases import HEALTHY_TEMPLATES, Fault, healthy_comparisons, healthy_demonstrations, save
+from doctor_cases import (
+    CALL,
+    ENDED,
+    HEALTHY_TEMPLATES,
+    ROLES,
+    Fault,
+    healthy_comparisons,
+    healthy_demonstrations,
+    question,
+    save,
+    templated,
+)
 from tiny_models import FAMILIES, write_lines
 
 from trimtab.doctor.examine import GROUPS, Examination, examine
@@ -30,6 +41,16 @@ def test_a_fault_is_caught_by_name(fault: Fault, tmp_path: Path) -> None:
     if fault.status == "fail":
         assert found.exit_status == 1
     assert not any("could not be run" in f.result.found for f in found.findings)
+
+
+def test_of_a_conversation_in_pieces_the_longest_counts(tmp_path: Path) -> None:
+    """The template drops earlier answers' thoughts, so that each answer is trained after its own prompt; the last is too long."""
+    asked, answer = {"role": "user", "content": "Where is the cat?"}, {"role": "assistant", "content": "<think>Hm.</think>It is near."}
+    rows = [{"id": f"d{i}", "messages": [asked, answer, *question(i)], "completion": "the cat " * 99} for i in range(3)]
+    said = "{% if loop.last %}{{ m['content'] }}{% else %}{{ m['content'].split('</think>')[-1] }}{% endif %}"
+    model = save(tmp_path / "m", templated(ROLES.replace(" + m['content'] }}", " }}" + said) + ENDED + CALL))
+    found = examine(Config(model=str(model), data=str(write_lines(tmp_path / "data.jsonl", rows)), only="fits the model"))
+    assert found.named("fits the model").result.numbers["too_long"] == 3
 
 
 def test_every_check_has_a_fault_that_it_finds() -> None:

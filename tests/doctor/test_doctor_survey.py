@@ -52,6 +52,14 @@ def test_the_draw_depends_on_the_seed_alone_and_every_record_has_the_same_chance
     assert twice[0].records == twice[1].records
 
 
+def test_one_ranking_of_many_answers_is_one_opinion(tmp_path: Path) -> None:
+    """Nine answers whose ratings go against their ranks make 36 pairs, which are one person's word; ten people's are enough."""
+    row = {"completions": [{"text": f"answer {k}"} for k in range(9)], "ranks": [*range(1, 10)], "ratings": [1, 2, 3, 4, 5, 6, 7, 8, 9]}
+    rows = [{**comparison(i, "", ""), **row} for i in range(10)]
+    assert said(read(tmp_path, rows[:1]), "rank direction").status == "ok"
+    assert said(read(tmp_path, rows), "rank direction").status == "fail"
+
+
 def test_fewer_records_are_drawn_than_there_are_but_repetitions_are_counted_in_all(tmp_path: Path) -> None:
     rows = [demonstration(i, f"answer {i}") for i in range(24)] * 2
     found = read(tmp_path, rows, rows=5)

@@ -13,7 +13,7 @@ from trimtab.common.errors import UserError
 from trimtab.common.files import read_json
 from trimtab.feedback.protocol import Feedback
 from trimtab.methods import build
-from trimtab.methods.build import methods, need, run, start_tokenizer
+from trimtab.methods.build import methods, need, read_data, run, start_tokenizer
 from trimtab.models.load import grow_vocabulary, load_policy, load_tokenizer, save_model
 from trimtab.records import Message, Prompt
 
@@ -45,6 +45,23 @@ def test_a_missing_option_is_refused_before_anything_is_loaded(
         config = module.Config(out=str(tmp_path / missing), **given)
         with pytest.raises(UserError, match=rf"^{missing}= is missing: \w+"):
             run(name, config, no_rewards)
+
+
+def test_rows_left_out_of_two_files_of_one_name_are_both_written_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """train/a.jsonl and test/a.jsonl; the second, which has none, must not take the first's away."""
+    for name, more in (("train", "not JSON\n"), ("test", ""), ("other", "{}\n")):
+        (tmp_path / name).mkdir()
+        path = demonstrations(tmp_path / name / "a.jsonl")
+        path.write_text(path.read_text() + more)
+    for name, expected in (("test", [1]), ("other", [1, 1])):
+        files = {"data": str(tmp_path / "train/a.jsonl"), "eval_data": str(tmp_path / name / "a.jsonl")}
+        config = methods()["sft"].Config(**files, skip_bad=True, left_out=str(tmp_path / "run" / name))
+        for path in files.values():
+            assert len(read_data("sft", config, path, "demonstration")) == 6
+        written = sorted((tmp_path / "run" / name).rglob("*.jsonl"))
+        assert [len(read_lines(path)) for path in written] == expected
+        said = capsys.readouterr().out
+        assert all(f"what was left out is in {path}\n" in said for path in written)
 
 
 def test_need_names_the_first_option_that_is_empty() -> None:

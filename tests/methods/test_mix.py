@@ -58,6 +58,7 @@ def test_every_tree_has_its_turn(place: Path) -> None:
 
 def test_what_cannot_be_mixed_is_refused(place: Path) -> None:
     check_mix(Ptx())
+    check_mix(Ptx(weight=1.0, demonstrations="hub:acme/answers"))
     check_mix(Ptx(weight=1.0, demonstrations=str(place / "demos.jsonl")))
     with pytest.raises(UserError, match="t.txt: no such file"):
         check_mix(Ptx(weight=1.0, text="t.txt"))

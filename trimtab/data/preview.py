@@ -22,6 +22,7 @@ from trimtab.records import Comparison, Demonstration, Prompt, Record
 from trimtab.trees import PromptTree
 
 ANY_LENGTH = 1 << 60
+MOST_NAMES = 20
 
 
 def show(
@@ -42,7 +43,8 @@ def show(
     for found in scan(path, settings):
         tally.rows += 1
         if found.error is not None:
-            tally.errors.append(str(found.error))
+            tally.bad += 1
+            tally.error = tally.error or str(found.error)
             continue
         tally.formats[found.format] += 1
         for record in found.records:
@@ -67,7 +69,8 @@ class _Tally:
     max_length: int = 0
     rows: int = 0
     formats: Counter[str] = field(default_factory=Counter)
-    errors: list[str] = field(default_factory=list)
+    bad: int = 0  # rows
+    error: str = ""  # the first
     refused: int = 0  # records
     refusal: str = ""  # the first
     kinds: Counter[str] = field(default_factory=Counter)
@@ -144,8 +147,8 @@ class _Tally:
         unit = "words" if self.renderer is None else "tokens"
         yield "rows", f"{self.rows:,}"
         yield "formats", _counts(self.formats) or "none"
-        if self.errors:
-            yield "cannot be read", f"{len(self.errors):,}, the first: {self.errors[0]}"
+        if self.bad:
+            yield "cannot be read", f"{self.bad:,}, the first: {self.error}"
         yield "records", _counts(self.kinds) or "none"
         if self.users:
             yield "users", f"{len(self.users):,}"
@@ -215,7 +218,9 @@ def _figures(path: Path | str, lines: Iterable[tuple[str, str]]) -> Group:
 
 
 def _counts(counter: Counter[str]) -> str:
-    return ", ".join(f"{name} {n:,}" for name, n in counter.most_common())
+    """The most frequent first; of very many names the first ``MOST_NAMES``."""
+    shown = ", ".join(f"{name} {n:,}" for name, n in counter.most_common(MOST_NAMES))
+    return shown + (f" and {len(counter) - MOST_NAMES:,} others" if len(counter) > MOST_NAMES else "")
 
 
 def _spread(values: Sequence[int]) -> str:

@@ -24,23 +24,22 @@ ENDS = ("<|endoftext|>", "<|im_end|>", "<|im_start|>", "<|eot_id|>", "<|end_of_t
 
 @dataclass(frozen=True)
 class Encoded:
-    """One record as training sees it: its tree, none where an answer is empty; or why the template refuses it."""
+    """One record as training sees it: its tree (one for each answer where the template rewrites earlier turns), none where an answer is
+    empty; or why the template refuses it."""
 
     record: Record
-    tree: PromptTree | None
+    trees: tuple[PromptTree, ...] = ()
     refused: str = ""
 
     @property
     def length(self) -> int:
         """Tokens of the longest prompt + completion; a prompt alone needs one more for an answer."""
-        return 0 if self.tree is None else self.tree.longest + (not self.tree.completions)
+        return max((tree.longest + (not tree.completions) for tree in self.trees), default=0)
 
     @property
     def trained(self) -> int:
         """How many tokens are trained on."""
-        if self.tree is None:
-            return 0
-        return sum(map(sum, self.tree.trained)) if self.tree.trained else sum(map(len, self.tree.completions))
+        return sum(sum(map(sum, tree.trained)) if tree.trained else sum(map(len, tree.completions)) for tree in self.trees)
 
 
 def encoded(s: Subject) -> list[Encoded]:
@@ -58,8 +57,8 @@ def _encode(record: Record, renderer: Renderer) -> Encoded:
         else:
             made = prompt_trees([record], renderer, WITHOUT_LIMIT)
     except UserError as error:
-        return Encoded(record, None, str(error))
-    return Encoded(record, made[0][0] if made[0] else None)
+        return Encoded(record, refused=str(error))
+    return Encoded(record, tuple(made[0]))
 
 
 @GROUP.check(
@@ -81,7 +80,7 @@ def template_takes_them(s: Subject) -> Result:
     do="Shorten the prompts, raise max_length up to the model's positions, or take a model with more of them.",
 )
 def fits_the_model(s: Subject) -> Result:
-    lengths = np.array([e.length for e in encoded(s) if e.tree is not None])
+    lengths = np.array([e.length for e in encoded(s) if e.trees])
     if not len(lengths):
         raise NotApplicable("no record could be put into tokens")
     count, longest = int((lengths > s.longest).sum()), s.longest
@@ -107,11 +106,11 @@ def supervised_tokens(s: Subject) -> Result:
     if idle:
         return judged(share("records train no token", idle, len(found)), bad=True, grave=idle > GRAVE * len(found), idle=idle)
     end = s.answer_end
-    endless = [e for e in found if isinstance(e.record, Demonstration) and e.tree and not _ends(e.tree, end)]
+    endless = [e for e in found if isinstance(e.record, Demonstration) and not all(_ends(tree, end) for tree in e.trees)]
     if endless:
         first = prompt_of(endless[0].record).id
         return fail(share("records do not end with a trained end token", len(endless), len(found), first), endless=len(endless))
-    tokens, trained = sum(e.tree.tokens for e in found if e.tree), sum(e.trained for e in found)
+    tokens, trained = sum(tree.tokens for e in found for tree in e.trees), sum(e.trained for e in found)
     return ok(f"{trained:,} of {tokens:,} tokens of {len(found):,} records ({100 * trained / tokens:.0f} %)", idle=0, trained=trained)
 
 

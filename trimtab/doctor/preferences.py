@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.common.stats import Estimate, mean_interval, proportion_interval
+from trimtab.common.rng import generator
+from trimtab.common.stats import Estimate, mean_interval, proportion_interval, share_interval
 from trimtab.data.encode import comparison_trees
 from trimtab.doctor.check import Group, NotApplicable, Result, estimated, fail, judged, ok, warning
 from trimtab.doctor.records import SEVERAL, faults, share
 from trimtab.doctor.subject import Subject
 from trimtab.feedback.reward_model import score_in_budget
-from trimtab.records import Comparison, Completion, Record
+from trimtab.records import Comparison, Completion, Record, pairs_of
 
 GROUP = Group("Comparisons")
 MANY_TIES, MANY_LONGER, FEW_LONGER, ONE_LABELER = 0.5, 0.65, 0.35, 0.5
-LEAST = 10  # pairs below which nothing is concluded
+LEAST = 10  # rankings below which nothing is concluded
 COIN = 0.45  # of pairs that were judged twice, judged both ways: hardly better than tossing
 OWN = 0.05  # the same by one labeler
 SCORED = 200  # comparisons that a reward model reads
@@ -127,13 +128,13 @@ def ranks_the_right_way_round(s: Subject) -> Result:
     clues = {
         "the rejected answer has the higher rating": _by_ratings(s.data.comparisons),
         "the rejected answer has the higher score": _by_scores(s.data.comparisons),
-        "the preferred answer is empty or repeats itself and the other does not": _by_faults(s.data.pairs),
+        "the preferred answer is empty or repeats itself and the other does not": _by_faults(s.data.comparisons),
     }
     clues = {words: estimate for words, estimate in clues.items() if estimate.n >= LEAST}
     if not clues:
         return ok("nothing in the file (ratings, scores, empty or repeating answers) tells")
     words, worst = max(clues.items(), key=lambda item: item[1].low)
-    return judged(f"{words} on {worst.percent()}", bad=False, grave=worst.low > 0.5).also(estimated(worst))
+    return judged(f"{words} on {worst.percent()} (rankings)", bad=False, grave=worst.low > 0.5).also(estimated(worst))
 
 
 def _by_ratings(items: Iterable[Comparison]) -> Estimate:
@@ -153,14 +154,22 @@ def _by_scores(items: Iterable[Comparison]) -> Estimate:
 
 def _against(items: Iterable[tuple[Comparison, Sequence[float]]]) -> Estimate:
     """How often the better rank has the lower number."""
-    against = [x[a] < x[b] for c, x in items for a, b in c.pairs() if x[a] != x[b]]
-    return proportion_interval(sum(against), len(against))
+    return _over_rankings([x[a] < x[b] for a, b in c.pairs() if x[a] != x[b]] for c, x in items)
 
 
-def _by_faults(pairs: Iterable[tuple[Comparison, Completion, Completion]]) -> Estimate:
+def _by_faults(items: Iterable[Comparison]) -> Estimate:
     """Of the pairs in which one answer has a fault that nobody pays for, how often it is the preferred one."""
-    against = [_faulty(better) for _, better, worse in pairs if _faulty(better) != _faulty(worse)]
-    return proportion_interval(sum(against), len(against))
+
+    def against(c: Comparison) -> list[bool]:
+        faulty = [_faulty(answer) for answer in c.completions]
+        return [faulty[a] for a, b in c.pairs() if faulty[a] != faulty[b]]
+
+    return _over_rankings(map(against, items))
+
+
+def _over_rankings(rankings: Iterable[Sequence[bool]]) -> Estimate:
+    """The mean over rankings of the share of their pairs: the 36 pairs of nine answers are one person's word, not 36."""
+    return share_interval([sum(pairs) / len(pairs) for pairs in rankings if pairs])
 
 
 def _faulty(answer: Completion) -> bool:
@@ -223,11 +232,13 @@ def order_shown(s: Subject) -> Result:
 def reward_model_agrees(s: Subject) -> Result:
     needed(s)
     scorer = s.scorer
-    items = [c for c in s.data.comparisons if c.pairs()][:SCORED]
+    decided = [c for c in s.data.comparisons if c.pairs()]
+    few = generator(s.config.seed, "doctor", "scored").permutation(len(decided))[:SCORED]  # a file may be in an order of its own
+    items = [decided[i] for i in sorted(few.tolist())]
     trees, _ = comparison_trees(items, s.renderer, s.longest)
     right = []
     for tree, scores in zip(trees, score_in_budget(scorer, trees, 4096), strict=True):
-        pairs = Comparison(items[0].prompt, (), tree.ranks or ()).pairs()
+        pairs = pairs_of(tree.ranks or ())
         right += [sum((scores[a] > scores[b]) + 0.5 * (scores[a] == scores[b]) for a, b in pairs) / len(pairs)]
     if len(right) < LEAST:
         raise NotApplicable(f"too few comparisons fit the model ({len(right)})")

@@ -113,7 +113,7 @@ def broken_characters(s: Subject) -> Result:
 @GROUP.check(
     "duplicate records",
     means="A record that stands twice counts twice; one that stands in training and evaluation makes the evaluation worthless.",
-    do="Remove them (trimtab curate does), before the file is split.",
+    do="Remove all but one before the file is split; of prompts trimtab curate does it.",
 )
 def duplicate_records(s: Subject) -> Result:
     data = needed(s)

@@ -18,7 +18,8 @@ from trimtab.common.config import Settings
 from trimtab.common.errors import UserError
 from trimtab.common.yamls import one_line
 from trimtab.data.encode import Report
-from trimtab.data.formats import Kind, ReadSettings, left_out_file, read as read_file
+from trimtab.data.formats import Kind, ReadSettings, left_out_file
+from trimtab.data.formats.aloud import read_aloud
 from trimtab.data.template import Renderer, added_template, ensure_template, read_template, tokenizer_sha
 from trimtab.feedback.ensemble import named_judges, reward_folders
 from trimtab.feedback.function import function_file
@@ -275,13 +276,9 @@ def read_data(name: str, config: StartSettings, path: str, kind: Kind | None) ->
     Raises:
         UserError: a row cannot be read and ``config.skip_bad`` is off.
     """
-    found = read_file(path, kind, config)
-    account = found.account
-    if account.skipped or account.notes or set(account.formats) - {"native"}:
-        print("\n".join([*account.problems(), *account.remarks(), f"{name}: {path}: {account}"]))
-    if account.bad:
-        print(f"{name}: what was left out is in {left_out_file(path, config)}")
-    return found.records
+    if path != config.data and left_out_file(path, config) == left_out_file(config.data, config):  # train/a.jsonl and test/a.jsonl
+        config = config.model_copy(update={"left_out": str(left_out_file(path, config).parent / "eval_data")})
+    return read_aloud(name, path, kind, config)
 
 
 def fixed_data(

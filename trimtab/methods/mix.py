@@ -15,6 +15,7 @@ from trimtab.common.config import Settings
 from trimtab.common.errors import UserError
 from trimtab.data.encode import demonstration_trees
 from trimtab.data.files import read_text
+from trimtab.data.files.hub import is_hub
 from trimtab.data.formats import read_demonstrations
 from trimtab.data.template import Renderer
 from trimtab.data.tokenizer import CorpusTokens
@@ -29,8 +30,8 @@ class Ptx(Settings):
     """The mix; ``weight`` switches it on."""
 
     weight: float = Field(0.0, ge=0, description="weight of the mix's cross-entropy per token beside the policy's loss; 0 = no mix")
-    demonstrations: str = Field("", description="demonstrations to mix in, a file")
-    text: str = Field("", description="or plain text: a .txt or .jsonl file (field text), a folder or a .zip of them")
+    demonstrations: str = Field("", description="demonstrations to mix in, a file or hub:owner/name")
+    text: str = Field("", description="or plain text: a .txt or .jsonl file (field text), a folder or a .zip of them, or hub:owner/name")
     batch_size: int = Field(16, ge=1, description="demonstrations or pieces of text beside every optimizer step")
 
 
@@ -58,7 +59,7 @@ def check_mix(ptx: Ptx) -> None:
     if not ptx.weight and ptx != Ptx():
         raise UserError(f"ptx.batch_size={ptx.batch_size} means nothing without a mix; write ptx.weight and a file, or leave it out")
     for path in filter(None, (ptx.demonstrations, ptx.text)):
-        if not Path(path).exists():
+        if not is_hub(path) and not Path(path).exists():
             raise UserError(f"{path}: no such file")
 
 

@@ -16,13 +16,14 @@ from trimtab.common.precision import DTYPE_SENTENCE, Dtype
 from trimtab.common.progress import Progress
 from trimtab.common.rng import generator
 from trimtab.data.files import write_records
-from trimtab.data.formats import ReadSettings, read_demonstrations, read_prompts
+from trimtab.data.formats import ReadSettings, read_demonstrations
+from trimtab.data.formats.aloud import read_aloud
 from trimtab.data.template import Renderer, read_template
 from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folders
 from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt
 from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
 from trimtab.sampling.protocol import Sample, SamplingOptions
-from trimtab.verbs.outputs import OVERWRITE_SENTENCE, open_output
+from trimtab.verbs.outputs import FILES, OVERWRITE_SENTENCE, open_output
 
 PROMPTS_AT_ONCE = 512
 
@@ -84,7 +85,8 @@ def run(config: Config) -> Path:
         raise UserError(f"shots={config.shots} needs demonstrations=: {Config.model_fields['demonstrations'].description}")
     if config.chat_template and config.template == "plain":
         raise UserError("chat_template= is for template=chat; with template=plain nothing is put around a prompt")
-    read = read_prompts(config.data, config)
+    folder = Path(config.out).parent if config.out.endswith(FILES) else Path(config.out)
+    read = read_aloud("sample", config.data, "prompt", config.model_copy(update={"left_out": config.left_out or str(folder)}))
     if read and not (prompts := read[config.skip :]):
         raise UserError(f"{config.data}: skip={config.skip} leaves none of its {len(read)} prompts")
     prompts = prompts[: config.limit] if config.limit else prompts

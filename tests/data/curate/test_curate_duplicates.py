@@ -78,6 +78,25 @@ def test_prefix_pairs_link_what_comparing_all_links(texts: list[str], share: flo
     assert parts([(a, b) for a, b, _ in found]) == parts(every)
 
 
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.text("ab", min_size=1, max_size=9), min_size=2, max_size=12, unique=True), st.sampled_from([0.5, 0.8, 1.0]))
+def test_of_texts_with_a_long_common_prefix_no_two_stay(texts: list[str], share: float) -> None:
+    """Every one that is left out has one with an earlier text that stays, and no two that stay have one."""
+    found = find_duplicates(texts, DuplicateSettings(prefix=2, prefix_share=share, near=0)).of.tolist()
+
+    def alike(a: int, b: int) -> bool:
+        return common_prefix(texts[a], texts[b]) >= max(2, share * min(len(texts[a]), len(texts[b])))
+
+    for i, of in enumerate(found):
+        earlier = [k for k in range(i) if found[k] < 0 and alike(i, k)]
+        assert of in earlier if of >= 0 else not earlier
+
+
+def test_of_many_few_shot_prompts_with_one_beginning_the_first_stays() -> None:
+    texts = [LONG + f" {'and ' * (40 - i)}then {i}" for i in range(40)]
+    assert kinds(texts, DuplicateSettings(near=0, prefix_share=0.4)) == ["-"] + ["prefix 0"] * 39
+
+
 @given(st.text("ab", max_size=9), st.text("ab", max_size=9))
 def test_common_prefix(a: str, b: str) -> None:
     n = common_prefix(a, b)
@@ -94,6 +113,42 @@ def test_edits_of_long_prompts_are_found_and_another_short_question_is_not() -> 
     edited = LONG.replace("friendly", "kind").replace("eleven", "twelve").replace("rotten ", "")
     assert kinds([LONG, edited], DuplicateSettings(prefix=0)) == ["-", "near 0"]
     assert kinds(["What is the price of a horse in Spain", "What is the price of a horse in France"], DuplicateSettings()) == ["-", "-"]
+
+
+def test_what_duplicates_only_what_goes_stays() -> None:
+    """The third goes on where the second ends, and the second nearly is the first; the first and the third are not alike."""
+    first = LONG.replace("Write a friendly letter", "Please send some kind lines")
+    longer = f"{LONG}, {' '.join(f'w{i}' for i in range(60))}"
+    assert kinds([LONG, longer], DuplicateSettings()) == ["-", "prefix 0"] and kinds([first, longer], DuplicateSettings()) == ["-", "-"]
+    assert kinds([first, LONG, longer], DuplicateSettings()) == ["-", "near 0", "-"]
+    found = find_duplicates([first, LONG, longer])
+    assert len(set(found.group.tolist())) == 1  # still linked, so in one split
+
+
+def test_what_is_left_out_duplicates_one_that_stays_in_crowds_too() -> None:
+    """Four hundred few-shot prompts with the same beginning, some of them edited: more than a bucket compares with each other."""
+    rng = np.random.default_rng(3)
+    texts = []
+    for _ in range(400):
+        split = LONG.split()
+        for _ in range(int(rng.integers(0, 12))):
+            split[int(rng.integers(len(split)))] = f"w{rng.integers(0, 30)}"
+        texts.append(" ".join([*split, *(f"v{k}" for k in rng.integers(0, 30, rng.integers(0, 40)))]))
+    found, normal, rule = find_duplicates(texts), [normalise(text) for text in texts], DuplicateSettings()
+    sets = [shingle_set(words(text)) for text in normal]
+    for i in np.flatnonzero(found.of >= 0).tolist():
+        of = int(found.of[i])
+        common, shorter = common_prefix(normal[i], normal[of]), min(len(normal[i]), len(normal[of]))
+        alike = [normal[i] == normal[of], common >= max(100, 0.8 * shorter), jaccard(sets[i], sets[of]) >= rule.near]
+        assert of < i and found.of[of] < 0 and alike[found.kind[i]]
+
+
+def test_a_copy_of_what_goes_goes_by_the_same_rule() -> None:
+    """The third is equal to the second, which nearly is the first: its duplicate is the first, which it is not equal to."""
+    edited = LONG.replace("friendly", "kind")
+    found = find_duplicates([LONG, edited, f"{edited.upper()}.", LONG], DuplicateSettings(prefix=0))
+    assert found.of.tolist() == [-1, 0, 0, 0] and [KINDS[k] for k in found.kind[1:].tolist()] == ["near", "near", "exact"]
+    assert found.similarity[1] == found.similarity[2] < 1 == found.similarity[3]
 
 
 def random_texts(rng: np.random.Generator, count: int) -> list[str]:

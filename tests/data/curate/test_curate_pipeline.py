@@ -16,11 +16,13 @@ pytest.importorskip("py3langid", reason="the extra 'curate' is not installed")
 
 from trimtab.common.config import load_config
 from trimtab.common.errors import UserError
+from trimtab.data.curate.hashing import hash64
+from trimtab.data.curate.names import short_names
 from trimtab.data.curate.pipeline import curate
 from trimtab.data.curate.settings import CurateSettings
 from trimtab.data.curate.shards import STEPS
 from trimtab.data.curate.splits import SPLITS
-from trimtab.data.files import write_records
+from trimtab.data.files import rows as readers, write_records
 from trimtab.village import raw_prompts
 
 Row = dict[str, Any]
@@ -221,6 +223,15 @@ def test_prompts_without_a_user_share_one_with_their_source_where_asked(tmp_path
     assert len(kept(found)) == 2 and card["users"]["prompts_without_a_user"] == 6 and all("user" not in row for row in kept(found).values())
 
 
+def test_users_of_sources_without_a_limit_are_not_over_it(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", *(
+        prompt(f"p{i}", f"Write poem number {i}", user=user, source=source)
+        for i, (user, source) in enumerate([("ann", "labeler")] * 4 + [("bob", "api")] * 5)
+    ))  # fmt: skip
+    _, card = run([file], tmp_path / "out", "users.most=3", "users.exempt=[labeler]")
+    assert (card["users"]["over_the_limit"], card["users"]["left_out"], card["users"]["users"]) == (1, 2, 2)
+
+
 def test_lists_of_users_count_for_each_of_them_and_share_a_split(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text("prompt,who\n" + "".join(f'Write poem number {i},"u{i},u{i + 1}"\n' for i in range(12)), encoding="utf-8")
@@ -232,6 +243,92 @@ def test_lists_of_users_count_for_each_of_them_and_share_a_split(tmp_path: Path)
     words = ("fields={user: who}", "users.separator=", "split={train: 0.5, validation: 0.25, test: 0.25}")
     apart, _ = run([table], tmp_path / "apart", *words)
     assert [len(apart[name]) for name in SPLITS] == [6, 3, 3]
+
+
+def test_a_column_of_users_is_read_as_all_of_them(tmp_path: Path) -> None:
+    """``fields.users`` keeps the first in ``user`` and all in ``users``: none of them may have more or be in two splits."""
+    table = tmp_path / "a.csv"
+    table.write_text("prompt,who\n" + "".join(f'Write poem number {i},"u{i:02d},u{i + 1:02d}"\n' for i in range(12)), encoding="utf-8")
+    found, card = run([table], tmp_path / "out", "fields={users: who}", "split={train: 0.5, validation: 0.25, test: 0.25}")
+    assert [len(found[name]) for name in SPLITS] == [12, 0, 0] and found["train"][3]["users"] == ["u03", "u04"]
+    assert card["users"]["users"] == 13 and card["users"]["prompts_of_several_users"] == 12
+    file = write(tmp_path / "b.jsonl", *(prompt(f"p{i}", f"Write ode number {i}", users=[f"v{i}", "jo@example.org"]) for i in range(6)))
+    found, card = run([file], tmp_path / "capped", "users.most=4", "personal.types={EMAIL: drop}")
+    assert len(kept(found)) == 4 and set(why(found).values()) == {"cap"}
+    for row in kept(found).values():
+        first, second = row["users"]
+        assert row["user"] == first == f"v{row['id'][1:]}" and second.startswith("user-")
+    file = write(tmp_path / "c.jsonl", prompt("x", "Write a song", user="ann", users=["bob", "ann"]))
+    found, card = run([file], tmp_path / "both")
+    assert (kept(found)["x"]["user"], kept(found)["x"]["users"], card["users"]["users"]) == ("ann", ["ann", "bob"], 2)
+
+
+def test_a_user_that_is_an_ip_address_gets_a_pseudonym(tmp_path: Path) -> None:
+    users = ("203.0.113.7", "2001:db8::1f2e:7", "12:30:45", "v1.2.3", "555-123-4567")
+    file = write(tmp_path / "a.jsonl", *(prompt(f"p{i}", f"Write poem number {i}", user=user) for i, user in enumerate(users)))
+    found = kept(run([file], tmp_path / "out")[0])
+    assert [found[f"p{i}"]["user"].startswith("user-") for i in range(5)] == [True, True, False, False, False]
+    assert "203.0.113.7" in kept(run([file], tmp_path / "as-it-is", "personal.types={IP: keep}")[0])["p0"]["user"]
+
+
+def test_no_tag_and_no_other_field_keeps_an_address(tmp_path: Path) -> None:
+    address = "jo@example.org"
+    fields: list[Row] = [{"source": address}, {"use_case": address}, {"users": address, "user": "u"}, {"users": [address, 7], "user": "u"}]
+    file = write(tmp_path / "a.jsonl", *(prompt(f"p{i}", f"Write poem number {i}", **more) for i, more in enumerate(fields)))
+    found, card = run([file], tmp_path / "out")
+    assert len(kept(found)) == 4 and kept(found)["p0"]["source"].startswith("source-") and kept(found)["p0"]["source"] in card["sources"]
+    assert not any(address in (tmp_path / "out" / name).read_text(encoding="utf-8") for name in FILES)
+
+
+def test_of_a_row_that_cannot_be_read_nothing_is_written(tmp_path: Path) -> None:
+    """Values stand in an error cut to some characters: half an address is no address to whoever looks for them."""
+    secret = {"prompt": ["Tell Anna that I am ill, or write to anna.schmidt@some.where.example.org"]}
+    file = write(tmp_path / "a.jsonl", prompt("fine", "Write a poem"), json.dumps(secret))
+    found, _ = run([file], tmp_path / "out")
+    assert [(row["step"], row["where"], row["id"]) for row in found["left_out"]] == [("unreadable", "a.jsonl:2", None)]
+    assert found["left_out"][0]["reason"] == "wrong field 'prompt'"
+    written = "".join((tmp_path / "out" / name).read_text(encoding="utf-8") for name in FILES)
+    assert not any(word in written for word in ("Anna", "ill,", "schmidt"))
+
+
+def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "scan_hub", lambda path: ((f"{path}[{i}]", {"prompt": f"Write poem number {i}"}) for i in range(3)))
+    name = "hub:acme/prompts:test"
+    found, card = run([Path(name)], tmp_path / "out", f"sources={{'{name}': acme}}", f"use_cases.examples=['{name}']")
+    assert len(kept(found)) == 3 and {row["source"] for row in kept(found).values()} == {"acme"}
+    assert card["inputs"] == [{"file": name, "sha256": None, "source": "acme"}]
+    page = (tmp_path / "out/card.md").read_text(encoding="utf-8")
+    assert f"trimtab curate {name} -o DIR" in page and f"{name}: no revision is named" in page
+    run([Path(name.replace(":test", "@v1:test"))], tmp_path / "pinned")
+    assert "no revision is named" not in (tmp_path / "pinned/card.md").read_text(encoding="utf-8")
+
+
+def test_very_many_sources_are_a_table_that_one_can_read(tmp_path: Path) -> None:
+    """As where a file keeps each prompt's web address in ``source``."""
+    rows_of = [prompt(f"p{i}", f"Write poem number {i}", source=f"site-{i}") for i in range(40)]
+    file = write(tmp_path / "a.jsonl", *rows_of, *(prompt(f"q{i}", f"Write ode number {i}", source="site-7") for i in range(5)))
+    _, card = run([file], tmp_path / "out")
+    page = (tmp_path / "out/card.md").read_text(encoding="utf-8")
+    assert card["sources"]["site-7"] == {"rows": 6, "kept": 6} and len(card["sources"]) == 40
+    assert "Of 40 sources the 8 largest" in page and "of site-7" in page and page.count("| of site-") == 8
+
+
+def test_another_field_of_a_million_characters(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", prompt("x", "Write a poem", page="word " * 210_000 + "anna@example.org"))
+    found, card = run([file], tmp_path / "out")
+    assert kept(found)["x"]["page"].endswith("word <EMAIL_1>") and card["personal"]["types"]["EMAIL"]["pieces"] == 1
+
+
+def test_where_no_prompt_has_a_use_case_there_is_no_table_of_them(tmp_path: Path) -> None:
+    run([write(tmp_path / "a.jsonl", prompt("x", "Write a poem"))], tmp_path / "out")
+    page = (tmp_path / "out/card.md").read_text(encoding="utf-8")
+    assert "## Use cases\n\nNo prompt has a use case.\n\n## Splits" in page
+
+
+def test_a_sample_of_use_cases_that_nobody_has_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", prompt("x", "Write a poem"), prompt("y", "Write a play", use_case="Verse"))
+    with pytest.raises(UserError, match="mix=sample would leave nothing: no prompt has a use case of use_cases.target .they have verse"):
+        run([file], tmp_path / "out", "use_cases.mix=sample")
 
 
 def test_evaluation_prompts_are_not_trained_on(tmp_path: Path) -> None:
@@ -268,6 +365,7 @@ def test_use_cases_are_predicted_weighted_and_sampled(tmp_path: Path) -> None:
     assert all(kept(found)[f"b{i}"]["use_case"] == "extract" and kept(found)[f"b{i}"]["use_case_predicted"] > 0.5 for i in range(10))
     assert (card["use_cases"]["labelled"], card["use_cases"]["predicted"], card["use_cases"]["unknown"]) == (90, 10, 0)
     assert card["use_cases"]["classifier"]["accuracy"]["value"] > 0.95
+    assert "with as many threads, give the same bytes" in (tmp_path / "weight/card.md").read_text(encoding="utf-8")
     assert card["use_cases"]["table"]["generation"]["prompts"] == 60 and card["use_cases"]["table"]["generation"]["share"] == 0.6
     assert {row["use_case"]: row["weight"] for row in kept(found).values()} == {"generation": 0.8333, "extract": 1.25}
     sampled, card = run([file], tmp_path / "sample", target, "use_cases.mix=sample")
@@ -286,6 +384,8 @@ def test_ids_that_meet_become_different(tmp_path: Path) -> None:
     texts = {i: row["messages"][0]["content"] for i, row in kept(found).items()}
     assert texts == {"x": "Write a poem", "x~2": "Write a play", "y": "Write a song", "x~3": "Write an ode"}
     assert found["left_out"][0]["id"] == "z" and found["left_out"][0]["duplicate_of"] == "x~2"
+    again, _ = run([write(tmp_path / "c.jsonl", prompt("x", "Sing"), prompt("x~2", "Dance"), prompt("x", "Swim"))], tmp_path / "again")
+    assert {i: row["messages"][0]["content"] for i, row in kept(again).items()} == {"x": "Sing", "x~2": "Dance", "x~3": "Swim"}
     assert card["duplicates"]["ids_made_unique"] == 2 and {row["source"] for row in kept(found).values()} == {"a", "extra"}
 
 
@@ -324,8 +424,50 @@ def test_files_that_are_missing_empty_or_given_twice(tmp_path: Path) -> None:
         curate([tmp_path / "b.jsonl"], tmp_path / "out")
     with pytest.raises(UserError, match="no rows; needed files of prompts"):
         curate([write(tmp_path / "c.jsonl")], tmp_path / "out")
-    found, card = run([write(tmp_path / "d.jsonl", "not JSON")], tmp_path / "bad")
-    assert card["kept"] == 0 and [row["step"] for row in found["left_out"]] == ["unreadable"]
+    with pytest.raises(UserError, match=r"d.jsonl: none of its 2 rows is a prompt; the first: .*d.jsonl:1: not JSON.*"):
+        curate([write(tmp_path / "d.jsonl", "not JSON", "nor this")], tmp_path / "out")
+    with pytest.raises(UserError, match=r"a.jsonl: none of its 1 rows is a prompt; .*fields.\* holds for every file"):
+        curate([write(tmp_path / "e.jsonl", {"q": "Write"}), file], tmp_path / "out", options("fields.prompt=q"))
+    assert not list((tmp_path / "out").glob("*.jsonl"))
+
+
+def test_what_a_reader_must_know_is_said(tmp_path: Path) -> None:
+    """Rows that cannot be read, answers that are not kept, splits that stay empty; no table of use cases that nobody named."""
+    answered = {"prompt": "Say something of the sea", "completion": "It is wide."}
+    file = write(tmp_path / "a.jsonl", prompt("x", "Write a poem"), answered, "not JSON")
+    _, card = run([file], tmp_path / "out", "split.validation=0")
+    page = (tmp_path / "out" / "card.md").read_text(encoding="utf-8")
+    assert card["kept"] == 2 and "- 1 rows cannot be read (1 of 3 of a)" in page
+    assert "- 1 rows have answers (demonstrations, comparisons): their prompts alone are taken." in page
+    assert ("- The split test is empty" in page) == (card["splits"]["test"]["prompts"] == 0)
+    assert "The split validation is empty" not in page  # nobody asked for one
+    assert "- The split" in page and "| generation |" not in page
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("left", "right"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "x.jsonl", prompt(folder, f"Write a poem about {folder}"), "not JSON")
+    found, card = run([tmp_path / "left/x.jsonl", tmp_path / "right/x.jsonl"], tmp_path / "out")
+    assert sorted(card["sources"]) == ["left/x", "right/x"] and [i["file"] for i in card["inputs"]] == ["left/x.jsonl", "right/x.jsonl"]
+    assert [row["where"] for row in found["left_out"]] == ["left/x.jsonl:2", "right/x.jsonl:2"]
+    deep = ["/d/a/b/x.jsonl", "/d/c/b/x.jsonl", "/d/y.jsonl", "x.jsonl", "hub:a/x.jsonl"]
+    assert [short_names(deep)[file] for file in deep] == ["a/b/x.jsonl", "c/b/x.jsonl", "y.jsonl", "x.jsonl", "hub:a/x.jsonl"]
+
+
+def test_pseudonyms_with_a_key_cannot_be_computed_without_it(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", prompt("x", "Write a poem", user="anna@example.org"))
+    users = []
+    for name, secret in (("none", None), ("one", "a secret\n"), ("again", "a secret"), ("other", "another")):
+        key = tmp_path / f"{name}.key"
+        words = [] if secret is None else [f"personal.key_file={key}"]
+        key.write_text(secret or "")
+        found, card = run([file], tmp_path / name, *words)
+        users.append(kept(found)["x"]["user"])
+        assert card["settings"]["personal"]["key_file"] == (f"{name}.key" if words else "") and str(tmp_path) not in json.dumps(card)
+    assert len(set(users)) == 3 and users[1] == users[2] and users[0] == f"user-{hash64('anna@example.org'):016x}"
+    with pytest.raises(UserError, match="none.key: is empty; write a long secret into it"):
+        curate([file], tmp_path / "out", options(f"personal.key_file={tmp_path / 'none.key'}"))
 
 
 def test_the_python_of_the_document_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

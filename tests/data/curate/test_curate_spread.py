@@ -13,7 +13,7 @@ from trimtab.common.config import load_config
 from trimtab.common.errors import RunFailed, UserError
 from trimtab.data.curate.settings import CurateSettings
 from trimtab.data.curate.spread import on_shards
-from trimtab.data.curate.store import Shard, Texts
+from trimtab.data.curate.store import OPEN_FILES, Shard, Texts
 
 JOBS: list[dict[str, Any]] = [{"n": n} for n in range(9)]
 
@@ -55,6 +55,15 @@ def test_texts_of_several_shards_are_one_sequence(tmp_path: Path) -> None:
     assert list(whole) == ["ab", "", "日本", "", "x\n", "y"] == whole[0:6] and len(whole) == 6
     with pytest.raises(IndexError):
         whole[6]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not list open files")
+def test_texts_of_very_many_shards_are_not_all_open_at_once(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    shards = [Shard(tmp_path, number) for number in range(OPEN_FILES + 100)]
+    whole = Texts((shard.path("texts"), shard.write_texts("texts", [f"text {shard.number}"])) for shard in shards)
+    assert list(whole) == [f"text {shard.number}" for shard in shards]
+    assert len(os.listdir("/proc/self/fd")) - before <= OPEN_FILES
 
 
 def test_lines_and_arrays_of_a_shard(tmp_path: Path) -> None:

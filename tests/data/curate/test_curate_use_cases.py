@@ -75,6 +75,14 @@ def test_a_user_s_habit_is_no_knowledge() -> None:
     assert train(texts, labels, apart=users)[1].accuracy.value < 0.7 < 0.9 < train(texts, labels)[1].accuracy.value
 
 
+def test_where_one_user_wrote_them_all_folds_are_by_prompt() -> None:
+    """As in a labeler's file of examples: no other user is there, and what was measured by prompt is said to be so."""
+    texts, labels = labelled(120)
+    _, found = train(texts, labels, apart=["anna"] * 120)
+    assert found.accuracy.value > 0.9 and found.sure > 0.5 and not found.by_user
+    assert train(texts, labels, apart=["anna", "bob"] * 60)[1].by_user
+
+
 def test_quality_by_hand() -> None:
     found = quality(np.array([0, 0, 0, 1]), np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.4, 0.6]]), ["a", "b"])
     assert found.sure == pytest.approx((0.9 + 0.7 + 0.8 + 0.6) / 4)

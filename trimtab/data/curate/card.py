@@ -18,11 +18,13 @@ from trimtab.common.files import sha256, write_json, write_text
 from trimtab.data.curate import page
 from trimtab.data.curate.decide import Corpus, Fates
 from trimtab.data.curate.labels import Labels
+from trimtab.data.curate.names import short_names
 from trimtab.data.curate.personal import TYPES
 from trimtab.data.curate.settings import INSTRUCTGPT, CurateSettings
 from trimtab.data.curate.shards import FATES, KEPT, STEPS, rules_of
 from trimtab.data.curate.splits import SPLITS, Split
 from trimtab.data.curate.use_cases import canonical, weights
+from trimtab.data.files.hub import is_hub
 from trimtab.records import JSON
 
 PACKAGES = ("trimtab", "presidio-analyzer", "spacy", "phonenumbers", "py3langid", "datasketch", "numpy", "scipy")
@@ -60,17 +62,19 @@ def write(facts: Facts) -> JSON:
 
 def build(facts: Facts) -> JSON:
     """The card as JSON."""
-    sources = facts.total("sources")
+    sources, names = facts.total("sources"), short_names(facts.files)
     kept = int(facts.fates.kept.sum())
+    kept_of = _named(facts.corpus.source[facts.fates.kept], facts.corpus.sources)
     return {
         "rows": sources.total(), "kept": kept, "left_out": sources.total() - kept,
-        "inputs": [{"file": Path(file).name, "source": tag, "sha256": sha256(file)} for file, tag in facts.files.items()],
+        "inputs": [{**_hashed(file), "file": names[file], "source": tag} for file, tag in facts.files.items()],
+        "answered": facts.total("others")["rows with answers"],
         "steps": steps(facts, sources),
-        "sources": {name: {"rows": n, "kept": _of_source(facts, name)} for name, n in sorted(sources.items())},
+        "sources": {name: {"rows": n, "kept": kept_of.get(name, 0)} for name, n in sorted(sources.items())},
         "personal": personal_data(facts),
         "duplicates": duplicates(facts),
         "evaluation": {
-            "files": _hashed(facts.settings.evaluation.files),
+            "files": [_hashed(file) for file in facts.settings.evaluation.files],
             "prompts": facts.tests, "ngram": facts.settings.evaluation.ngram, "left_out": _fates(facts)["evaluation"],
         },
         "users": users(facts),
@@ -86,9 +90,10 @@ def build(facts: Facts) -> JSON:
 def settings(given: CurateSettings) -> JSON:
     """The settings, with files by their names: where they lie is no part of what was done."""
     out = dump(given)
-    out["sources"] = {Path(file).name: tag for file, tag in given.sources.items()}
-    out["evaluation"]["files"] = [Path(file).name for file in given.evaluation.files]
-    out["use_cases"]["examples"] = [Path(file).name for file in given.use_cases.examples]
+    out["sources"] = {_name(file): tag for file, tag in given.sources.items()}
+    out["evaluation"]["files"] = [_name(file) for file in given.evaluation.files]
+    out["personal"]["key_file"] = _name(given.personal.key_file)
+    out["use_cases"]["examples"] = [_name(file) for file in given.use_cases.examples]
     return out
 
 
@@ -170,9 +175,10 @@ def mix(facts: Facts) -> JSON:
         "table": table, "target_is_instructgpt": target == INSTRUCTGPT,
         "mix": facts.settings.use_cases.mix, "left_out": _fates(facts)["mix"],
         "labelled": own, "predicted": others if quality else 0, "unknown": 0 if quality else others,
-        "example_files": _hashed(facts.settings.use_cases.examples),
+        "example_files": [_hashed(file) for file in facts.settings.use_cases.examples],
         "classifier": None if quality is None else {
-            "examples": labels.examples, "accuracy": quality.accuracy.to_json(), "most_frequent": quality.most_frequent.to_json(),
+            "examples": labels.examples, "by_user": quality.by_user,
+            "accuracy": quality.accuracy.to_json(), "most_frequent": quality.most_frequent.to_json(),
             "sure_of_labelled": round(quality.sure, 4), "sure_of_predicted": round(labels.sure, 4),
             "recall": {name: found.to_json() for name, found in quality.recall.items()},
             "precision": {name: found.to_json() for name, found in quality.precision.items()},
@@ -200,18 +206,19 @@ def of_split(facts: Facts, name: str) -> JSON:
     }  # fmt: skip
 
 
-def _hashed(files: Sequence[str]) -> list[JSON]:
-    return [{"file": Path(file).name, "sha256": sha256(file)} for file in files]
+def _name(file: str) -> str:
+    """A file without its folders; of a data set of the hub all that names it."""
+    return file if is_hub(file) else Path(file).name
+
+
+def _hashed(file: str) -> JSON:
+    """Name and SHA-256; a data set of the hub has none: its revision says what it is."""
+    return {"file": _name(file), "sha256": None if is_hub(file) else sha256(file)}
 
 
 def _fates(facts: Facts) -> Mapping[str, int]:
     counts = np.bincount(facts.fates.fate, minlength=len(FATES))
     return {name: int(n) for name, n in zip(FATES, counts, strict=True)}
-
-
-def _of_source(facts: Facts, name: str) -> int:
-    known = facts.corpus.sources
-    return int((facts.corpus.source[facts.fates.kept] == known.index(name)).sum()) if name in known else 0
 
 
 def _named(codes: NDArray[np.int64], names: Sequence[str]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from trimtab.data.curate.caps import cap, draw_order
 from trimtab.data.curate.duplicates import Duplicates, Marks, mark, resolve
+from trimtab.data.curate.hashing import hash64
 from trimtab.data.curate.settings import CurateSettings
 from trimtab.data.curate.shards import EVALUATION, FATES
 from trimtab.data.curate.splits import SPLITS, Split, split
@@ -62,7 +63,8 @@ def load_corpus(shards: Sequence[Shard], reports: Sequence[Mapping[str, Any]]) -
 def _coded(parts: Sequence[I64], names: Sequence[Sequence[str]]) -> tuple[list[str], I64]:
     """Numbers into each part's names as numbers into all names."""
     known = sorted({name for some in names for name in some})
-    codes = [np.array([known.index(name) for name in some], np.int64)[part] for part, some in zip(parts, names, strict=True)]
+    place = {name: at for at, name in enumerate(known)}
+    codes = [np.array([place[name] for name in some], np.int64)[part] for part, some in zip(parts, names, strict=True)]
     return known, np.concatenate(codes)
 
 
@@ -149,9 +151,10 @@ def apply_caps(corpus: Corpus, fates: Fates, settings: CurateSettings) -> JSON:
     order = draw_order(settings.seed, "cap", corpus.ids[rows])
     fates.leave(np.flatnonzero(rows)[~cap(users, starts, order, settings.users.most, exempt)], "cap")
     counts = np.unique(users, return_counts=True)[1]
+    limited = np.unique(users[np.repeat(~exempt, np.diff(starts))], return_counts=True)[1]
     return {
         "users": len(counts), "most_of_a_user": int(counts.max(initial=0)),
-        "over_the_limit": int((counts > settings.users.most).sum()) if settings.users.most else 0,
+        "over_the_limit": int((limited > settings.users.most).sum()) if settings.users.most else 0,
     }  # fmt: skip
 
 
@@ -165,8 +168,9 @@ def deal(corpus: Corpus, fates: Fates, settings: CurateSettings) -> tuple[Split,
 
 
 def new_names(corpus: Corpus, kept: NDArray[np.bool_]) -> dict[int, str]:
-    """Another id for kept prompts whose id an earlier kept one has: ``ID~2``, ``ID~3``, ..."""
+    """Another id for kept prompts whose id an earlier kept one has: ``ID~2``, ``ID~3``, ..., the first that nobody has."""
     rows = np.flatnonzero(kept)
+    taken = set(corpus.ids[rows].tolist())
     order = rows[np.argsort(corpus.ids[rows], kind="stable")]
     out: dict[int, str] = {}
     seen, last = 1, None
@@ -174,7 +178,10 @@ def new_names(corpus: Corpus, kept: NDArray[np.bool_]) -> dict[int, str]:
         seen = seen + 1 if key == last else 1
         last = key
         if seen > 1:
-            out[row] = f"{corpus.id_texts[row]}~{seen}"
+            while hash64(name := f"{corpus.id_texts[row]}~{seen}") in taken:
+                seen += 1
+            out[row] = name
+            taken.add(hash64(name))
     return out
 
 

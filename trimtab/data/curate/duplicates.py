@@ -101,24 +101,26 @@ def resolve(marks: Marks, texts: Sequence[str], settings: DuplicateSettings = DE
     count = len(marks.exact)
     first = first_of(marks.exact)
     alone = first == np.arange(count)  # one of each text goes on; the others' fate is its own
-    found = [_pairs(prefix_pairs(marks.prefix, alone, texts, settings))]
-    kept = Kept(count, protected)
-    kept.drop(found[0], 1)
-    rows = alone[marks.signed]
-    signed, bands = marks.signed[rows], marks.bands[rows]
-    crowded = bool(settings.near)
-    while crowded:
-        candidates, crowded = near_candidates(bands, signed)
-        found.append(_pairs(near_pairs(candidates[candidates[:, 1] >= protected], texts, settings)))
-        before = len(signed)
-        kept.drop(found[-1], 2)
-        rows = kept.of[signed] < 0
-        signed, bands = signed[rows], bands[rows]
-        crowded = crowded and len(signed) < before
-    of, kind, similarity = kept.of, kept.kind, kept.similarity
+    found: list[Pairs] = []
+    crowded, left, at_prefix = bool(settings.near), alone, alone & (marks.prefix != 0)
+    while True:
+        new = [_pairs(1, prefix_pairs(marks.prefix, at_prefix, texts, settings), protected)]
+        if crowded:
+            rows = left[marks.signed]
+            candidates, crowded = near_candidates(marks.bands[rows], marks.signed[rows])
+            new.append(_pairs(2, near_pairs(candidates[candidates[:, 1] >= protected], texts, settings), protected))
+        found += new
+        of, kind, similarity = keep_earliest(found, count)
+        if not any(len(pairs.indices) for pairs in new):
+            break
+        # not every pair is given, neither of a prefix nor of a crowded bucket: where something goes, what stays is looked at again
+        left = alone & (of < 0)
+        at_prefix = left & (marks.prefix != 0) & np.isin(marks.prefix, marks.prefix[alone & ~left])
     again = ~alone & (np.arange(count) >= protected)
-    of[again] = np.where(of[first[again]] < 0, first[again], of[first[again]])
-    kind[again], similarity[again] = 0, 1.0
+    like = first[again]
+    stays = of[like] < 0  # if the first of equal texts goes, the others go by the same rule
+    of[again], kind[again] = np.where(stays, like, of[like]), np.where(stays, 0, kind[like])
+    similarity[again] = np.where(stays, 1, similarity[like])
     edges = np.concatenate([*(pairs.indices for pairs in found), np.stack([first, np.arange(count)], axis=1)])
     graph = coo_array((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(count, count))
     return Duplicates(of, kind, similarity, connected_components(graph, directed=False)[1].astype(np.int64))
@@ -126,28 +128,25 @@ def resolve(marks: Marks, texts: Sequence[str], settings: DuplicateSettings = DE
 
 @dataclass(frozen=True)
 class Pairs:
-    """Duplicates found: (earlier, later) indices and how alike the two are."""
+    """Duplicates found by one rule (an index into ``KINDS``): (earlier, later) indices and how alike the two are."""
 
+    kind: int
     indices: I64
     similarity: NDArray[np.float32]
 
 
-class Kept:
-    """Goes through pairs in the order of the later text: it is left out if it duplicates an earlier one that is kept."""
-
-    def __init__(self, count: int, protected: int) -> None:
-        self.protected = protected
-        self.of = np.full(count, -1, np.int64)
-        self.kind = np.full(count, -1, np.int8)
-        self.similarity = np.zeros(count, np.float32)
-
-    def drop(self, pairs: Pairs, kind: int) -> None:
-        of, protected = self.of, self.protected
-        order = np.lexsort((pairs.indices[:, 0], pairs.indices[:, 1]))
-        for at in order.tolist():
-            earlier, later = pairs.indices[at].tolist()
-            if later >= protected and of[later] < 0 and of[earlier] < 0:
-                of[later], self.kind[later], self.similarity[later] = earlier, kind, pairs.similarity[at]
+def keep_earliest(found: Sequence[Pairs], count: int) -> tuple[I64, NDArray[np.int8], NDArray[np.float32]]:
+    """For each text the one that it duplicates (-1: it is kept), by which rule, and how alike. In the order of the texts, each that
+    duplicates an earlier one which is kept is left out, so that what it duplicates is kept in the end."""
+    of, kind, similarity = np.full(count, -1, np.int64), np.full(count, -1, np.int8), np.zeros(count, np.float32)
+    indices = np.concatenate([pairs.indices for pairs in found])
+    kinds = np.repeat([pairs.kind for pairs in found], [len(pairs.indices) for pairs in found])
+    alike = np.concatenate([pairs.similarity for pairs in found])
+    for at in np.lexsort((indices[:, 0], kinds, indices[:, 1])).tolist():
+        earlier, later = indices[at].tolist()
+        if of[later] < 0 and of[earlier] < 0:
+            of[later], kind[later], similarity[later] = earlier, kinds[at], alike[at]
+    return of, kind, similarity
 
 
 def first_of(keys: U64) -> I64:
@@ -175,12 +174,21 @@ def _common_prefixes(items: list[tuple[str, int]], settings: DuplicateSettings) 
 
     In alphabetical order the common prefix of two texts is the shortest of those of all neighbours between them. So a text stays a
     candidate as long as ``reach``, what everything since has in common with it, is a large enough part of it; and of all candidates the
-    shortest stays longest and is a duplicate of the others, so that it alone has to be remembered.
+    shortest stays longest and is a duplicate of the others, so that it alone has to be remembered. Pairs with the earliest text are given
+    too: that is the one that is kept.
     """
     (before, _), *rest = items
     (short, short_at), reach = items[0], len(items[0][0])
+    (early, early_at), early_reach = items[0], reach
     for text, at in rest:
-        reach = min(reach, common_prefix(before, text))
+        common = common_prefix(before, text)
+        reach, early_reach = min(reach, common), min(early_reach, common)
+        shorter = min(len(early), len(text))
+        alike = early_reach >= max(settings.prefix, settings.prefix_share * shorter)
+        if alike and early_at != short_at:
+            yield early_at, at, early_reach / shorter
+        if not alike or at < early_at:
+            early, early_at, early_reach = text, at, len(text)
         close = reach >= max(settings.prefix, settings.prefix_share * len(short))
         if close:
             yield short_at, at, min(1.0, reach / min(len(short), len(text)))
@@ -246,8 +254,9 @@ def jaccard(a: Shingles, b: Shingles) -> float:
     return common / (len(a) + len(b) - common) if a or b else 0.0
 
 
-def _pairs(found: Iterator[tuple[int, int, float]]) -> Pairs:
-    rows = [(min(a, b), max(a, b), alike) for a, b, alike in found]
+def _pairs(kind: int, found: Iterator[tuple[int, int, float]], protected: int) -> Pairs:
+    """``found`` in order, without pairs of texts that are kept whatever they are."""
+    rows = [(min(a, b), max(a, b), alike) for a, b, alike in found if max(a, b) >= protected]
     return Pairs(
-        np.array([(a, b) for a, b, _ in rows], np.int64).reshape(-1, 2), np.array([alike for _, _, alike in rows], np.float32)
+        kind, np.array([(a, b) for a, b, _ in rows], np.int64).reshape(-1, 2), np.array([alike for _, _, alike in rows], np.float32)
     )  # fmt: skip

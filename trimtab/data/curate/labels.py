@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.data.curate import use_cases
+from trimtab.common.errors import UserError
+from trimtab.data.curate import personal, use_cases
 from trimtab.data.curate.caps import draw_order
 from trimtab.data.curate.decide import Corpus, Fates
-from trimtab.data.curate.shards import label_shard
+from trimtab.data.curate.hashing import hash64
+from trimtab.data.curate.shards import label_shard, rules_of
 from trimtab.data.curate.text import conversation, normalise
 from trimtab.data.curate.work import Work
 from trimtab.data.formats import read_prompts
@@ -36,6 +38,9 @@ def label(corpus: Corpus, fates: Fates, work: Work) -> Labels:
     """Learns from the labelled prompts that are kept, and from ``use_cases.examples``, and predicts the others' use cases.
 
     With ``mix=sample``, prompts beyond their use case's share are left out.
+
+    Raises:
+        UserError: that would leave none.
     """
     wanted = work.settings.use_cases
     own = np.array([bool(name) for name in corpus.cases], np.bool_)[corpus.case]
@@ -57,7 +62,11 @@ def label(corpus: Corpus, fates: Fates, work: Work) -> Labels:
     rows = np.flatnonzero(fates.kept)
     if wanted.mix == "sample":
         order = draw_order(work.settings.seed, "mix", corpus.ids[rows])
-        fates.leave(rows[~use_cases.sample(known[rows], order, names, target)], "mix")
+        drawn = use_cases.sample(known[rows], order, names, target)
+        if len(rows) and not drawn.any():
+            found = f"they have {', '.join(names[:12])}" if names else "they have none, and too few to learn from"
+            raise UserError(f"use_cases.mix=sample would leave nothing: no prompt has a use case of use_cases.target ({found})")
+        fates.leave(rows[~drawn], "mix")
     counts = {name: int((known[rows] == k).sum()) for k, name in enumerate(names)}
     weights = use_cases.weights(counts, target) if wanted.mix == "weight" else None
     return Labels(names, known, own, predictable, quality, min(len(labels), use_cases.MOST_EXAMPLES), sure, weights)
@@ -66,6 +75,7 @@ def label(corpus: Corpus, fates: Fates, work: Work) -> Labels:
 def _examples(corpus: Corpus, labelled: NDArray[np.bool_], work: Work) -> tuple[list[str], list[str], list[str]]:
     """Texts, labels and users of the labelled prompts (a seeded sample of them) and of the files of examples."""
     texts, labels, apart = [], [], []
+    rules = rules_of(work.settings)
     rows = np.flatnonzero(labelled)
     order = draw_order(work.settings.seed, "examples", corpus.ids[rows])
     for row in rows[np.argsort(order, kind="stable")][: use_cases.MOST_EXAMPLES].tolist():
@@ -78,7 +88,8 @@ def _examples(corpus: Corpus, labelled: NDArray[np.bool_], work: Work) -> tuple[
             if prompt.use_case:
                 texts.append(normalise(conversation(prompt.to_json())))
                 labels.append(use_cases.canonical(prompt.use_case))
-                apart.append(prompt.user or f"{file} {prompt.id}")
+                user = personal.pseudonym("user", prompt.user or "", rules)  # as among the prompts that are curated
+                apart.append(str(hash64(user)) if user else f"{file} {prompt.id}")
     return texts, labels, apart
 
 
@@ -86,6 +97,6 @@ def _predict(corpus: Corpus, classifier: use_cases.Classifier, work: Work) -> tu
     """Label (-1: the prompt has its own) and probability of every clean prompt."""
     path = work.folder / "classifier.safetensors"
     classifier.save(path)
-    work.each_of("label", label_shard, len(corpus.shards), classifier=str(path), labels=list(classifier.labels))
+    work.each_of("label", label_shard, len(corpus.shards), len(corpus), classifier=str(path), labels=list(classifier.labels))
     found = [shard.load("labels") for shard in corpus.shards]
     return np.concatenate([part["label"] for part in found]), np.concatenate([part["probability"] for part in found])

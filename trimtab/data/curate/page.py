@@ -19,7 +19,7 @@ SAID = {
     "prefix": "long common prefix with an earlier prompt",
     "near": "nearly the words of an earlier prompt",
     "cap": "beyond the limit of its user",
-    "mix": "beyond its use case's share",
+    "mix": "beyond its use case's share, or of none in the target",
 }
 WITHOUT_USER = {
     "each": "each counts as a user of its own, so one person's prompts may be in two splits",
@@ -27,6 +27,7 @@ WITHOUT_USER = {
     "drop": "they were left out",
 }
 LANGUAGES_SHOWN = 12
+SOURCES_SHOWN = 8
 
 
 def render(card: Card) -> str:
@@ -54,12 +55,25 @@ def summary(card: Card) -> Iterator[str]:
 def notes(card: Card) -> Iterator[str]:
     """What a reader would otherwise find out too late."""
     personal, of_users, cases, linked = card["personal"], card["users"], card["use_cases"], card["linked"]
+    unreadable = next(step for step in card["steps"] if step["step"] == "unreadable")
+    if n := unreadable["left_out"]:
+        most = sorted(unreadable["by_source"].items(), key=lambda item: -item[1])[:SOURCES_SHOWN]
+        said = ", ".join(f"{gone:,} of {card['sources'][name]['rows']:,} of {name}" for name, gone in most)
+        yield f"- {n:,} rows cannot be read ({said}); `left_out.jsonl` says why, `trimtab data check FILE` shows them."
+    if n := card["answered"]:
+        yield f"- {n:,} rows have answers (demonstrations, comparisons): their prompts alone are taken."
+    for name, entry in card["splits"].items():
+        if entry["target"] and not entry["prompts"]:
+            yield f"- The split {name} is empty: a user's prompts stay together, and too few users share {percent(entry['target'])}."
     if personal["types"] and not personal["model"]:
         yield "- Names of people and places were not looked for: no model of names was given (`personal.model`)."
     if kept := personal["left_as_it_is"]:
         yield f"- Personal data of these types was left as it is: {', '.join(kept)}."
     if not card["evaluation"]["prompts"]:
         yield "- No evaluation set was given, so contamination was not checked (`evaluation.files`)."
+    for entry in card["inputs"]:
+        if entry["sha256"] is None and "@" not in entry["file"]:
+            yield f"- {entry['file']}: no revision is named (`@...` behind the name), so it may hold other rows when it is read again."
     if n := of_users["prompts_without_a_user"]:
         yield f"- {n:,} prompts have no user: {WITHOUT_USER[of_users['rule_without_a_user']]}."
     if n := of_users["prompts_of_several_users"]:
@@ -78,8 +92,12 @@ def notes(card: Card) -> Iterator[str]:
 
 
 def steps(card: Card) -> Iterator[str]:
-    """What each step left out, by source where there are several."""
-    sources = list(card["sources"]) if len(card["sources"]) > 1 else []
+    """What each step left out, by source where there are several; the largest, where they are very many."""
+    largest = sorted(card["sources"], key=lambda name: -card["sources"][name]["rows"])[:SOURCES_SHOWN]
+    sources = sorted(largest) if len(largest) > 1 else []
+    if len(card["sources"]) > len(largest):
+        yield f"Of {len(card['sources']):,} sources the {SOURCES_SHOWN} largest; the others stand in `card.json`."
+        yield ""
     rows = [
         [step["step"], SAID[step["step"]], step["in"], step["left_out"], *(step["by_source"].get(name, 0) for name in sources)]
         for step in card["steps"]
@@ -140,9 +158,13 @@ def users(card: Card) -> Iterator[str]:
 def use_cases(card: Card) -> Iterator[str]:
     """The mix beside the target, and the classifier."""
     found = card["use_cases"]
+    if not any(entry["prompts"] for entry in found["table"].values()):
+        yield "No prompt has a use case."
+        return
     whose = "InstructGPT's (Ouyang 2022, table 1)" if found["target_is_instructgpt"] else "given in the settings"
     yield f"{found['labelled']:,} labelled by the records, {found['predicted']:,} predicted, {found['unknown']:,} unknown. The target"
-    yield f"shares are {whose}. Prompts drawn in proportion to their weights have the target's mix."
+    yield f"shares are {whose}. Prompts drawn in proportion to their weights have the target's mix, of the use cases"
+    yield "that there are."
     yield ""
     rows = [[name, e["prompts"], percent(e["share"]), percent(e["target"]), f"{e['weight']:.2f}"] for name, e in found["table"].items()]
     yield from table(["use case", "prompts", "share", "target", "weight"], rows)
@@ -150,8 +172,9 @@ def use_cases(card: Card) -> Iterator[str]:
         accuracy = classifier["accuracy"]
         yield ""
         interval = f"{percent(accuracy['value'])} [{percent(accuracy['low'])}, {percent(accuracy['high'])}]"
-        yield f"The classifier learned from {classifier['examples']:,} labelled prompts. Five-fold cross-validation, all prompts of a user"
-        yield f"in one fold: right on {interval}; always saying the most frequent use case is right"
+        folds = "all prompts of a user in one fold" if classifier["by_user"] else "by prompt, as one user wrote them all"
+        yield f"The classifier learned from {classifier['examples']:,} labelled prompts. Five-fold cross-validation, {folds}:"
+        yield f"right on {interval}; always saying the most frequent use case is right"
         yield f"on {percent(classifier['most_frequent']['value'])}."
         yield ""
         recall, precision = classifier["recall"], classifier["precision"]
@@ -189,14 +212,16 @@ def languages(card: Card) -> Iterator[str]:
 def again(card: Card) -> Iterator[str]:
     """Command, hashes, versions."""
     files = " ".join(entry["file"] for entry in card["inputs"])
-    yield "The same files, settings and versions give the same bytes. Every setting stands in `card.json`; here are those that are not the"
-    yield "default:"
+    same = ", on the same kind of processor with as many threads," if card["use_cases"]["classifier"] else ""
+    yield f"The same files, settings and versions{same} give the same bytes. Every setting stands in"
+    yield "`card.json`; here are those that are not the default:"
     yield ""
     yield f"    trimtab curate {files} -o DIR {' '.join(changed(card['settings']))}".rstrip()
     yield ""
     hashed = [("in", e["file"], e["sha256"]) for e in (*card["inputs"], *card["evaluation"]["files"], *card["use_cases"]["example_files"])]
     hashed += [("out", file, value) for file, value in card["outputs"].items()]
-    yield from table(["", "file", "SHA-256"], [[side, f"`{file}`", f"`{value}`"] for side, file, value in hashed])
+    rows = [[side, f"`{file}`", f"`{value}`" if value else "none: it is of the hub"] for side, file, value in hashed]
+    yield from table(["", "file", "SHA-256"], rows)
     yield ""
     yield "Versions: " + ", ".join(f"{name} {value}" for name, value in card["versions"].items()) + "."
 

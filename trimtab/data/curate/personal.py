@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from trimtab.common.errors import UserError
@@ -25,7 +26,9 @@ TYPES = (*PATTERN_TYPES, *MODEL_TYPES)
 # Presidio's score from which a match counts: valid phone numbers have 0.4, weak patterns reach it by a context word.
 THRESHOLD = 0.4
 NOT_MESSAGES = ("id", "messages", "user", "use_case", "source")
-AS_WRITTEN = re.compile(r"[@+(\s]")
+# How names are written that may be personal data: with an @, a +, a bracket or a space; or an IP address and nothing else.
+AS_WRITTEN = re.compile(r"[@+(\s]|^\d{1,3}(?:\.\d{1,3}){3}$|^[0-9a-f:.]*:[0-9a-f]*:[0-9a-f:.]*$", re.IGNORECASE)
+KEY_ENDS = "\0"  # stands between the key and a name
 AT_THE_END = re.compile(r"[.,;:!?)\]}'\"]+$")  # punctuation that ends the sentence, not the address
 
 
@@ -44,6 +47,7 @@ class Rules:
     action: Action = "replace"
     types: Mapping[str, Action] = field(default_factory=dict)
     model: str = ""
+    key: str = field(default="", repr=False)  # of pseudonyms
 
     def __post_init__(self) -> None:
         for name in self.types:
@@ -145,7 +149,7 @@ def redact(text: str, rules: Rules = Rules()) -> str:
 def clean(record: JSON, rules: Rules) -> Cleaned:
     """A prompt's JSON with personal data replaced in its messages and in every text of its other fields, or left out.
 
-    The fields id, user, use_case and source are not looked at (``pseudonym`` is for ids).
+    The fields id, user, use_case and source are not looked at (``pseudonym`` is for names).
     """
     found: Counter[str] = Counter()
     names = Placeholders()
@@ -168,11 +172,30 @@ def clean(record: JSON, rules: Rules) -> Cleaned:
 def pseudonym(kind: str, name: str, rules: Rules) -> str:
     """``name`` itself, or ``user-1f2e3d4c5b6a7988`` where it is an address or a number as people write it: always the same for a name.
 
-    A name of letters, digits, dots, colons, dashes and the like is an id, even if it could be dialled. A pseudonym hides a name from
-    readers; who has a list of names can compute their pseudonyms.
+    Another name of letters, digits, dots, colons, dashes and the like is an id, even if it could be dialled. A pseudonym hides a name from
+    readers; who has a list of names can compute their pseudonyms, unless they are made with a key that he does not have.
     """
     plain = not AS_WRITTEN.search(name)
-    return name if plain or not find(name, rules.wanted, rules.model) else f"{kind}-{hash64(name):016x}"
+    if plain or not find(name, rules.wanted, rules.model):
+        return name
+    return f"{kind}-{hash64(f'{rules.key}{KEY_ENDS}{name}' if rules.key else name):016x}"
+
+
+def read_key(file: str) -> str:
+    """The key in ``file``, white space around it left out; none where no file is named.
+
+    Raises:
+        UserError: there is no such file, or no key in it.
+    """
+    if not file:
+        return ""
+    try:
+        key = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"personal.key_file={file}: cannot be read ({error})") from None
+    if not key:
+        raise UserError(f"personal.key_file={file}: is empty; write a long secret into it (openssl rand -hex 32)")
+    return key
 
 
 @cache

@@ -18,6 +18,7 @@ from trimtab.data.curate.decide import apply_caps, deal, find_fates, load_corpus
 from trimtab.data.curate.evaluation import Evaluation
 from trimtab.data.curate.filters import check_languages
 from trimtab.data.curate.labels import label
+from trimtab.data.curate.names import short_names
 from trimtab.data.curate.settings import CurateSettings
 from trimtab.data.curate.shards import clean_shard, finish_shard, rules_of
 from trimtab.data.curate.splits import SPLITS
@@ -25,8 +26,9 @@ from trimtab.data.curate.spread import Job, Runner
 from trimtab.data.curate.store import Shard
 from trimtab.data.curate.text import conversation, normalise
 from trimtab.data.curate.work import Work, work_folder
+from trimtab.data.files.hub import is_hub
 from trimtab.data.formats import as_kind, read_prompts, scan
-from trimtab.records import JSON
+from trimtab.records import JSON, Prompt
 
 ROWS = 10_000
 """Rows of a shard."""
@@ -66,7 +68,7 @@ def curate(
         renamed = new_names(corpus, fates.kept)
         write_decisions(corpus, fates, at, renamed, test_ids)
         finish = {"labels": labels.predictable, "weights": labels.weights, "reasons": reasons(settings)}
-        work.each_of("write", finish_shard, len(corpus.shards), **finish)
+        work.each_of("write", finish_shard, len(corpus.shards), sum(report["rows"] for report in reports), **finish)
         for name in (*SPLITS, "left_out"):
             join([shard.path(name) for shard in corpus.shards], out / f"{name}.jsonl")
         return card.write(card.Facts(tags, out, settings, reports, corpus, fates, users, labels, split, at, len(tests), len(renamed)))
@@ -82,12 +84,15 @@ def source_tags(files: Sequence[Path | str], settings: CurateSettings) -> dict[s
         raise UserError("curate needs files of prompts: trimtab curate FILE... -o DIR")
     out: dict[str, str] = {}
     for file in map(str, files):
-        name = Path(file).name
         if file in out:
             raise UserError(f"{file}: is given twice; give each file once")
-        if not Path(file).exists():
+        if not is_hub(file) and not Path(file).exists():
             raise UserError(f"{file}: no such file")
-        out[file] = settings.sources.get(file) or settings.sources.get(name) or name.split(".")[0]
+        out[file] = ""
+    for file, name in short_names(out).items():
+        folder, _, last = name.rpartition("/")
+        own = last.split(".")[0] or last
+        out[file] = settings.sources.get(file) or settings.sources.get(Path(file).name) or (f"{folder}/{own}" if folder else own)
     known = {*out, *(Path(file).name for file in out)}
     if unknown := [name for name in settings.sources if name not in known]:
         raise UserError(f"sources names '{unknown[0]}', which is none of the files ({', '.join(out)})")
@@ -123,17 +128,29 @@ def clean_jobs(tags: dict[str, str], work: Work, tested: bool) -> Iterator[Job]:
 
 
 def raw_rows(tags: dict[str, str], settings: CurateSettings) -> Iterator[JSON]:
-    """Every row of every file: a prompt, or why there is none."""
+    """Every row of every file: a prompt, or why there is none.
+
+    Raises:
+        UserError: a file has rows, and none of them is a prompt.
+    """
+    names = short_names(tags)
     for file, tag in tags.items():
+        rows, prompts, first = 0, 0, None
         for found in scan(file, settings):
-            where = f"{Path(file).name}{found.where.removeprefix(file)}"
-            if found.error is not None:
-                yield {"where": where, "source": tag, "error": str(found.error).removeprefix(f"{found.where}: ")}
-            elif not found.records:
-                yield {"where": where, "source": tag, "error": "no prompt in this row"}
+            where = f"{names[file]}{found.where.removeprefix(file)}"
+            rows += 1
+            if not found.records:
+                first = first or found.error
+                # not its text, which has the row's values in it
+                yield {"where": where, "source": tag, "error": "no prompt in this row" if found.error is None else found.error.reason}
             for record in found.records:
                 prompt = as_kind(record, "prompt", found).to_json()
-                yield {"where": where, "source": prompt.setdefault("source", tag), "record": prompt}
+                prompts += 1
+                answered = not isinstance(record, Prompt)
+                yield {"where": where, "source": prompt.setdefault("source", tag), "record": prompt, "answered": answered}
+        if rows and not prompts:
+            shared = " (fields.* holds for every file: bring this one into form first, trimtab data convert)" if len(tags) > 1 else ""
+            raise UserError(f"{file}: none of its {rows:,} rows is a prompt{f'; the first: {first}' if first else ''}{shared}")
 
 
 def reasons(settings: CurateSettings) -> dict[str, str]:
@@ -144,7 +161,7 @@ def reasons(settings: CurateSettings) -> dict[str, str]:
         "prefix": "a long common prefix with another prompt",
         "near": "nearly the words of another prompt",
         "cap": f"its user has more than {settings.users.most} prompts",
-        "mix": "more than its use case's share",
+        "mix": "more than its use case's share, or of no use case of the target",
     }
 
 

@@ -41,6 +41,8 @@ from presidio_analyzer.predefined_recognizers import (
 from spacy.attrs import IDX, LOWER
 from spacy.language import Language
 
+from trimtab.data.files.opening import ROW_BYTES
+
 CONTEXT_TOKENS = 5
 # Regions whose national phone numbers are known; numbers with a country code are found for every region.
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "IL", "IN", "CA", "BR")
@@ -227,6 +229,7 @@ class PlainEngine(SpacyNlpEngine):
 
     def __init__(self, nlp: Language) -> None:
         super().__init__(models=[{"lang_code": "en", "model_name": "given"}])
+        nlp.max_length = ROW_BYTES  # spaCy refuses texts of a million characters, which a record's other fields may have
         self.nlp = {"en": nlp}
 
     def is_stopword(self, word: str, language: str) -> bool:

@@ -34,6 +34,7 @@ class PersonalSettings(Settings):
 
     action: Action = Field("replace", description="what to do: replace by <EMAIL_1>, drop the prompt, or keep")
     types: dict[str, Action] = Field({}, description="another action for single types, such as {URL: keep, SSN: drop}")
+    key_file: str = Field("", description="file with a secret, without which nobody can compute users' pseudonyms; empty = no key")
     model: str = Field("", description="an installed spaCy pipeline that finds names and places, such as en_core_web_sm; empty = none")
 
 

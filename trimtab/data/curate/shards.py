@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.data.curate import personal
 from trimtab.data.curate.duplicates import KINDS, mark
@@ -33,18 +34,26 @@ STEPS = ("unreadable", "user", "length", "language", "personal", *FATES[1:])
 
 def rules_of(settings: CurateSettings) -> personal.Rules:
     """The settings' rules for personal data."""
-    return personal.Rules(settings.personal.action, settings.personal.types, settings.personal.model)
+    asked = settings.personal
+    return personal.Rules(asked.action, asked.types, asked.model, personal.read_key(asked.key_file))
 
 
 OF_SOURCE = "\0"  # begins the name of the user that all prompts of a source without one share
 
 
 def users_of(record: JSON, settings: CurateSettings) -> list[str]:
-    """The names of a prompt's users; its source's where ``users.missing=source`` and it has none."""
-    separator, value = settings.users.separator, record.get("user") or ""
-    names = [name.strip() for name in (value.split(separator) if separator else [value])]
-    found = sorted({name for name in names if name})
+    """The names of a prompt's users, with those of its list ``users`` where it has one; its source's where ``users.missing=source`` and
+    it has none."""
+    separator, value, listed = settings.users.separator, record.get("user") or "", listed_users(record)
+    names = [value, *listed] if listed else value.split(separator) if separator else [value]
+    found = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     return found or ([f"{OF_SOURCE}{record['source']}"] if settings.users.missing == "source" else [])
+
+
+def listed_users(record: JSON) -> list[str]:
+    """The list ``users``, which ``fields.users=NAME`` reads; empty where there is none."""
+    names = record.get("users")
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 @dataclass
@@ -68,6 +77,7 @@ def clean_shard(job: Job) -> JSON:
     rules = rules_of(settings)
     tally, kept, left, places = _Tally(), [], [], []
     for place, row in enumerate(shard.read_lines("raw")):
+        row["source"] = personal.pseudonym("source", row["source"], rules)
         tally.sources[row["source"]] += 1
         found = row.get("record")
         if found is None:
@@ -75,7 +85,8 @@ def clean_shard(job: Job) -> JSON:
         else:
             name = personal.pseudonym("prompt", found["id"], rules)
             tally.others["ids renamed"] += name != found["id"]
-            step, reason, record = _clean({**found, "id": name}, settings, rules, tally)
+            tally.others["rows with answers"] += row["answered"]
+            step, reason, record = _clean({**found, "id": name, "source": row["source"]}, settings, rules, tally)
         if record is None:
             tally.left.setdefault(step, Counter())[row["source"]] += 1
             left.append({"place": place, **left_out(name, row["source"], row["where"], step, reason)})
@@ -85,7 +96,7 @@ def clean_shard(job: Job) -> JSON:
     shard.write_lines("left", left)
     shard.write_lines("clean", kept)
     sources, cases = _write_arrays(shard, [row["record"] for row in kept], places, settings, job.get("evaluation"))
-    return {**tally.to_json(), "source_names": sources, "case_names": cases, "clean": len(kept)}
+    return {**tally.to_json(), "source_names": sources, "case_names": cases, "clean": len(kept), "rows": tally.sources.total()}
 
 
 def _clean(record: JSON, settings: CurateSettings, rules: personal.Rules, tally: _Tally) -> tuple[str, str, JSON | None]:
@@ -100,7 +111,8 @@ def _clean(record: JSON, settings: CurateSettings, rules: personal.Rules, tally:
     tally.languages[spoken] += 1
     if settings.language.keep and spoken not in (*settings.language.keep, "und"):
         return "language", f"language {spoken}", None
-    cleaned = personal.clean(record, rules)
+    listed = listed_users(record)
+    cleaned = personal.clean({name: value for name, value in record.items() if name != "users" or not listed}, rules)
     tally.prompts.update(set(cleaned.found))
     tally.pieces.update(cleaned.found)
     tally.others["prompts with personal data"] += bool(cleaned.found)
@@ -111,7 +123,9 @@ def _clean(record: JSON, settings: CurateSettings, rules: personal.Rules, tally:
     tally.others["prompts without a user"] += not hidden
     tally.others["prompts of several users"] += len(hidden) > 1
     out = cleaned.record | ({"user": (settings.users.separator or "").join(hidden)} if hidden else {})
-    return "", "", out | ({"use_case": canonical(record["use_case"])} if record.get("use_case") else {})
+    out |= {"user": hidden[0], "users": hidden} if listed and hidden else {}
+    case = canonical(personal.pseudonym("use-case", record.get("use_case") or "", rules))
+    return "", "", out | ({"use_case": case} if record.get("use_case") else {})
 
 
 def left_out(name: str | None, source: str, where: str, step: str, reason: str) -> JSON:
@@ -128,18 +142,23 @@ def _write_arrays(
     marks = mark(texts, settings.duplicates, table)
     users = [[hash64(name) for name in users_of(record, settings)] for record in records]
     overlap = _evaluation(evaluation).overlaps(texts, table) if evaluation else np.full(len(texts), -1)
-    sources, cases = ([record.get(name) or "" for record in records] for name in ("source", "use_case"))
-    source_names, case_names = sorted(set(sources)), sorted(set(cases))
+    (source_names, source), (case_names, case) = (_coded([r.get(name) or "" for r in records]) for name in ("source", "use_case"))
     shard.save("arrays", {
         "places": np.array(places, np.int64), "exact": marks.exact, "prefix": marks.prefix, "signed": marks.signed, "bands": marks.bands,
         "users": np.array([user for mine in users for user in mine], np.uint64), "user_counts": np.array([len(u) for u in users], np.int64),
         "ids": np.array([hash64(record["id"]) for record in records], np.uint64), "overlap": overlap,
         "words": np.array([len(words(text)) for text in texts], np.int64),
-        "source": np.array([source_names.index(name) for name in sources], np.int64),
-        "case": np.array([case_names.index(name) for name in cases], np.int64),
+        "source": source, "case": case,
         "text_ends": shard.write_texts("texts", texts), "id_ends": shard.write_texts("ids", [record["id"] for record in records]),
     })  # fmt: skip
     return source_names, case_names
+
+
+def _coded(names: list[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """The different names in order, and each name as its place among them."""
+    known = sorted(set(names))
+    place = {name: at for at, name in enumerate(known)}
+    return known, np.array([place[name] for name in names], np.int64)
 
 
 @cache
@@ -157,7 +176,7 @@ def label_shard(job: Job) -> JSON:
     if blank:
         label[blank], probability[blank] = classifier.predict([normalise(conversation(records[i])) for i in blank])
     shard.save("labels", {"label": label, "probability": probability})
-    return {}
+    return {"rows": len(records)}
 
 
 def finish_shard(job: Job) -> JSON:
@@ -183,4 +202,4 @@ def finish_shard(job: Job) -> JSON:
     for name in SPLITS:
         shard.write_lines(name, parts[name])
     shard.write_lines("left_out", ({k: v for k, v in r.items() if k != "place"} for r in sorted(left, key=lambda r: r["place"])))
-    return {}
+    return {"rows": sum(map(len, parts.values())) + len(left)}

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any, Literal
 
 from trimtab.common.errors import RunFailed, UserError
@@ -38,6 +38,7 @@ def on_shards(function: Callable[[Job], Any], jobs: Iterable[Job], workers: int,
 
 def _in_processes(function: Callable[[Job], Any], jobs: Iterable[Job], workers: int) -> Iterator[Any]:
     waiting: deque[Future[Any]] = deque()
+    others = set(active_children())
     with _one_thread_each(), ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_settle) as pool:
         try:
             for job in jobs:
@@ -49,7 +50,8 @@ def _in_processes(function: Callable[[Job], Any], jobs: Iterable[Job], workers: 
         except BrokenProcessPool:
             raise RunFailed("a worker process was ended from outside, most likely for want of memory; try fewer: workers=1") from None
         except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
+            for process in set(active_children()) - others:
+                process.terminate()  # a shard takes seconds, and nobody wants what is left of it
             raise
 
 

@@ -8,6 +8,7 @@ import json
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.records import JSON
+
+# Files of texts that are open at one time: a corpus may have thousands, and a process may often open 1,024.
+OPEN_FILES = 256
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,14 @@ class Texts(Sequence[str]):
     """The texts of several shards as one sequence, read from their files when they are asked for."""
 
     def __init__(self, parts: Iterable[tuple[Path, NDArray[np.int64]]]) -> None:
+        self._bytes_of = lru_cache(OPEN_FILES)(_mapped)
         self._ends: list[NDArray[np.int64]] = []
-        self._files: list[mmap.mmap | bytes] = []
+        self._paths: list[Path] = []
         self._starts = [0]
         for path, ends in parts:
             if len(ends):
                 self._ends.append(ends)
-                with open(path, "rb") as f:
-                    self._files.append(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) if ends[-1] else b"")
+                self._paths.append(path)
                 self._starts.append(self._starts[-1] + len(ends))
 
     def __len__(self) -> int:
@@ -80,4 +84,10 @@ class Texts(Sequence[str]):
             raise IndexError(at)
         part = bisect.bisect_right(self._starts, at) - 1
         ends, row = self._ends[part], at - self._starts[part]
-        return bytes(self._files[part][int(ends[row - 1]) if row else 0 : int(ends[row])]).decode()
+        return bytes(self._bytes_of(self._paths[part])[int(ends[row - 1]) if row else 0 : int(ends[row])]).decode()
+
+
+def _mapped(path: Path) -> mmap.mmap | bytes:
+    """A file's bytes, read as they are asked for."""
+    with open(path, "rb") as f:
+        return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""

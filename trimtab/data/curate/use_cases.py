@@ -6,7 +6,7 @@ hashed into 2^16 columns. The regression is fitted by L-BFGS to the mean cross-e
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -113,19 +113,22 @@ def fit(x: csr_array, y: NDArray[np.int64], labels: Sequence[str]) -> Classifier
 
 @dataclass(frozen=True)
 class Quality:
-    """How right a classifier is on prompts it was not fitted to: ``recall`` and ``precision`` by label, ``sure`` its mean probability."""
+    """How right a classifier is on prompts it was not fitted to: ``recall`` and ``precision`` by label, ``sure`` its mean probability;
+    ``by_user``: whether these were other users' prompts."""
 
     accuracy: Estimate
     sure: float
     most_frequent: Estimate
     recall: Mapping[str, Estimate]
     precision: Mapping[str, Estimate]
+    by_user: bool = True
 
 
 def train(
     texts: Sequence[str], labels: Sequence[str], seed: int = 0, apart: Sequence[str] | None = None
 ) -> tuple[Classifier, Quality]:
-    """A classifier and its cross-validated quality: five folds, where prompts of one ``apart`` (such as a user) are in one fold.
+    """A classifier and its cross-validated quality: five folds, where prompts of one ``apart`` (such as a user) are in one fold, unless
+    all are of one.
 
     Labels must be of two kinds at least; with more than ``MOST_EXAMPLES`` texts a seeded sample of them is used.
     """
@@ -136,13 +139,15 @@ def train(
     y = np.array([names.index(labels[i]) for i in chosen])
     x = features([texts[i] for i in chosen])
     _, together = np.unique([apart[i] if apart is not None else str(i) for i in chosen], return_inverse=True)
+    if not (by_user := bool(together.max())):
+        together = np.arange(len(chosen))
     fold = rng.permutation(int(together.max()) + 1)[together] % FOLDS
     probability = np.zeros((len(y), len(names)))
     for k in range(FOLDS):
         held = fold == k
-        if held.any() and not held.all():
+        if held.any():
             probability[held] = fit(x[~held], y[~held], names).probabilities(x[held])
-    return fit(x, y, names), quality(y, probability, names)
+    return fit(x, y, names), replace(quality(y, probability, names), by_user=by_user)
 
 
 def quality(y: NDArray[np.int64], probability: NDArray[np.float64], names: Sequence[str]) -> Quality:

@@ -11,6 +11,7 @@ from typing import Any
 from trimtab.common.progress import Progress
 from trimtab.data.curate.settings import CurateSettings
 from trimtab.data.curate.spread import Job, Runner, on_shards
+from trimtab.records import JSON
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,19 @@ class Work:
     runner: Runner
     rows: int
 
-    def each(self, title: str, function: Callable[[Job], Any], jobs: Iterable[Job], total: int = 0) -> list[Any]:
-        """``function`` of every job, with a progress line."""
+    def each(self, title: str, function: Callable[[Job], JSON], jobs: Iterable[Job], total: int | None = None) -> list[JSON]:
+        """``function`` of every job, with a progress line that counts the ``rows`` which it reports of ``total``."""
         out = []
-        with Progress(title, total, "shards") as bar:
+        with Progress(title, total, "rows") as bar:
             for result in on_shards(function, jobs, self.workers, self.runner):
                 out.append(result)
-                bar.advance()
+                bar.advance(result["rows"])
         return out
 
-    def each_of(self, title: str, function: Callable[[Job], Any], count: int, **common: Any) -> list[Any]:
-        """``function`` of each of ``count`` shards, with the same words for all."""
+    def each_of(self, title: str, function: Callable[[Job], JSON], count: int, rows: int, **common: Any) -> list[JSON]:
+        """``function`` of each of ``count`` shards of ``rows`` rows in all, with the same words for all."""
         jobs = ({"folder": str(self.folder), "number": number, **common} for number in range(count))
-        return self.each(title, function, jobs, count)
+        return self.each(title, function, jobs, rows)
 
 
 @contextmanager

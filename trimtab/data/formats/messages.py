@@ -92,6 +92,8 @@ def answered(row: JSON, said: list[JSON], where: str) -> JSON:
 
 def conversation(prompt: Any, answer: Any, name: str, where: str) -> list[JSON]:
     """Prompt and answer as one conversation; an answer that repeats the prompt (TRL's implicit one) is one already."""
+    if is_transcript(prompt) and isinstance(answer, str) and not is_transcript(answer):
+        answer = answer.strip()  # "Assistant:" stands at the prompt's end, and the space behind it at the answer's beginning
     said = messages(answer, where, name, "assistant")
     if prompt is None or said[0]["role"] != "assistant":
         return said

@@ -32,7 +32,7 @@ def is_ranking(row: JSON) -> bool:
         return False
     if not all(isinstance(answer, str) or "text" in mapping(answer) for answer in answers):
         return False
-    plainer = has(row, "prompt") or all(isinstance(answer, str) for answer in answers)
+    plainer = not has(row, "messages") or all(isinstance(answer, str) for answer in answers)
     return plainer if has(row, "ranks") else has(row, "scores")
 
 
