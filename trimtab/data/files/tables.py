@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import IO
 
 from trimtab.common.errors import RowError, UserError, names
-from trimtab.data.files.opening import BLANK_BYTES, ROW_BYTES, TO_UTF8, TOO_LONG, open_bytes, suffix_of, too_blank, too_long
+from trimtab.data.files.opening import (
+    BLANK_BYTES,
+    ROW_BYTES,
+    TO_UTF8,
+    TOO_LONG,
+    open_bytes,
+    suffix_of,
+    too_blank,
+    too_long,
+)
 from trimtab.records import JSON
 
 QUOTES = "text with commas, quotes or line ends stands in double quotes, and a quote inside is doubled"
