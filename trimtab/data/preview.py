@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab.common.errors import UserError
-from trimtab.common.stats import mean_interval
+from trimtab.common.stats import proportion_interval
 from trimtab.data.encode import comparison_trees, demonstration_trees, prompt_trees
 from trimtab.data.files import read_text
 from trimtab.data.formats import DEFAULT, ReadSettings, kind_of, scan
@@ -173,7 +173,8 @@ class _Tally:
             yield "answers compared (K)", ", ".join(f"{k}: {n:,}" for k, n in sorted(self.ks.items()))
             yield "pairs", f"{self.decided:,} decided, {self.tied:,} tied; {self.unranked:,} answers unranked"
         if self.longer:
-            yield "longer one preferred", f"{mean_interval(self.longer).percent()} (mean over rankings, by {unit})"
+            longer = proportion_interval(sum(self.longer), len(self.longer))
+            yield "longer one preferred", f"{longer.percent()} (mean over rankings, by {unit})"
 
 
 def _trees(record: Record, renderer: Renderer) -> list[PromptTree]:

@@ -24,6 +24,7 @@ from trimtab.data.formats.read import (
     read_comparisons,
     read_demonstrations,
     read_prompts,
+    reading,
     refuse_shared_ids,
     scan,
     stream,
@@ -33,5 +34,5 @@ from trimtab.data.formats.table import BY_NAME, FORMATS, detect
 __all__ = [
     "BY_NAME", "DEFAULT", "FORMATS", "Account", "Format", "Found", "Kind", "RankSettings", "ReadSettings", "Reading", "Skipped",
     "as_kind", "convert", "dense_ranks", "detect", "kind_of", "left_out_file", "only", "parse_transcript", "read", "read_answers",
-    "read_any", "read_comparisons", "read_demonstrations", "read_prompts", "refuse_shared_ids", "scan", "split_pair", "stream",
+    "read_any", "read_comparisons", "read_demonstrations", "read_prompts", "reading", "refuse_shared_ids", "scan", "split_pair", "stream",
 ]  # fmt: skip

@@ -74,7 +74,7 @@ class Account:
             return f"{alike.first}: {text}"
         others = [where.removeprefix(str(self.path)).lstrip(":") for where in alike.others]
         dots = ["..."] if alike.rows - 1 > len(others) else []
-        return f"{alike.first}: {text} (and in {_many(alike.rows - 1, 'more row')}: {', '.join(others + dots)})"
+        return f"{alike.first}: {text} (and in {many(alike.rows - 1, 'more row')}: {', '.join(others + dots)})"
 
     def raise_errors(self, *, ended: bool = True) -> None:
         """Ends the reading of a file that has bad rows.
@@ -98,7 +98,7 @@ class Account:
         """``5 rows (alpaca 5), 4 kept with 4 demonstrations; 1 left out: not JSON 1``."""
         found = f" ({_counts(self.formats)})" if self.formats else ""
         held = f" with {_counts(self.records, plural=True)}" if self.records else ""
-        out = f"{_many(self.rows, 'row')}{found}, {self.kept:,} kept{held}"
+        out = f"{many(self.rows, 'row')}{found}, {self.kept:,} kept{held}"
         if self.skipped:
             out += f"; {sum(self.skipped.values()):,} left out: {_counts(self.skipped)}"
         return out
@@ -107,7 +107,7 @@ class Account:
         """What was noticed, and what was left out though it can be read: where first and in how many rows, one line each."""
         found = dict(self.notes.most_common()) | {reason: n for reason, n in self.skipped.items() if reason in self.first}
         return [
-            f"{self.first[said]}: {'' if said in self.notes else 'left out, '}{said} ({_many(n, 'row')}{' from here on' if n > 1 else ''})"
+            f"{self.first[said]}: {'' if said in self.notes else 'left out, '}{said} ({many(n, 'row')}{' from here on' if n > 1 else ''})"
             for said, n in found.items()
         ]
 
@@ -148,9 +148,10 @@ class LeftOut:
 
 def _counts(counter: Counter[str], plural: bool = False) -> str:
     if plural:
-        return ", ".join(_many(n, name) for name, n in counter.most_common())
+        return ", ".join(many(n, name) for name, n in counter.most_common())
     return ", ".join(f"{name} {n:,}" for name, n in counter.most_common())
 
 
-def _many(n: int, name: str) -> str:
+def many(n: int, name: str) -> str:
+    """``1 row``, ``2,000 rows``."""
     return f"{n:,} {name}{'' if n == 1 else 's'}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from trimtab.common.errors import RowError, UserError
+from trimtab.common.progress import Progress
 from trimtab.data.files.hub import is_hub
 from trimtab.data.files.opening import suffix_of
 from trimtab.data.files.rows import scan_rows
@@ -148,9 +149,10 @@ def stream(path: Path | str, settings: ReadSettings, account: Account, take: Cal
     Raises:
         UserError: the file is missing, or has bad rows and ``skip_bad`` is off, or nothing but bad rows for a long while.
     """
-    with LeftOut(left_out_file(path, settings) if settings.skip_bad else None) as left_out:
+    with LeftOut(left_out_file(path, settings) if settings.skip_bad else None) as left_out, reading(path) as bar:
         for found in _to_the_end(path, settings, account):
             account.rows += 1
+            bar.advance()
             try:
                 items = _taken(found, account, take)
             except (RowError, Skipped) as error:
@@ -169,6 +171,11 @@ def stream(path: Path | str, settings: ReadSettings, account: Account, take: Cal
                     yield from items
     if not settings.skip_bad:
         account.raise_errors()
+
+
+def reading(path: Path | str) -> Progress:
+    """The progress of a file's rows, for whoever waits."""
+    return Progress(f"reading {path}", None, "rows", after=2.0)
 
 
 def _to_the_end(path: Path | str, settings: ReadSettings, account: Account) -> Iterator[Found]:
