@@ -70,6 +70,9 @@ def disk_error(error: Exception, path: Path | str) -> UserError:
         return UserError(
             f"{path}: the disk is full; free some space or choose another out=DIR, then run the same command again"
         )
+    if number in (errno.EEXIST, errno.ENOTDIR):
+        file = next((place for place in (Path(path), *Path(path).parents) if place.is_file()), Path(path))
+        return UserError(f"{path}: cannot write, {file} is a file and not a folder; choose another place")
     return UserError(f"{path}: cannot write ({reason}); choose a folder that you may write to")
 
 

@@ -126,14 +126,23 @@ def must_be_file(path: Path | str) -> None:
     Raises:
         UserError: it is no file.
     """
+    must_exist(path)
+    if Path(path).is_dir():
+        raise UserError(f"{path}: is a folder; give one of the files in it")
+
+
+def must_exist(path: Path | str) -> None:
+    """Refuses what is not there.
+
+    Raises:
+        UserError: it is neither a file nor a folder.
+    """
     try:
-        exists, folder = Path(path).exists(), Path(path).is_dir()
+        exists = Path(path).exists()
     except (OSError, ValueError) as error:  # a name that is too long, or has a NUL
         raise UserError(f"{str(path)[:200]!r}: no such file ({getattr(error, 'strerror', None) or error})") from None
     if not exists:
         raise UserError(f"{path}: no such file{_hub_hint(path)}")
-    if folder:
-        raise UserError(f"{path}: is a folder; give one of the files in it")
 
 
 def _hub_hint(path: Path | str) -> str:

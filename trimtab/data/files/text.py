@@ -50,6 +50,11 @@ def read_text(path: Path | str, characters: int = DOCUMENT_CHARACTERS) -> Iterat
         raise UserError(f"{path}: unknown kind of text; give a folder or a file that ends in {TEXT_ENDINGS}")
 
 
+def is_text(path: Path | str) -> bool:
+    """Whether a path is plain text for pretraining, by its name: a folder, ``.txt``, ``.zip`` (or these + ``.gz``)."""
+    return Path(path).is_dir() or suffix_of(path) in (".txt", ".zip")
+
+
 def merge_blocks(lines: Iterable[str], characters: int) -> Iterator[str]:
     """Documents of at least ``characters`` characters (the last may be shorter), cut at blank lines.
 
