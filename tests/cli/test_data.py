@@ -132,8 +132,16 @@ def test_help_breaks_no_value_at_its_hyphen(capsys: pytest.CaptureFixture[str]) 
     assert not [line for line in capsys.readouterr().out.splitlines() if line.endswith("-")]
 
 
-@pytest.mark.parametrize("words", [["sft", "model=m", "data=no.jsonl"], ["dpo", "eval_data=no.jsonl"], ["doctor", "m", "no.jsonl"]])
-def test_a_missing_file_is_told_before_anything_heavy_is_imported(here: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["sft", "model=m", "data=no.jsonl"], "no.jsonl: no such file"), (["dpo", "eval_data=no.jsonl"], "no.jsonl: no such file"),
+        (["doctor", "m", "no.jsonl"], "no.jsonl: no such file"), (["doctor", "./no"], "./no: no such model folder"),
+        (["sft", "data=qa.csv", "model=/no"], "/no: no such model folder"),
+        (["data", "show", "qa.csv", "model=./no"], "./no: no such model folder"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_told_before_anything_heavy_is_imported(here: Path, words: list[str], says: str) -> None:
     script = f"import sys; from trimtab.cli import main; status = main({words}); print(status, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout == "2 False\n" and done.stderr == "trimtab: no.jsonl: no such file\n"
+    assert done.stdout == "2 False\n" and done.stderr == f"trimtab: {says}\n"

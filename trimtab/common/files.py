@@ -54,6 +54,16 @@ def check_writable(path: Path | str, *, overwrite: bool) -> None:
         raise disk_error(error, path) from error
 
 
+def refuse_missing_folder(source: Path | str) -> None:
+    """Refuses a model that is not there and whose name can be none on the hub, as ``./dir`` and ``a/b/c`` are.
+
+    Raises:
+        UserError: it is so.
+    """
+    if not Path(source).exists() and (str(source).startswith((".", "/", "~")) or str(source).count("/") > 1):
+        raise UserError(f"{source}: no such model folder")
+
+
 def sync_directory(path: Path | str) -> None:
     """Makes renames inside ``path`` durable."""
     handle = os.open(path, os.O_RDONLY)

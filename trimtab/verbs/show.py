@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from trimtab.common.errors import UserError
-from trimtab.common.files import atomic_write, check_writable
+from trimtab.common.files import atomic_write, check_writable, refuse_missing_folder
 from trimtab.data.files import is_text, scan_rows
 from trimtab.data.files.hub import is_hub
 from trimtab.data.formats import LookSettings, only_looking
@@ -45,11 +45,12 @@ def run(file: str, config: Config) -> None:
 
 
 def look_inside(file: str, config: Config) -> None:
-    """Finds out in a moment that ``file`` is not there or empty; what a page is made with takes seconds to import.
+    """Finds out in a moment that ``file`` or the model is not there, or empty; what a page is made with takes seconds to import.
 
     Raises:
         UserError: it is so.
     """
+    refuse_missing_folder(config.model)
     if not is_hub(file) and (config.fields or not is_text(file)) and next(iter(scan_rows(file)), None) is None:
         raise UserError(f"{file}: holds no rows")
 
