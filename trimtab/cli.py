@@ -20,6 +20,7 @@ from trimtab.common.errors import RunFailed, UserError
 from trimtab.common.files import check_writable, write_text
 from trimtab.common.memory import keep_freed_memory
 from trimtab.methods import NOT_METHODS
+from trimtab.verbs.words import look_for_files, refuse_leaving_out
 
 app = typer.Typer(
     name="trimtab", add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -78,11 +79,15 @@ class OptionsCommand(TyperCommand):
 
 def settings_of(command: str) -> type[Settings]:
     """The settings behind a command's ``key=value`` words."""
-    if command in ("show", "check", "convert"):
-        from trimtab.data.convert import ConvertSettings
-        from trimtab.data.formats import ReadSettings
+    if command == "show":
+        from trimtab.verbs.show import Config as ShowSettings
 
-        return ConvertSettings if command == "convert" else ReadSettings
+        return ShowSettings
+    if command in ("check", "convert"):
+        from trimtab.data.convert import ConvertSettings
+        from trimtab.data.formats import LookSettings
+
+        return ConvertSettings if command == "convert" else LookSettings
     if command == "doctor":
         from trimtab.doctor.settings import Config
 
@@ -103,6 +108,7 @@ def _training_commands() -> None:
 
 def _training_command(name: str) -> Callable[[Words], None]:
     def command(words: Words = None) -> None:
+        look_for_files(words or [])
         verb = verbs()[name]
         refuse_others_options(name, words or [])
         verb.run(read_config(verb.settings, words))
@@ -217,15 +223,17 @@ def chat(
 def doctor(
     model: str, words: Annotated[list[str] | None, typer.Argument(help="[DATA] key=value ...", show_default=False)] = None,
     o: Annotated[list[str] | None, typer.Option("-o", help="out=: file to write as well, .json or .html; may be given twice")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the files that are there")] = False,
 ) -> None:  # fmt: skip
     """One page of checks on a model and a data file: what was found, what it means, what to do. Exit status 1 if one fails."""
+    words = list(words or [])
+    data = words.pop(0) if words and "=" not in words[0] else None
+    flags = given(model=model, data=data, out=json.dumps(o) if o else None, overwrite=overwrite)
+    look_for_files([*words, *flags])
     from trimtab.doctor.run import run as examine
     from trimtab.doctor.settings import Config
 
-    words = list(words or [])
-    data = words.pop(0) if words and "=" not in words[0] else None
-    files = json.dumps(o) if o else None
-    status = examine(load_config(Config, None, [*words, *given(model=model, data=data, out=files)])).exit_status
+    status = examine(load_config(Config, None, [*words, *flags])).exit_status
     if status:
         raise typer.Exit(status)
 
@@ -289,11 +297,12 @@ def winrate(words: Words = None) -> None:
 @data_app.command(cls=OptionsCommand)
 def show(
     file: str, words: Words = None,
-    model: Annotated[str, typer.Option(help="a model whose template and tokens to show: what is trained, what is context")] = "",
-    limit: Annotated[int, typer.Option(help="samples to print")] = 3,
-    chat_template: Annotated[str, typer.Option(help="file with a chat template (Jinja) to show it in; empty = the model's own")] = "",
-    max_length: Annotated[int, typer.Option(help="longest record that is trained on, tokens; 0 = what the model can take")] = 0,
-    o: Annotated[str, typer.Option("-o", help="HTML file to write instead of printing")] = "",
+    model: Annotated[str | None, typer.Option(help="model=: a model whose template and tokens to show")] = None,
+    limit: Annotated[str | None, typer.Option(help="limit=: samples to show")] = None,
+    chat_template: Annotated[str | None, typer.Option(help="chat_template=: file with a chat template (Jinja)")] = None,
+    max_length: Annotated[str | None, typer.Option(help="max_length=: longest record that is trained on, tokens")] = None,
+    o: Annotated[str | None, typer.Option("-o", help="out=: HTML file to write instead of printing")] = None,
+    overwrite: Overwrite = False,
 ) -> None:  # fmt: skip
     """Counts, lengths and samples of a file (or of the village); with a model, every record is made ready for training and verified."""
     if file == "village":
@@ -303,20 +312,21 @@ def show(
 
         Console().print_json(data=summary())
         return
-    from trimtab.data.formats import ReadSettings
-    from trimtab.verbs.show import page, print_page
+    from trimtab.verbs import show as verb
 
-    settings = load_config(ReadSettings, None, words or [])
-    print_page(page(file, settings, model=model, limit=limit, chat_template=chat_template, max_length=max_length), o)
+    refuse_leaving_out(words or [])
+    flags = given(model=model, limit=limit, chat_template=chat_template, max_length=max_length, out=o, overwrite=overwrite)
+    verb.run(file, load_config(verb.Config, None, [*(words or []), *flags]))
 
 
 @data_app.command(cls=OptionsCommand)
 def check(file: str, words: Words = None) -> None:
     """Reads every row, says which format it has, and lists what is wrong: the first 20 and a count."""
     from trimtab.data.convert import check_file
-    from trimtab.data.formats import ReadSettings
+    from trimtab.data.formats import LookSettings, only_looking
 
-    account = check_file(file, load_config(ReadSettings, None, words or []))
+    refuse_leaving_out(words or [])
+    account = check_file(file, only_looking(load_config(LookSettings, None, words or [])))
     print("\n".join([*account.problems(), *account.remarks(), f"{file}: {account}"]))
     if account.bad:
         raise typer.Exit(2)
@@ -334,8 +344,9 @@ def convert(
     flags = [name for name, value in (("skip_bad=true", skip_bad), ("overwrite=true", overwrite)) if value]
     settings = load_config(ConvertSettings, None, [*(words or []), *flags])
     account = convert_file(file, o, settings)
-    left_out = [f"left out: {left_out_of(file, o, settings)}"] if settings.skip_bad and account.skipped else []
-    print("\n".join([*account.problems(), *account.remarks(), f"{file}: {account}", *left_out, f"written: {o}"]))
+    left_out = left_out_of(file, o, settings)
+    said = [f"left out: {left_out}" if settings.skip_bad else f"(--skip-bad writes what was left out to {left_out})"]
+    print("\n".join([*account.problems(), *account.remarks(), f"{file}: {account}", *(said if account.skipped else []), f"written: {o}"]))
 
 
 # name -> the words that stand first, and what it does; its options and function are in verbs/label.py (`next`: verbs/label_next.py).
@@ -400,6 +411,17 @@ def _label_command(name: str, first: tuple[str, ...]) -> Callable[..., None]:
     return {"next": chooses, "export": writes, "backup": writes}.get(name, plain)
 
 
+def _usage_hint(error: Any) -> str:
+    """What to write for an option that a verb may have as a word, ``model=`` for ``--model``; else where the verbs are listed."""
+    option, command = getattr(error, "option_name", ""), getattr(getattr(error, "ctx", None), "command", None)
+    key = option.lstrip("-").replace("-", "_")
+    if not key or not isinstance(command, OptionsCommand):
+        return "trimtab --help lists the verbs"
+    if command.name in ("check", "show") and key == "skip_bad":
+        return "it only looks at rows that cannot be read; data convert leaves them out"
+    return f"options are words here: {key}=VALUE, and --help lists them"
+
+
 _training_commands()
 _label_commands()
 
@@ -419,7 +441,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join([*error.details, f"trimtab: {error}"]), file=sys.stderr)
         return 1 if isinstance(error, RunFailed) else 2
     except UsageProblem as error:
-        print(f"trimtab: {error.format_message()} (trimtab --help lists the verbs)", file=sys.stderr)
+        print(f"trimtab: {error.format_message()} ({_usage_hint(error)})", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         print("trimtab: interrupted", file=sys.stderr)

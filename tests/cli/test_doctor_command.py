@@ -68,6 +68,15 @@ def test_the_page_is_written_for_programs_and_for_people(broken: Path, tmp_path:
     assert "pad token" in text and text.count("means") >= 5  # every check is explained there
 
 
+def test_a_page_is_replaced_only_with_overwrite(broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "page.json").write_text("mine")
+    words = ["doctor", str(broken), "only=end token", "-o", str(tmp_path / "page.json")]
+    assert main(words) == 2
+    assert "replace it with --overwrite" in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 0
+    assert json.loads((tmp_path / "page.json").read_text())["exit_status"] == 0
+
+
 def test_colours_and_explanations_for_those_who_want_them(
     broken: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ def test_mistyped_options(
     arguments: list[str], hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.jsonl").write_text("")
     assert hint in refused(capsys, *arguments)
 
 

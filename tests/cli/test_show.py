@@ -1,6 +1,8 @@
 """``trimtab data show --model``: the template that is used, the length that counts, the HTML file."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,51 @@ def test_show_writes_html(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == f"{folder}/show.html\n"
     html = (folder / "show.html").read_text(encoding="utf-8")
     assert html.startswith("<!DOCTYPE html>") and "mill" in html and "what is trained is green" in html
+
+
+def test_show_replaces_nothing_unless_it_is_told_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "show.html").write_text("mine")
+    words = ["data", "show", str(folder / "a.jsonl"), "-o", str(folder / "show.html")]
+    assert main(words) == 2
+    assert "show.html: is there already" in capsys.readouterr().err and (folder / "show.html").read_text() == "mine"
+    assert main([*words, "--overwrite"]) == 0
+    assert "mill" in (folder / "show.html").read_text(encoding="utf-8")
+
+
+def test_show_takes_its_options_as_words_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "show", str(folder / "a.jsonl"), f"model={folder}/model", "max_length=5", "limit=0"]) == 0
+    said = capsys.readouterr().out
+    assert "0 of 2" in said and "sample" not in said
+    assert main(["data", "show", str(folder / "a.jsonl"), "--limit", "-1"]) == 2
+    assert "limit is -1, expected whole number >= 0" in capsys.readouterr().err
+
+
+def test_show_says_what_is_missing(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name, more in (("./nowhere", ""), ("nowhere", ", and no model of that name on the hub")):
+        assert main(["data", "show", str(folder / "a.jsonl"), "--model", name]) == 2
+        assert f"trimtab: {name}: no such model folder{more}" in capsys.readouterr().err
+    (folder / "bad.jsonl").write_text('{"foo": 1}\n' * 3)
+    assert main(["data", "show", str(folder / "bad.jsonl")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"trimtab: {folder}/bad.jsonl: no record in 3 rows, the first error: {folder}/bad.jsonl:1: no known format")
+    (folder / "bad.jsonl").unlink()
+    assert main(["data", "show", str(folder)]) == 2
+    assert f"trimtab: {folder}: is a folder and not of text" in capsys.readouterr().err
+
+
+def test_lines_of_text_are_shown_as_prompts_where_a_word_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "p.txt").write_text("Where?\n\nWhen?\n")
+    assert main(["data", "show", str(folder / "p.txt"), "fields.prompt=text"]) == 0
+    assert "prompt 2" in capsys.readouterr().out
+    assert main(["data", "show", str(folder / "p.txt")]) == 0
+    assert "1 with 2 words" in capsys.readouterr().out
+
+
+def test_show_without_a_model_imports_no_model_library(folder: Path) -> None:
+    script = f"import sys; from trimtab.cli import main; main(['data', 'show', '{folder}/a.jsonl']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
 
 
 def test_show_without_a_model_has_no_tokens_to_count(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

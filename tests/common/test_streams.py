@@ -40,13 +40,55 @@ def test_clock_and_numbers() -> None:
     assert format_numbers({"loss": 0.12345, "kl": 4.5}) == "loss 0.1235  kl 4.5"
 
 
-def test_plain_lines_when_the_output_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("trimtab.common.progress.time.monotonic", lambda: self.now)
+
+
+def test_plain_lines_when_the_output_is_no_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
     with Progress("sft", total=4, done=1) as bar:
-        bar.advance(loss=2.0)
-        bar.advance(2, loss=1.0, by=3.0)  # a metric may have any name
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("sft: 4/4 steps in 0:0") and lines[-1].endswith("loss 1  by 3")
-    assert "steps/s" in lines[-1]
+        clock.now += 0.01
+        bar.advance(loss=2.0)  # nobody knows the rate after a hundredth of a second
+        clock.now += 11.99
+        bar.advance(loss=1.5)
+        clock.now += 1
+        bar.advance(loss=1.0, by=3.0)  # a metric may have any name
+    assert capsys.readouterr().err.splitlines() == [
+        "sft: 2/4 steps in 0:00  loss 2", "sft: 3/4 steps in 0:12, 6.0 s/step, 0:06 left  loss 1.5",
+        "sft: 4/4 steps in 0:13, 4.3 s/step  loss 1  by 3",
+    ]  # fmt: skip
+
+
+def test_one_row_is_one_row_and_work_that_is_soon_done_shows_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    with Progress("reading", None, "rows") as bar:
+        bar.advance()
+    assert capsys.readouterr().err.splitlines()[-1] == "reading: 1 row in 0:00"
+    for seconds in (1.9, 4.0):
+        with Progress("reading", None, "rows", after=2) as bar:
+            bar.advance(3000)
+            clock.now += seconds
+            bar.advance(3000)
+    assert capsys.readouterr().err.splitlines() == ["reading: 6,000 rows in 0:04, 1,500 rows/s"] * 2
+
+
+def test_the_bar_of_a_terminal_ends_with_the_last_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with Progress("reading", None, "rows", after=2) as bar:
+        inner = bar._bar
+        assert inner is not None and not inner.live.is_started
+        clock.now += 3
+        bar.advance()
+        assert inner.live.is_started
+        bar.advance(41)
+    assert not inner.live.is_started and inner.tasks[0].completed == 42
 
 
 def test_a_number_that_is_measured_now_and_then_stays_on_show(capsys: pytest.CaptureFixture[str]) -> None:

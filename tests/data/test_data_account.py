@@ -32,15 +32,38 @@ MIXED = (GOOD, "not JSON\n", {"prompt": 3}, {"messages": []}, {"prompt": "q", "c
 def test_check_collects_the_first_errors_and_counts_all(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"prompt": "x"}, *({"foo": i} for i in range(30)))
     account = check_file(path)
-    assert (account.rows, account.kept, account.bad, len(account.errors)) == (31, 1, 30, 20)
-    assert account.errors[0].startswith(f"{path}:2: no known format") and account.problems()[20:] == ["... and 10 more"]
+    assert (account.rows, account.kept, account.bad) == (31, 1, 30)
+    (line,) = account.problems()
+    assert line.startswith(f"{path}:2: no known format (fields: foo); write")
+    assert line.endswith(" (and in 29 more rows: 3, 4, 5, 6, 7, ...)")
     assert str(account) == "31 rows (trl-prompt 1), 1 kept with 1 prompt; 30 left out: no known format 30"
     assert check_file(write(tmp_path / "b.jsonl", {"prompt": "x"})).bad == 0
+    different = check_file(write(tmp_path / "c.jsonl", *({f"foo{i // 2}": i} for i in range(60)))).problems()
+    assert len(different) == 21 and different[20] == "... and 20 more"
+    assert different[1].startswith(f"{tmp_path}/c.jsonl:3: ") and different[1].endswith(" (and in 1 more row: 4)")
+
+
+def test_rows_of_an_array_with_one_error_are_named_as_they_stand(tmp_path: Path) -> None:
+    (line,) = check_file(write(tmp_path / "a.json", '[{"foo": 1},\n{"foo": 2}, {"foo": 3}]')).problems()
+    assert line.startswith(f"{tmp_path}/a.json:1[0]: no known format") and line.endswith("(and in 2 more rows: 2[1], 2[2])")
+
+
+def test_one_error_in_every_row_is_told_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *({"prompt": str(i)} for i in range(30)))
+    with pytest.raises(UserError) as error:
+        read_demonstrations(path)
+    said = f"{path}: 30 of 30 rows cannot be read, the first: {path}:1: found a prompt"
+    assert error.value.details == () and str(error.value).startswith(said)
+    assert str(error.value).endswith("(and in 29 more rows: 2, 3, 4, 5, 6, ...)")
+    write(path, {"prompt": "q", "chosen": "a", "rejected": "b"})
+    with pytest.raises(UserError, match="found a comparison .* to=trl-prompt-completion makes them of the best answers"):
+        read_demonstrations(path)
 
 
 def test_check_of_a_file_that_breaks_off(tmp_path: Path) -> None:
     account = check_file(write(tmp_path / "a.json", '[{"prompt": "x"}, {"foo": 1}, {"pro'))
-    assert (account.rows, account.kept, account.bad) == (3, 1, 2) and "not JSON" in account.errors[1]
+    assert (account.rows, account.kept, account.bad) == (3, 1, 2)
+    assert account.problems()[1].startswith(f"{tmp_path}/a.json:1: not JSON (")
     with pytest.raises(UserError, match="no such file"):
         check_file(tmp_path / "no.json")
     with pytest.raises(UserError, match="format=x is unknown"):
@@ -139,6 +162,14 @@ def test_what_was_noticed_is_counted_by_rows(tmp_path: Path) -> None:
         "read as a prompt alone; try fields.completion=response (1 row)",
         "'system' read as the system message (1 row)", "a comma in 'user', read as one name; fields.users=NAME reads several (1 row)",
     ]  # fmt: skip
+
+
+def test_what_was_noticed_and_left_out_is_told_with_its_first_row(tmp_path: Path) -> None:
+    misspelt = ({"prompt": f"{i}", "chosn": "a"} for i in range(2))
+    path = write(tmp_path / "a.jsonl", {"prompt": "q", "chosen": "a", "rejected": "b"}, *misspelt)
+    assert check_file(path).remarks() == [f"{path}:2: read as a prompt alone; did you mean 'chosen' by 'chosn'? (2 rows from here on)"]
+    account = convert_file(path, tmp_path / "b.jsonl", ConvertSettings(to="trl-preference"))
+    assert account.remarks() == [f"{path}:2: left out, no answers to compare (2 rows from here on)"]
 
 
 def test_what_stands_behind_a_bad_row_is_counted_and_not_given(tmp_path: Path) -> None:

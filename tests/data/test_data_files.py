@@ -24,7 +24,7 @@ from trimtab.data.files import (
     write_records,
     xmls,
 )
-from trimtab.data.formats import read_any
+from trimtab.data.formats import ReadSettings, read_any, read_prompts
 from trimtab.records import Message, Prompt
 
 ROWS = [{"prompt": "Where?", "n": 1}, {"prompt": 'A "b", c\nd', "n": 2}, {"prompt": "é ü 猫", "n": 3}]
@@ -87,6 +87,7 @@ def test_a_separator_inside_a_line_does_not_split_it(tmp_path: Path) -> None:
         ("a.json", b'[{"a": 1},\n {"a": }]', "a.json:2: not JSON"),
         ("a.json", b'[{"a": 1}\n {"a": 1}]', "a.json:2: not JSON (',' or ']' is missing after element 0)"),
         ("a.json", b'[{"a": 1}', "a.json:1: not JSON"),
+        ("a.json", b'[{"a": 1},\n{"a\n', "a.json:2: not JSON (Invalid control character at column 4)"),
         ("a.json", b'[{"a": 1}] x', "something follows"),
         ("a.json", b"[\n3]", "a.json:2[0]: found a number"),
         ("a.json", b'"text"', "found a string"),
@@ -317,7 +318,43 @@ def test_no_row_fills_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 monkeypatch.setattr(module, limit, 1000)
     monkeypatch.setattr(jsons, "CHUNK", 100)
     path = put(tmp_path / f"{name}.gz", content)
+    monkeypatch.setattr(opening, "SKIPPED_BYTES", 1000)
     rows = scan_rows(path)
     assert next(rows)[1] in ({"a": 1}, {"a": "1"})
     with pytest.raises(UserError, match="a row of more than|of white space"):
-        next(rows)
+        list(rows)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
+def test_a_line_that_is_too_long_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """It is told to leave the line out, not to write one object a line, for that is how it stands there."""
+    monkeypatch.setattr(opening, "ROW_BYTES", 100)
+    path = put(tmp_path / name, b'{"a": 1}\n{"a": "' + b"x" * 500_000 + b'"}\n{"a": 3}\n' + b"y" * 100 + b"\n" + b"z" * 200)
+    rows = list(scan_rows(path))
+    assert [where for where, _ in rows] == [f"{path}:{n}" for n in (1, 2, 3, 4, 5)]
+    for where, error in (rows[1], rows[3], rows[4]):
+        assert str(error).startswith(f"{where}: a row of more than 32 MB; leave it out") and "one JSON object a line" not in str(error)
+    assert not isinstance(rows[2][1], UserError)
+
+
+def test_lines_of_text_are_rows(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.txt.gz", b"\xef\xbb\xbfWhere?\r\n\n  \nWh\xe9n?\n How? ")
+    first, broken, last = scan_rows(path)
+    assert first == (f"{path}:1", {"text": "Where?"}) and last == (f"{path}:5", {"text": " How? "})
+    assert broken[0] == f"{path}:4" and str(broken[1]).startswith(f"{path}:4: not UTF-8 text; convert the file first (iconv -f cp1252")
+    settings = ReadSettings(fields={"prompt": "text"}, skip_bad=True)
+    assert [prompt.text for prompt in read_prompts(path, settings)] == ["Where?", " How? "]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.xml", "a.txt"])
+@pytest.mark.parametrize("content", [bytes(range(256)) * 20, b"\x7fELF\x02\x01\x01" + bytes(100), b"\x89PNG\r\n\x1a\n" + bytes(8)])
+def test_what_is_no_text_is_refused_once(tmp_path: Path, name: str, content: bytes) -> None:
+    with pytest.raises(UserError, match=f"{name}: not a text file; is this the right one"):
+        list(scan_rows(put(tmp_path / name, content)))
+
+
+def test_text_of_western_windows_is_not_taken_for_no_text(tmp_path: Path) -> None:
+    """And the command that the error names reads it."""
+    path = put(tmp_path / "a.jsonl", '{"a": "“café” €"}\n'.encode("cp1252"))
+    ((_, error),) = scan_rows(path)
+    assert isinstance(error, UserError) and "iconv -f cp1252 -t utf-8 FILE > NEW" in str(error)

@@ -1,12 +1,14 @@
 """The formats of public data sets, by hand: who won, what ties, what is unranked, what is refused."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trimtab.common.errors import UserError
+from trimtab.data.convert import check_file
 from trimtab.data.formats import FORMATS, RankSettings, ReadSettings, convert, detect, read_any, read_comparisons
 from trimtab.records import Comparison, Demonstration, Prompt
 
@@ -198,6 +200,15 @@ def test_refused(row: dict[str, Any], says: str) -> None:
         ({"query": "q", "response": "a"}, "try fields.prompt=query fields.completion=response"),
         ({"question": "q", "context": "c", "answer": "a"}, "try fields.instruction=question fields.input=context fields.output=answer"),
         ({"question": "q", "accepted": "a", "bad": "b"}, "try fields.prompt=question fields.chosen=accepted fields.rejected=bad"),
+        ({"user": "q", "assistant": "a"}, "try fields.prompt=user fields.completion=assistant"),
+        ({"source": "q", "target": "a"}, "try fields.prompt=source fields.completion=target"),
+        ({"id": "1", "customerQuestion": "q", "agent_reply": "a"}, "try fields.prompt=customerQuestion fields.completion=agent_reply"),
+        (
+            {"the question": "q", "rejected_answer": "b", "chosen_answer": "a"},
+            "try fields.prompt='the question' fields.chosen=chosen_answer fields.rejected=rejected_answer",
+        ),
+        ({"promt": "q", "user": "u1"}, "; did you mean 'prompt' by 'promt'?"),
+        ({"promt": "q", "completon": "a", "source": "s"}, "; did you mean 'prompt' by 'promt' and 'completion' by 'completon'?"),
         ({"data": [{"prompt": "x"}]}, "the rows seem to stand inside data"),
         ({"text": "once upon a time"}, "'text' alone is read by pretrain"),
     ],
@@ -207,12 +218,50 @@ def test_fields_by_other_names_come_with_the_mapping(tmp_path: Path, row: dict[s
     with pytest.raises(UserError, match="no known format") as error:
         detect(row)
     assert str(error.value).endswith(advice) or advice in str(error.value)
-    mapping = dict(word.removeprefix("fields.").split("=") for word in advice.split() if word.startswith("fields."))
+    words = shlex.split(advice) if advice.startswith("try") else []
+    mapping = dict(word.removeprefix("fields.").split("=") for word in words if word.startswith("fields."))
     if mapping:
         path = tmp_path / "a.jsonl"
         path.write_text(json.dumps(row) + "\n")
         (record,) = read_any(path, ReadSettings(fields=mapping))
         assert isinstance(record, Demonstration | Comparison)
+
+
+@pytest.mark.parametrize("row", [{"user": "u1", "foo": 1}, {"source": "web", "id": "7"}, {"question_id": "3", "answer_type": "short"}])
+def test_who_wrote_it_is_not_taken_for_what_was_asked(row: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as error:
+        detect(row)
+    assert "try" not in str(error.value) and "did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"chosen": "a"}, "field 'chosen' stands without 'rejected'; write both, or fields.completion=chosen where"),
+        ({"chosen": "a", "rejected": None}, "field 'chosen' stands without 'rejected'; write both"),
+        ({"chosen": "a", "rejectd": "b"}, "field 'chosen' stands without 'rejected'; did you mean 'rejected' by 'rejectd'?"),
+        ({"chosn": "a", "rejected": "b"}, "field 'rejected' stands without 'chosen'; did you mean 'chosen' by 'chosn'?"),
+    ],
+)
+@pytest.mark.parametrize("asked", ["prompt", "instruction"])
+def test_half_a_pair_is_no_prompt(tmp_path: Path, asked: str, row: dict[str, Any], says: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({asked: "q", **more}) + "\n" for more in ({}, row)))
+    with pytest.raises(UserError) as error:
+        read_any(path)
+    assert str(error.value).startswith(f"{path}:2: {says}")
+
+
+def test_what_looks_like_half_a_pair_and_is_none(tmp_path: Path) -> None:
+    """A verdict in a field of that name; an answer beside it; a pair whose one answer the user calls otherwise."""
+    path = tmp_path / "a.jsonl"
+    rows = [{"prompt": "q", "chosen": True}, {"prompt": "q", "completion": "a", "chosen": "a"}, {"prompt": "q", "rejected": ""}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    account = check_file(path)
+    assert account.kept == 3 and not account.notes
+    path.write_text(json.dumps({"prompt": "q", "chosen": "a"}) + "\n")
+    (record,) = read_any(path, ReadSettings(fields={"completion": "chosen"}))
+    assert isinstance(record, Demonstration) and record.completion == "a"
 
 
 def test_the_mapping_reaches_inside_fields_and_refuses_what_nobody_reads(tmp_path: Path) -> None:

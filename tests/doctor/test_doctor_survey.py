@@ -130,10 +130,26 @@ def test_length_bias_is_the_mean_over_rankings_with_its_interval(tmp_path: Path)
     longer, shorter = ("a longer answer", "short"), ("short", "a longer answer")
     found = read(tmp_path, [comparison(i, *(longer if i % 4 else shorter)) for i in range(40)])
     result = said(found, "length bias")
-    # 30 of 40: mean 0.75, Student's t interval 0.75 +- 2.0227 * 0.43853 / sqrt(40)
+    # 30 of 40, z = 1.95996: Wilson's interval (0.75 + z^2/80 +- z sqrt(0.1875/40 + z^2/6400)) / (1 + z^2/40)
     assert result.numbers["value"] == pytest.approx(0.75) and result.numbers["n"] == 40
-    assert result.numbers["low"] == pytest.approx(0.75 - 0.14025, abs=1e-4)
+    assert result.numbers["low"] == pytest.approx(0.59807, abs=1e-4) and result.numbers["high"] == pytest.approx(0.85813, abs=1e-4)
     assert result.status == "ok"
+
+
+def test_one_row_and_no_row_are_told_as_such(tmp_path: Path) -> None:
+    assert said(read(tmp_path, [{"prompt": "Where is it?"}]), "rows").found == "1 row, 1 prompt (format trl-prompt)"
+    empty = said(read(tmp_path, []), "rows")
+    assert empty.status == "fail" and empty.found == "the file holds no rows"
+
+
+def test_no_share_is_above_all_of_them(tmp_path: Path) -> None:
+    """54 of 55: with Student's t the interval ended at 101.8 %."""
+    rows = [{**comparison(i, "a longer answer", "short"), "shown_order": [0, 1]} for i in range(55)]
+    rows[7] |= comparison(7, "short", "a longer answer") | {"shown_order": [1, 0]}
+    found = read(tmp_path, rows)
+    for check in ("length bias", "order shown"):
+        numbers = said(found, check).numbers
+        assert numbers["value"] == pytest.approx(54 / 55) and 0.9 < numbers["low"] < 54 / 55 < numbers["high"] <= 1
 
 
 def test_broken_characters_count_where_they_are_learnt(tmp_path: Path) -> None:

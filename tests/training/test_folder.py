@@ -89,6 +89,13 @@ def test_metrics_are_one_line_for_each_value_and_truncation_drops_a_torn_one(tmp
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
 
 
+def test_a_file_in_the_place_of_the_folder_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file/run"):
+        with pytest.raises(UserError, match=f"{out}: cannot write, {tmp_path}/file is a file and not a folder; choose another place"):
+            RunFolder(out).begin("sft", {})
+
+
 @pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "cannot write")])
 def test_a_write_that_fails_leaves_the_old_file_and_one_line(
     tmp_path: Path, number: int, words: str, monkeypatch: pytest.MonkeyPatch

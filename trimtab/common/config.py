@@ -121,7 +121,7 @@ def help_text(cls: type[Settings], width: int = HELP_WIDTH) -> str:
     column = min(max(map(len, left), default=0), 34) + 4
     lines = []
     for option, head in zip(options, left, strict=True):
-        text = textwrap.wrap(f"{option.description} [{option.type}]", max(width - column, 30))
+        text = textwrap.wrap(f"{option.description} [{option.type}]", max(width - column, 30), break_on_hyphens=False)
         if len(head) > column - 4:
             lines.append(f"  {head}")
         else:
@@ -253,7 +253,7 @@ class _Reader:
     def _known(self, name: str, where: str) -> FieldInfo | None:
         field = self._fields.get(name)
         if field is None:
-            self.problems.append(f"{where}: unknown key '{name}', {_suggestion(name, list(self._fields))}")
+            self.problems.append(f"{where}: unknown key '{name}', {_suggestion(name, self._fields)}")
         return field
 
 
@@ -300,8 +300,13 @@ def _is_one_text(text: str) -> bool:
     return not bare.startswith(("[", '"', "'")) and re.fullmatch(SCALARS["null"][0], bare) is None
 
 
-def _suggestion(name: str, known: list[str]) -> str:
+def _suggestion(name: str, fields: Mapping[str, FieldInfo]) -> str:
     """The closest key: the same word in another group (``rank`` for ``lora.rank``), or by spelling; else all keys."""
+    known = list(fields)
+    first, dot, rest = name.partition(".")
+    mappings = [k for k, field in fields.items() if field.annotation == dict[str, str]]
+    if dot and first not in fields and (owner := difflib.get_close_matches(first, mappings, n=1, cutoff=0.6)):
+        return f"did you mean '{owner[0]}.{rest}'?"
     group, _, leaf = name.rpartition(".")
     inside = [k for k in known if group and k.startswith(f"{group}.")]
     close = [k for k in known if k.rpartition(".")[2] == leaf]
@@ -458,7 +463,8 @@ def _yaml_lines(cls: type[Settings], defaults: Mapping[str, Any], indent: str) -
         group = _group(field)
         note = " ".join((field.description or "").split())
         note = note if group else f"{note} [{type_text(field)}]"
-        yield from textwrap.wrap(note, HELP_WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        begin = f"{indent}# "
+        yield from textwrap.wrap(note, HELP_WIDTH, initial_indent=begin, subsequent_indent=begin, break_on_hyphens=False)
         if group:
             yield f"{indent}{key}:"
             yield from _yaml_lines(group, defaults[key], indent + "  ")

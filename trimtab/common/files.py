@@ -54,6 +54,16 @@ def check_writable(path: Path | str, *, overwrite: bool) -> None:
         raise disk_error(error, path) from error
 
 
+def refuse_missing_folder(source: Path | str) -> None:
+    """Refuses a model that is not there and whose name can be none on the hub, as ``./dir`` and ``a/b/c`` are.
+
+    Raises:
+        UserError: it is so.
+    """
+    if not Path(source).exists() and (str(source).startswith((".", "/", "~")) or str(source).count("/") > 1):
+        raise UserError(f"{source}: no such model folder")
+
+
 def sync_directory(path: Path | str) -> None:
     """Makes renames inside ``path`` durable."""
     handle = os.open(path, os.O_RDONLY)
@@ -70,6 +80,9 @@ def disk_error(error: Exception, path: Path | str) -> UserError:
         return UserError(
             f"{path}: the disk is full; free some space or choose another out=DIR, then run the same command again"
         )
+    if number in (errno.EEXIST, errno.ENOTDIR):
+        file = next((place for place in (Path(path), *Path(path).parents) if place.is_file()), Path(path))
+        return UserError(f"{path}: cannot write, {file} is a file and not a folder; choose another place")
     return UserError(f"{path}: cannot write ({reason}); choose a folder that you may write to")
 
 

@@ -8,17 +8,21 @@ from types import TracebackType
 from rich.progress import BarColumn, Progress as RichProgress, TextColumn, TimeRemainingColumn
 
 PLAIN_EVERY_SECONDS = 10.0
+BAR_EVERY_SECONDS = 0.1
+RATE_AFTER_SECONDS = 1.0  # what is done sooner has no rate worth telling
 
 
 class Progress:
     """``with Progress("sft", total=100, unit="steps") as p: p.advance(loss=0.1)``.
 
-    ``total`` may be None when unknown. Numbers given to ``advance`` are shown behind the rate: give the two that matter.
+    ``total`` may be None when unknown. Numbers given to ``advance`` are shown behind the rate: give the two that matter. Work of less
+    than ``after`` seconds shows nothing.
     """
 
-    def __init__(self, title: str, total: int | None, unit: str = "steps", done: int = 0) -> None:
+    def __init__(self, title: str, total: int | None, unit: str = "steps", done: int = 0, *, after: float = 0.0) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, done
         self._start, self._began_at, self._shown = time.monotonic(), done, 0.0
+        self._after, self._begun = self._start + after, not after
         self._values: dict[str, float] = {}
         self._bar: RichProgress | None = None
         if sys.stderr.isatty():
@@ -38,14 +42,17 @@ class Progress:
             )
 
     def __enter__(self) -> "Progress":
-        if self._bar:
+        if self._bar and self._begun:
             self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._begun:
+            return
         if self._bar:
+            self._update(self._bar)
             self._bar.stop()
         elif kind is None:
             self._line(final=True)
@@ -54,28 +61,39 @@ class Progress:
         """``by`` units of work are done; ``numbers`` are the latest values to show."""
         self.done += by
         self._values |= numbers  # a number that is measured now and then stays on show in between
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        rate = (self.done - self._began_at) / seconds
-        if self._bar:
-            self._bar.update(self._task, completed=self.done, rate=self._rate(rate), numbers=format_numbers(self._values))
-        elif time.monotonic() - self._shown >= PLAIN_EVERY_SECONDS:
-            self._shown = time.monotonic()
+        now = time.monotonic()
+        if now - self._shown < (BAR_EVERY_SECONDS if self._bar else PLAIN_EVERY_SECONDS) or now < self._after:
+            return
+        self._shown = now
+        if self._bar is None:
             self._line()
+        elif self._begun:
+            self._update(self._bar)
+        else:
+            self._bar.start()
+        self._begun = True
+
+    def _update(self, bar: RichProgress) -> None:
+        bar.update(self._task, completed=self.done, rate=self._rate(), numbers=format_numbers(self._values))
 
     def _line(self, final: bool = False) -> None:
         seconds = time.monotonic() - self._start
-        rate = (self.done - self._began_at) / max(seconds, 1e-9)
-        of = f"/{self.total}" if self.total else ""
-        left = ""
-        if not final and self.total and rate > 0:
-            left = f", {clock((self.total - self.done) / rate)} left"
+        of = f"/{self.total:,}" if self.total else ""
+        unit = self.unit.removesuffix("s") if (self.total or self.done) == 1 else self.unit
+        said = [f"{self.title}: {self.done:,}{of} {unit} in {clock(seconds)}", *filter(None, [self._rate()])]
+        if not final and self.total and self.done > self._began_at and self._rate():
+            said.append(f"{clock((self.total - self.done) * seconds / (self.done - self._began_at))} left")
         tail = f"  {format_numbers(self._values)}".rstrip()
-        said = f"{self.title}: {self.done}{of} {self.unit} in {clock(seconds)}, {self._rate(rate)}{left}{tail}"
-        print(said, file=sys.stderr, flush=True)
+        print(f"{', '.join(said)}{tail}", file=sys.stderr, flush=True)
 
-    def _rate(self, rate: float) -> str:
-        """``3.2 steps/s``, ``2.1 s/step``."""
-        return f"{rate:,.1f} {self.unit}/s" if rate >= 1 or rate == 0 else f"{1 / rate:,.1f} s/{self.unit.rstrip('s')}"
+    def _rate(self) -> str:
+        """``3.2 steps/s``, ``2.1 s/step``; nothing in the first moments."""
+        seconds, done = time.monotonic() - self._start, self.done - self._began_at
+        if seconds < RATE_AFTER_SECONDS:
+            return ""
+        if 0 < done < seconds:
+            return f"{seconds / done:,.1f} s/{self.unit.rstrip('s')}"
+        return f"{done / seconds:,.{0 if done >= 100 * seconds else 1}f} {self.unit}/s"
 
 
 def format_numbers(numbers: Mapping[str, float]) -> str:

@@ -78,7 +78,8 @@ def mean_interval(values: Sequence[float]) -> Estimate:
 
 
 def proportion_interval(successes: float, n: int) -> Estimate:
-    """``successes`` of ``n`` independent yes-no trials with the interval of Wilson 1927; a tie may count as a half.
+    """``successes`` of ``n`` independent yes-no trials with the interval of Wilson 1927; a tie may count as a half, and a
+    ranking as the share of its pairs: no mean of values in [0, 1] varies more than that of yes and no.
 
     It stays inside [0, 1] and keeps its width at 0 and n successes, where the textbook interval has none.
     """

@@ -37,10 +37,12 @@ def convert_file(path: Path | str, out: Path | str, settings: ConvertSettings | 
 
     Raises:
         UserError: the file cannot be read, or has bad rows and ``skip_bad`` is off; nothing in it can be written so; ``out`` is no
-            ``.jsonl`` or cannot be written.
+            ``.jsonl``, is ``path`` itself or cannot be written.
     """
     settings = settings or ConvertSettings()
     settings = settings.model_copy(update={"left_out": str(left_out_of(path, out, settings).parent)})
+    if Path(out).exists() and Path(path).exists() and Path(out).samefile(path):
+        raise UserError(f"{out}: is the file that is read, and rows that are left out would be lost; choose another name")
     check_writable(out, overwrite=settings.overwrite)
     account = Account(path)
     write_lines(out, _something(stream(path, settings, account, _writer(settings)), account, settings.to))
@@ -56,7 +58,7 @@ def check_file(path: Path | str, settings: ReadSettings = DEFAULT) -> Account:
     """Reads every row and keeps account of them; bad rows are in it, not raised.
 
     Raises:
-        UserError: there is no such file, or ``settings`` name an unknown format.
+        UserError: there is no such file, or it holds no rows; or ``settings`` name an unknown format.
     """
     account = Account(path)
     try:
@@ -65,6 +67,8 @@ def check_file(path: Path | str, settings: ReadSettings = DEFAULT) -> Account:
     except UserError:
         if not account.rows:
             raise
+    if not account.rows:
+        raise UserError(f"{path}: holds no rows")
     return account
 
 

@@ -1,9 +1,12 @@
 """What is in a file of records or text: counts, lengths, ties, samples; with a tokenizer, what is trained on."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -12,14 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab.common.errors import UserError
-from trimtab.common.stats import mean_interval
-from trimtab.data.encode import comparison_trees, demonstration_trees, prompt_trees
-from trimtab.data.files import read_text
-from trimtab.data.formats import DEFAULT, ReadSettings, kind_of, scan
+from trimtab.common.stats import proportion_interval
+from trimtab.data.files import is_text, read_text
+from trimtab.data.formats import DEFAULT, ReadSettings, kind_of, reading, scan
+from trimtab.data.formats.account import many
 from trimtab.data.samples import LABEL, Legend, Run, Sample, sample_of
-from trimtab.data.template import Renderer
 from trimtab.records import Comparison, Demonstration, Prompt, Record
-from trimtab.trees import PromptTree
+
+if TYPE_CHECKING:  # seconds, which a page without a model need not wait for
+    from trimtab.data.template import Renderer
+    from trimtab.trees import PromptTree
 
 ANY_LENGTH = 1 << 60
 MOST_NAMES = 20
@@ -36,29 +41,28 @@ def show(
     Raises:
         UserError: there is no such file, or it holds neither records nor text.
     """
-    if is_text(path):
+    if is_text(path) and not settings.fields:
         return _show_text(path, renderer, limit)
     tally = _Tally(renderer, max_length)
     samples: list[Record] = []
-    for found in scan(path, settings):
-        tally.rows += 1
-        if found.error is not None:
-            tally.bad += 1
-            tally.error = tally.error or str(found.error)
-            continue
-        tally.formats[found.format] += 1
-        for record in found.records:
-            tally.add(record)
-            if len(samples) < limit:
-                samples.append(record)
+    with reading(path) as bar:
+        for found in scan(path, settings):
+            tally.rows += 1
+            bar.advance()
+            if found.error is not None:
+                tally.bad += 1
+                tally.error = tally.error or str(found.error)
+                continue
+            tally.formats[found.format] += 1
+            for record in found.records:
+                tally.add(record)
+                if len(samples) < limit:
+                    samples.append(record)
+    if not tally.kinds:
+        raise UserError(f"{path}: {tally.nothing()}")
     legend: list[RenderableType] = [Text(), Legend()] if renderer is not None and samples else []
     shown = [sample_of(record, renderer, number) for number, record in enumerate(samples, 1)]
     return Group(_figures(path, tally.lines()), *legend, Text(), *shown)
-
-
-def is_text(path: Path | str) -> bool:
-    """Whether a path is plain text for pretraining, by its name: a folder, ``.txt``, ``.zip`` (or these + ``.gz``)."""
-    return Path(path).is_dir() or Path(str(path).lower().removesuffix(".gz")).suffix in (".txt", ".zip")
 
 
 @dataclass
@@ -142,6 +146,12 @@ class _Tally:
         differ = [sizes[better] > sizes[worse] for better, worse in decided if sizes and sizes[better] != sizes[worse]]
         self.longer += [sum(differ) / len(differ)] if differ else []
 
+    def nothing(self) -> str:
+        """Why there is no record."""
+        if not self.rows:
+            return "holds no rows"
+        return f"no record in {many(self.rows, 'row')}" + (f", the first error: {self.error}" if self.error else "")
+
     def lines(self) -> Iterator[tuple[str, str]]:
         """(label, value) of every figure that the file has."""
         unit = "words" if self.renderer is None else "tokens"
@@ -176,11 +186,14 @@ class _Tally:
             yield "answers compared (K)", ", ".join(f"{k}: {n:,}" for k, n in sorted(self.ks.items()))
             yield "pairs", f"{self.decided:,} decided, {self.tied:,} tied; {self.unranked:,} answers unranked"
         if self.longer:
-            yield "longer one preferred", f"{mean_interval(self.longer).percent()} (mean over rankings, by {unit})"
+            longer = proportion_interval(sum(self.longer), len(self.longer))
+            yield "longer one preferred", f"{longer.percent()} (mean over rankings, by {unit})"
 
 
 def _trees(record: Record, renderer: Renderer) -> list[PromptTree]:
     """What is trained on, whatever its length."""
+    from trimtab.data.encode import comparison_trees, demonstration_trees, prompt_trees
+
     if isinstance(record, Demonstration):
         return demonstration_trees([record], renderer, ANY_LENGTH)[0]
     if isinstance(record, Comparison):
@@ -199,13 +212,20 @@ def _show_text(path: Path | str, renderer: Renderer | None, limit: int) -> Group
     """Text is counted in words, with a renderer in tokens, end tokens not included."""
     sizes: list[int] = []
     samples: list[str] = []
-    for document in read_text(path):
-        sizes.append(len(document.split()) if renderer is None else renderer.count(document))
-        samples += [document] if len(samples) < limit else []
+    try:
+        for document in read_text(path):
+            sizes.append(len(document.split()) if renderer is None else renderer.count(document))
+            samples += [document] if len(samples) < limit else []
+    except UserError as error:
+        if not Path(path).is_dir():
+            raise
+        raise UserError(f"{path}: is a folder and not of text ({error}); for records, give one of the files in it") from None
+    if not sizes:
+        raise UserError(f"{path}: holds no text")
     unit = "words" if renderer is None else "tokens"
-    lines = [("documents", f"{len(sizes):,} with {sum(sizes):,} {unit}"), (f"{unit} in a document", _spread(sizes))] if sizes else []
+    lines = [("documents", f"{len(sizes):,} with {sum(sizes):,} {unit}"), (f"{unit} in a document", _spread(sizes))]
     shown = [Sample(f"sample {number}", [Run("text", [(text, "")])]) for number, text in enumerate(samples, 1)]
-    return Group(_figures(path, lines or [("documents", "none")]), Text(), *shown)
+    return Group(_figures(path, lines), Text(), *shown)
 
 
 def _figures(path: Path | str, lines: Iterable[tuple[str, str]]) -> Group:

@@ -1,9 +1,12 @@
 """How one record looks to who prepares data: what is context, what is trained, where turns end; with colours and without."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -11,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab.common.errors import UserError
-from trimtab.data.encode import completion_ids
 from trimtab.data.formats import kind_of
-from trimtab.data.template import Encoded, Renderer
 from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt, Record
+
+if TYPE_CHECKING:  # seconds, which a page without a model need not wait for
+    from trimtab.data.template import Encoded, Renderer
 
 HEAD, TAIL = 560, 140  # characters shown of a longer text: its beginning and its end
 CONTEXT, TRAINED, LABEL, NOTE = "dim", "green", "bold", "italic"
@@ -101,6 +105,8 @@ def _encoded(record: Record, prompt: Prompt, renderer: Renderer) -> tuple[list[R
         trained, all_tokens = sum(sum(p.trained) for p in pieces), sum(len(p.prompt) + len(p.trained) for p in pieces)
         apart = f", in {len(pieces)} pieces, for the chat template rewrites earlier turns" if len(pieces) > 1 else ""
         return runs, f"{all_tokens:,} tokens, {trained:,} trained{apart}"
+    from trimtab.data.encode import completion_ids
+
     ids = renderer.prompt(prompt)
     runs, said = [Run("context", _parts(ids, renderer, trained=False), len(ids))], f"{len(ids):,} tokens"
     if isinstance(record, Comparison):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.common.rng import generator
-from trimtab.common.stats import Estimate, mean_interval, proportion_interval, share_interval
+from trimtab.common.stats import Estimate, proportion_interval, share_interval
 from trimtab.data.encode import comparison_trees
 from trimtab.doctor.check import Group, NotApplicable, Result, estimated, fail, judged, ok, warning
 from trimtab.doctor.records import SEVERAL, faults, share
@@ -111,7 +111,7 @@ def length_bias(s: Subject) -> Result:
         longer += [sum(differ) / len(differ)] if differ else []
     if len(longer) < LEAST:
         raise NotApplicable(f"too few rankings with answers of different length ({len(longer)})")
-    found = mean_interval(longer)
+    found = proportion_interval(sum(longer), len(longer))
     apart = found.low > MANY_LONGER or found.high < FEW_LONGER
     said = f"the longer answer is preferred on {found.percent()} (rankings, by words)"
     return judged(said, bad=apart, grave=False).also(estimated(found))
@@ -218,7 +218,7 @@ def order_shown(s: Subject) -> Result:
             early += [sum(first) / len(first)] if first else []
     if len(early) < LEAST:
         raise NotApplicable("the file does not say in which order answers were shown")
-    found = mean_interval(early)
+    found = proportion_interval(sum(early), len(early))
     said = f"the answer shown first is preferred on {found.percent()}"
     return judged(said, bad=found.low > 0.55 or found.high < 0.45, grave=False).also(estimated(found))
 
@@ -242,7 +242,7 @@ def reward_model_agrees(s: Subject) -> Result:
         right += [sum((scores[a] > scores[b]) + 0.5 * (scores[a] == scores[b]) for a, b in pairs) / len(pairs)]
     if len(right) < LEAST:
         raise NotApplicable(f"too few comparisons fit the model ({len(right)})")
-    found = mean_interval(right)
+    found = proportion_interval(sum(right), len(right))
     said = f"with the ranks on {found.percent()} (rankings)"
     if found.high < 0.5:
         return fail(f"{said}: the wrong way round").also(estimated(found))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from trimtab.data.formats.account import many
 from trimtab.doctor.check import Group, NotApplicable, Result, fail, judged, ok, warning
 from trimtab.doctor.subject import Subject
 from trimtab.doctor.survey import NGRAM, Survey, ngrams, prompt_key, prompt_of, repeats, words_of
@@ -49,13 +50,15 @@ def faults(records: Sequence[Record], wrong: Callable[[Record], str], what: str,
 )
 def rows(s: Subject) -> Result:
     data = s.data
-    kinds = ", ".join(f"{n:,} {kind}s" for kind, n in data.kinds.most_common()) or "no records"
+    kinds = ", ".join(many(n, kind) for kind, n in data.kinds.most_common()) or "no records"
     formats = ", ".join(data.formats) or "none"
+    if not data.rows:
+        return fail("the file holds no rows", "Give a file that has some.", bad=0, rows=0)
     if data.bad_rows or not data.total:
         first = f": {data.errors[0]}" if data.errors else ""
-        return fail(f"{data.bad_rows:,} of {data.rows:,} rows cannot be read{first}", bad=data.bad_rows, rows=data.rows)
+        return fail(f"{data.bad_rows:,} of {many(data.rows, 'row')} cannot be read{first}", bad=data.bad_rows, rows=data.rows)
     mixed = len(data.kinds) > 1
-    return judged(f"{data.rows:,} rows, {kinds} (format {formats})", bad=mixed, grave=False, bad_rows=0, rows=data.rows)
+    return judged(f"{many(data.rows, 'row')}, {kinds} (format {formats})", bad=mixed, grave=False, bad_rows=0, rows=data.rows)
 
 
 @GROUP.check(

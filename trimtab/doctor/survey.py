@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.common.errors import UserError
-from trimtab.common.progress import Progress
 from trimtab.common.rng import generator
-from trimtab.data.formats import kind_of, read_prompts, scan
+from trimtab.data.formats import kind_of, read_prompts, reading, scan
 from trimtab.doctor.settings import Config
 from trimtab.records import Comparison, Completion, Demonstration, Prompt, Record, pairs_of
 
@@ -136,7 +135,7 @@ def survey(config: Config) -> Survey:
     out = Survey(config.data, config.rows, config.seed)
     if config.test:
         out.test_prompts = read_prompts(config.test)
-    with Progress("doctor: reading the data", None, "rows") as bar:
+    with reading(config.data) as bar:
         try:
             for found in scan(config.data, config):
                 out.rows += 1

@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from trimtab.common.device import here
 from trimtab.common.errors import UserError
-from trimtab.common.files import disk_error, read_json, sync_directory
+from trimtab.common.files import disk_error, read_json, refuse_missing_folder, sync_directory
 from trimtab.common.rng import seed_for
 from trimtab.models.attention import NAME
 from trimtab.models.check import check_architecture
@@ -363,8 +363,7 @@ def _exists(source: Path | str) -> None:
         return
     if path.is_dir() and not (path / "config.json").exists():
         raise UserError(f"{source}: this folder has no config.json, so it is not a model")
-    if not path.exists() and (str(source).startswith((".", "/", "~")) or str(source).count("/") > 1):
-        raise UserError(f"{source}: no such model folder")
+    refuse_missing_folder(source)
 
 
 def _first_line(error: BaseException) -> str:

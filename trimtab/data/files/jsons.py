@@ -11,6 +11,7 @@ from trimtab.common.errors import RowError
 from trimtab.data.files.opening import (
     BLANK_BYTES,
     ROW_BYTES,
+    TO_UTF8,
     lines,
     open_bytes,
     read_up_to,
@@ -70,7 +71,9 @@ def _is_json(line: bytes) -> bool:
 def _scan_lines(path: Path | str) -> Iterator[tuple[str, JSON | RowError]]:
     with open_bytes(path) as f:
         for number, raw in lines(f, path):
-            if not raw.isspace():
+            if isinstance(raw, RowError):
+                yield f"{path}:{number}", raw
+            elif not raw.isspace():
                 yield f"{path}:{number}", parse_row(raw, f"{path}:{number}")
 
 
@@ -105,7 +108,7 @@ class _Window:
             self.text += self.decode.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
             line = self.line + self.text.count("\n") + error.object.count(b"\n", 0, error.start)
-            raise RowError(f"{self.path}:{line}", f"not UTF-8 text ({error.reason})", reason="not UTF-8 text") from None
+            raise RowError(f"{self.path}:{line}", f"not UTF-8 text ({error.reason}); {TO_UTF8}", reason="not UTF-8 text") from None
         return bool(chunk)
 
     def value(self) -> tuple[Any, str]:
@@ -117,11 +120,12 @@ class _Window:
             except NotPlain as error:
                 value, end = self._refused(error)
             except JSONDecodeError as error:
+                ahead = error.pos - self.at  # ``more`` moves the window
                 if len(self.text) > ROW_BYTES:
                     raise too_long(self.where()) from None
                 if self.more(max(CHUNK, len(self.text))):  # doubling keeps the work linear however long one value is
                     continue
-                raise not_json(self.where(error.pos), error) from None
+                raise not_json(self.where(self.at + ahead), error) from None
             except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 1,000 brackets
                 raise not_json(self.where(), error) from None
             text, self.at = self.text[self.at : end], end
@@ -133,10 +137,11 @@ class _Window:
             try:
                 _, end = LENIENT.raw_decode(self.text, self.at)
             except JSONDecodeError as broken:
+                ahead = broken.pos - self.at
                 if len(self.text) > ROW_BYTES:
                     raise too_long(self.where()) from None
                 if not self.more(max(CHUNK, len(self.text))):
-                    raise not_json(self.where(broken.pos), broken) from None
+                    raise not_json(self.where(self.at + ahead), broken) from None
             except (ValueError, RecursionError) as broken:
                 raise not_json(self.where(), broken) from None
             else:

@@ -11,6 +11,7 @@ from trimtab.data.files.columns import scan_columns
 from trimtab.data.files.hub import is_hub, scan_hub
 from trimtab.data.files.jsons import scan_json
 from trimtab.data.files.opening import must_be_file, suffix_of
+from trimtab.data.files.plain import scan_plain
 from trimtab.data.files.tables import scan_table
 from trimtab.data.files.xmls import scan_xml
 from trimtab.records import JSON
@@ -19,7 +20,7 @@ Row = tuple[str, JSON | RowError]  # where it stands, and what stands there or w
 
 READERS: dict[str, Callable[[Path | str], Iterator[Row]]] = {
     ".jsonl": scan_json, ".json": scan_json, ".csv": scan_table, ".tsv": scan_table, ".parquet": scan_columns,
-    ".arrow": scan_columns, ".ndjson": scan_json, ".xml": scan_xml,
+    ".arrow": scan_columns, ".ndjson": scan_json, ".xml": scan_xml, ".txt": scan_plain,
 }  # fmt: skip
 ROW_SUFFIXES = tuple(READERS)
 NEVER_GZIPPED = (".parquet", ".arrow")  # they are compressed inside

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import IO
 
 from trimtab.common.errors import RowError, UserError, names
-from trimtab.data.files.opening import BLANK_BYTES, ROW_BYTES, TOO_LONG, open_bytes, suffix_of, too_blank, too_long
+from trimtab.data.files.opening import (
+    BLANK_BYTES,
+    ROW_BYTES,
+    TO_UTF8,
+    TOO_LONG,
+    open_bytes,
+    suffix_of,
+    too_blank,
+    too_long,
+)
 from trimtab.records import JSON
 
 QUOTES = "text with commas, quotes or line ends stands in double quotes, and a quote inside is doubled"
@@ -81,7 +90,7 @@ def _no_text(cells: list[str], where: str) -> RowError | None:
     try:
         "".join(cells).encode()
     except UnicodeEncodeError:
-        return RowError(where, "not UTF-8 text; convert the file first (iconv -t utf-8)", reason="not UTF-8 text")
+        return RowError(where, f"not UTF-8 text; {TO_UTF8}", reason="not UTF-8 text")
     return None
 
 

@@ -10,7 +10,7 @@ from typing import IO
 
 from trimtab.common.errors import UserError, names
 from trimtab.data.files.hub import is_hub
-from trimtab.data.files.opening import must_be_file, open_bytes, suffix_of
+from trimtab.data.files.opening import TO_UTF8, must_be_file, open_bytes, suffix_of
 from trimtab.data.files.rows import ROW_SUFFIXES, read_rows
 
 TEXT_SUFFIXES = (".txt", ".jsonl", ".json", ".zip")  # of the files that are looked for in a folder
@@ -50,6 +50,11 @@ def read_text(path: Path | str, characters: int = DOCUMENT_CHARACTERS) -> Iterat
         raise UserError(f"{path}: unknown kind of text; give a folder or a file that ends in {TEXT_ENDINGS}")
 
 
+def is_text(path: Path | str) -> bool:
+    """Whether a path is plain text for pretraining, by its name: a folder, ``.txt``, ``.zip`` (or these + ``.gz``)."""
+    return Path(path).is_dir() or suffix_of(path) in (".txt", ".zip")
+
+
 def merge_blocks(lines: Iterable[str], characters: int) -> Iterator[str]:
     """Documents of at least ``characters`` characters (the last may be shorter), cut at blank lines.
 
@@ -74,7 +79,7 @@ def _lines(text: IO[str]) -> Iterator[str]:
 
 
 def _zip_text(path: Path, characters: int) -> Iterator[str]:
-    with open_bytes(path) as f:
+    with open_bytes(path, text=False) as f:
         try:
             archive = zipfile.ZipFile(f)
             members = sorted(name for name in archive.namelist() if name.endswith(".txt") and not _hidden(name))
@@ -92,7 +97,7 @@ def _text_errors(path: Path | str) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); convert it first (iconv -t utf-8)") from None
+        raise UserError(f"{path}: not UTF-8 text ({error.reason}); {TO_UTF8}") from None
 
 
 def _hidden(path: Path | str) -> bool:

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from trimtab.common.errors import RowError
+from trimtab.data.files.opening import TO_UTF8
 from trimtab.records import JSON
 
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -40,7 +41,8 @@ def parse_row(raw: bytes, where: str) -> JSON | RowError:
         text = raw.decode()
         return as_object(DECODER.decode(text), text, where)
     except UnicodeDecodeError as error:
-        found = RowError(where, f"not UTF-8 text ({error.reason} at byte {error.start} of the line)", reason="not UTF-8 text")
+        said = f"not UTF-8 text ({error.reason} at byte {error.start} of the line); {TO_UTF8}"
+        found = RowError(where, said, reason="not UTF-8 text")
     except (ValueError, RecursionError) as error:
         found = not_json(where, error)
     found.row = raw.decode(errors="replace").rstrip("\r\n")
@@ -66,7 +68,7 @@ def as_object(value: Any, text: str, where: str) -> JSON | RowError:
 def not_json(where: str, error: Exception) -> RowError:
     """The error of text that is no JSON."""
     if isinstance(error, json.JSONDecodeError):
-        said = f"{error.msg} at column {error.colno}"
+        said = f"{error.msg.removesuffix(' at')} at column {error.colno}"
     elif isinstance(error, NotPlain):
         return RowError(where, str(error), reason="ambiguous JSON")
     else:  # Python's own limits

@@ -5,7 +5,7 @@ Where things are: ``table.py`` has the list of formats, each family in a file of
 """
 
 from trimtab.data.formats.account import Account
-from trimtab.data.formats.base import DEFAULT, Format, RankSettings, ReadSettings
+from trimtab.data.formats.base import DEFAULT, Format, LookSettings, RankSettings, ReadSettings, only_looking
 from trimtab.data.formats.convert import convert
 from trimtab.data.formats.messages import parse_transcript, split_pair
 from trimtab.data.formats.ranks import dense_ranks
@@ -24,6 +24,7 @@ from trimtab.data.formats.read import (
     read_comparisons,
     read_demonstrations,
     read_prompts,
+    reading,
     refuse_shared_ids,
     scan,
     stream,
@@ -31,7 +32,8 @@ from trimtab.data.formats.read import (
 from trimtab.data.formats.table import BY_NAME, FORMATS, detect
 
 __all__ = [
-    "BY_NAME", "DEFAULT", "FORMATS", "Account", "Format", "Found", "Kind", "RankSettings", "ReadSettings", "Reading", "Skipped",
-    "as_kind", "convert", "dense_ranks", "detect", "kind_of", "left_out_file", "only", "parse_transcript", "read", "read_answers",
-    "read_any", "read_comparisons", "read_demonstrations", "read_prompts", "refuse_shared_ids", "scan", "split_pair", "stream",
+    "Account", "BY_NAME", "DEFAULT", "FORMATS", "Format", "Found", "Kind", "LookSettings", "RankSettings", "ReadSettings", "Reading",
+    "Skipped", "as_kind", "convert", "dense_ranks", "detect", "kind_of", "left_out_file", "only", "only_looking", "parse_transcript",
+    "read", "read_answers", "read_any", "read_comparisons", "read_demonstrations", "read_prompts", "reading", "refuse_shared_ids",
+    "scan", "split_pair", "stream",
 ]  # fmt: skip

@@ -20,19 +20,30 @@ class RankSettings(Settings):
     )
 
 
-class ReadSettings(Settings):
-    """How a file of records is read."""
+class LookSettings(Settings):
+    """How the rows of a file are understood."""
 
     format: str = Field("", description="name of the data's format; empty = detected row by row")
     fields: dict[str, str] = Field(
         {}, description="the file's own names of fields, fields.prompt=question; a dot reaches inside, fields.prompt=data.question"
     )
     ranks: RankSettings = Field(RankSettings(), description="what rank numbers mean")
+
+
+class ReadSettings(LookSettings):
+    """How a file of records is read, and what becomes of rows that cannot be."""
+
     skip_bad: bool = Field(False, description="leave out rows that cannot be read, and write them with the reasons to a file")
     left_out: str = Field("", description="folder of that file; empty = the run's folder, or beside what is written or read")
 
 
 DEFAULT = ReadSettings()
+
+
+def only_looking(settings: LookSettings) -> ReadSettings:
+    """The same, for the functions that read."""
+    return ReadSettings(format=settings.format, fields=settings.fields, ranks=settings.ranks)
+
 
 # A row in native terms: what it holds as prompts, demonstrations or comparisons; none where it says nothing.
 Reader = Callable[[JSON, str, ReadSettings], list[JSON]]

@@ -1,7 +1,5 @@
 """Files in any format -> native records: detected row by row, every row accounted for."""
 
-import difflib
-import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,20 +8,26 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from trimtab.common.errors import RowError, UserError
+from trimtab.common.progress import Progress
 from trimtab.data.files.hub import is_hub
 from trimtab.data.files.opening import suffix_of
 from trimtab.data.files.rows import scan_rows
 from trimtab.data.formats.account import HOPELESS, Account, LeftOut
 from trimtab.data.formats.base import DEFAULT, ReadSettings
 from trimtab.data.formats.convert import converted, renamed
-from trimtab.data.formats.table import detect, refuse_unknown, suggestion
+from trimtab.data.formats.table import detect, nearly, refuse_unknown, suggestion
 from trimtab.data.formats.tidy import from_cells, noticed
-from trimtab.records import Comparison, Completion, Demonstration, Prompt, Record
+from trimtab.records import JSON, Comparison, Completion, Demonstration, Prompt, Record
 
 NEEDS = {
     "prompt": "a prompt: 'messages' [{role, content}], or 'prompt'",
     "demonstration": "a demonstration: a prompt and 'completion', or 'messages' that end with the assistant",
     "comparison": "a comparison: a prompt, 'completions' [{text}] and 'ranks' [1 = best], or 'chosen' and 'rejected'",
+}
+
+# (kind found, kind needed) -> what makes the one of the other.
+OTHER_WAYS: dict[tuple[str, str], str] = {
+    ("comparison", "demonstration"): "; trimtab data convert FILE to=trl-prompt-completion makes them of the best answers",
 }
 
 # Fields by which a demonstration or a comparison is told from a prompt.
@@ -145,9 +149,10 @@ def stream(path: Path | str, settings: ReadSettings, account: Account, take: Cal
     Raises:
         UserError: the file is missing, or has bad rows and ``skip_bad`` is off, or nothing but bad rows for a long while.
     """
-    with LeftOut(left_out_file(path, settings) if settings.skip_bad else None) as left_out:
+    with LeftOut(left_out_file(path, settings) if settings.skip_bad else None) as left_out, reading(path) as bar:
         for found in _to_the_end(path, settings, account):
             account.rows += 1
+            bar.advance()
             try:
                 items = _taken(found, account, take)
             except (RowError, Skipped) as error:
@@ -159,13 +164,18 @@ def stream(path: Path | str, settings: ReadSettings, account: Account, take: Cal
                     if account.bad >= HOPELESS and not account.kept:
                         account.raise_errors(ended=False)
                 else:
-                    account.skipped[reason] += 1
+                    account.skip(reason, found.where)
             else:
                 account.kept += 1
                 if settings.skip_bad or not account.bad:
                     yield from items
     if not settings.skip_bad:
         account.raise_errors()
+
+
+def reading(path: Path | str) -> Progress:
+    """The progress of a file's rows, for whoever waits."""
+    return Progress(f"reading {path}", None, "rows", after=2.0)
 
 
 def _to_the_end(path: Path | str, settings: ReadSettings, account: Account) -> Iterator[Found]:
@@ -175,7 +185,8 @@ def _to_the_end(path: Path | str, settings: ReadSettings, account: Account) -> I
     except UserError as error:
         if not account.rows:
             raise
-        yield Found(str(path), error=_as_row_error(error, str(path), "the file cannot be read to its end"))
+        where, text = (error.where, error.text) if isinstance(error, RowError) else (str(path), str(error).removeprefix(f"{path}: "))
+        yield Found(where, error=RowError(where, text, reason="the file cannot be read to its end"))
 
 
 def _taken(found: Found, account: Account, take: Callable[[Record, Found], Iterable[T]]) -> list[T]:
@@ -200,7 +211,7 @@ def _taken(found: Found, account: Account, take: Callable[[Record, Found], Itera
     if not kinds:
         raise Skipped(reasons[0] if reasons else "no ranked answers")
     account.records += kinds
-    account.notes.update(notes)
+    account.note(sorted(notes), found.where)
     return items
 
 
@@ -250,7 +261,8 @@ def as_kind(record: Record, kind: Kind, found: Found) -> Any:
     if kind == "prompt":
         return record if isinstance(record, Prompt) else record.prompt
     if (is_kind := kind_of(record)) != kind:
-        said = f"found a {is_kind} ({found.format} format), needed {NEEDS[kind]}{misspelt(record)}"
+        hint = misspelt(record) or OTHER_WAYS.get((is_kind, kind), "")
+        said = f"found a {is_kind} ({found.format} format), needed {NEEDS[kind]}{hint}"
         raise RowError(found.where, said, reason=f"a {is_kind}, not a {kind}")
     return record
 
@@ -260,14 +272,25 @@ def misspelt(record: Record) -> str:
     or a mapping where it is another word for one."""
     extra = record.extra if isinstance(record, Prompt | Comparison) else record.prompt.extra
     for name in extra:
-        if close := _nearly(name):
+        if close := nearly(name, TELLING_FIELDS):
             return f"; did you mean '{close}' by '{name}'?"
-    return suggestion(extra, ("completion", "chosen", "rejected"))
+    return suggestion(extra, ("completion", "chosen", "rejected"), exact=True)
 
 
-@functools.lru_cache(1024)
-def _nearly(name: str) -> str | None:
-    return next(iter(difflib.get_close_matches(name, TELLING_FIELDS, 1, 0.75)), None)
+def refuse_half_a_pair(row: JSON, where: str) -> None:
+    """A row with one answer of a pair is not meant as a prompt.
+
+    Raises:
+        RowError: there is ``chosen`` without ``rejected``, or the other way round.
+    """
+    there = [name for name in ("chosen", "rejected") if row.get(name) and isinstance(row[name], str | list)]
+    if len(there) != 1:
+        return
+    missing = "rejected" if there == ["chosen"] else "chosen"
+    other = next((name for name in row if name not in there and nearly(name, (missing,))), None)
+    alone = "write both, or fields.completion=chosen where it is an answer to learn from" if missing == "rejected" else "write both"
+    advice = f"did you mean '{missing}' by '{other}'?" if other else alone
+    raise RowError(where, f"field '{there[0]}' stands without '{missing}'; {advice}", reason=f"no '{missing}'", field=missing)
 
 
 def kind_of(record: Record) -> Kind:
@@ -295,6 +318,8 @@ def scan(path: Path | str, settings: ReadSettings = DEFAULT) -> Iterator[Found]:
             fields = from_cells(fields) if cells else fields
             name = settings.format or detect(fields, where)
             records, notes = converted(fields, name, where, settings)
+            if all(isinstance(record, Prompt) for record in records):
+                refuse_half_a_pair(fields, where)
             yield Found(where, name, tuple(records), notes=tuple(notes), row=row)
         except UserError as error:
             yield Found(where, name, error=_as_row_error(error, where), row=row)
@@ -312,7 +337,5 @@ def refuse_shared_ids(prompts: Iterable[Prompt], where: Path | str) -> None:
             raise UserError(f"{where}: two different prompts have the id {prompt.id!r}; give each its own")
 
 
-def _as_row_error(error: UserError, where: str, reason: str = "") -> RowError:
-    if isinstance(error, RowError) and not reason:
-        return error
-    return RowError(where, str(error).removeprefix(f"{where}: "), reason=reason)
+def _as_row_error(error: UserError, where: str) -> RowError:
+    return error if isinstance(error, RowError) else RowError(where, str(error).removeprefix(f"{where}: "))

@@ -1,7 +1,10 @@
 """The table of formats, and which of them a row has."""
 
 import difflib
-from collections.abc import Mapping
+import functools
+import re
+import shlex
+from collections.abc import Iterable, Mapping
 
 from trimtab.common.errors import RowError, UserError, names
 from trimtab.data.formats import chats, instructions, native, pairs, rankings, tasks, trl
@@ -18,6 +21,9 @@ BY_NAME = {form.name: form for form in FORMATS}
 KNOWN_FIELDS = {*PROMPT_FIELDS, *COMPARISON_FIELDS, "completion", "users", "system", "scores", "label"}
 KNOWN_FIELDS |= {field for form in FORMATS for field in form.example if form.name != "ranked-summaries"}
 
+# Fields that a row may lack because they are misspelt.
+MISSPELT = ("prompt", "messages", "completion", "completions", "ranks", "chosen", "rejected", "instruction", "conversations")
+
 # What people call the fields, in lower case.
 OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "prompt": (
@@ -29,6 +35,9 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "chosen": ("accepted", "preferred", "better", "best", "winner", "positive", "good_answer", "good", "chosen_response"),
     "rejected": ("dispreferred", "worse", "worst", "loser", "negative", "bad_answer", "bad", "rejected_response"),
 }  # fmt: skip
+# Of these words, some mean a prompt only beside another: elsewhere they are who wrote it and where it came from.
+BESIDE = {"user": "assistant", "source": "target"}
+WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
 def detect(row: JSON, where: str = "row") -> str:
@@ -41,34 +50,63 @@ def detect(row: JSON, where: str = "row") -> str:
     for form in FORMATS:
         if form.needs <= present and form.test(row):
             return form.name
-    advice = f"write 'messages' or 'prompt', with 'completion' or with 'completions' and 'ranks'{suggestion(row) or _other_hint(row)}"
+    advice = "write 'messages' or 'prompt', with 'completion' or with 'completions' and 'ranks'"
+    advice += _misspelt(row) or suggestion(row) or _other_hint(row)
     raise RowError(where, f"no known format (fields: {names(row)}); {advice}", reason="no known format")
+
+
+@functools.lru_cache(1024)
+def nearly(name: str, wanted: tuple[str, ...]) -> str | None:
+    """Which of ``wanted`` is misspelt as ``name``; None where none is, or it is spelt rightly."""
+    return None if name in wanted else next(iter(difflib.get_close_matches(name, wanted, 1, 0.75)), None)
+
+
+def _misspelt(row: JSON) -> str:
+    """``; did you mean 'prompt' by 'promt'?``, or nothing."""
+    found = {close: name for name in row if (close := nearly(name, MISSPELT)) is not None and close not in row}
+    said = " and ".join(f"'{close}' by '{name}'" for close, name in found.items())
+    return f"; did you mean {said}?" if said else ""
 
 
 def _other_hint(row: JSON) -> str:
     if "text" in row:
-        return "; 'text' alone is read by pretrain"
+        return "; 'text' alone is read by pretrain, or fields.prompt=text makes a prompt of each row"
     if len(row) == 1 and isinstance(next(iter(row.values())), list):
         return f"; the rows seem to stand inside {names(row)}: write these, one a line"
     return ""
 
 
-def suggestion(row: Mapping[str, object], wanted: tuple[str, ...] = tuple(OTHER_NAMES)) -> str:
+def suggestion(row: Mapping[str, object], wanted: tuple[str, ...] = tuple(OTHER_NAMES), *, exact: bool = False) -> str:
     """``; try fields.prompt=question fields.completion=answer`` where there are other words for what a record needs, or nothing.
 
-    A question with a context is an instruction with an input, which the format alpaca puts together.
+    A name may be such a word, or end with one (``Customer Question``), unless ``exact``. A question with a context is an instruction
+    with an input, which the format alpaca puts together.
     """
     texts = {name.lower(): name for name, value in row.items() if isinstance(value, str)}
-    found = {}
-    for ours in wanted:
-        theirs = next((texts[name] for name in OTHER_NAMES[ours] if name in texts), None)
-        if theirs is not None and ours not in row:
-            found[ours] = theirs
+    usable = {word: name for word, name in texts.items() if BESIDE.get(word, word) in texts}
+    found: dict[str, str] = {}
+    for named in (usable,) if exact else (usable, _by_their_words(texts.values())):
+        for ours in (ours for ours in wanted if ours not in row and ours not in found):
+            words = OTHER_NAMES[ours] if named is usable else (ours, *OTHER_NAMES[ours])
+            theirs = next((named[word] for word in words if word in named and named[word] not in found.values()), None)
+            if theirs is not None:
+                found[ours] = theirs
+    found = {ours: found[ours] for ours in wanted if ours in found}
     if "prompt" in found and "context" in texts and "completion" in found:
         found = {"instruction": found["prompt"], "input": texts["context"], "output": found["completion"]}
     if not found:
         return ""
-    return f"; try {' '.join(f'fields.{ours}={theirs}' for ours, theirs in found.items())}"
+    return f"; try {' '.join(f'fields.{ours}={shlex.quote(theirs)}' for ours, theirs in found.items())}"
+
+
+def _by_their_words(names: Iterable[str]) -> dict[str, str]:
+    """Names of several words by the last of them, which is what they are; of a pair's answers, by the word that says which."""
+    out: dict[str, str] = {}
+    for name in names:
+        words = [word.lower() for word in WORD.findall(name)]
+        if len(words) > 1 and words[-1] not in BESIDE:
+            out.setdefault(next((word for word in words if word in ("chosen", "rejected")), words[-1]), name)
+    return out
 
 
 def refuse_unknown(name: str, fields: Mapping[str, str]) -> None:
