@@ -38,7 +38,7 @@ FEWEST_ITEMS = 40  # of the others', below which nothing is known of how people 
 SHUFFLINGS = 300  # drawn where K! is more
 ENUMERATED = 5  # K up to which all shufflings are taken
 FEWEST_PAIRS = 20  # below this no position bias is named
-SURE = 2.81  # standard errors from 1/2 at which it is: one of 200 unbiased people
+SURE = 2.81  # standard deviations from 1/2 at which it is: one of 200 unbiased people
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,18 +188,36 @@ def position_bias(
 ) -> Position:
     """Over pairs of answers, how often the earlier-shown one was preferred. Orders are random, so without bias it is 1/2.
 
+    The pairs of one ranking hang together, so what chance does is computed for whole rankings (``by_chance``): a newcomer's two rankings of
+    seven answers are 42 pairs, and say little.
+
     Args:
         items: (ranks by completion, shown: place on the screen -> completion) of each ranking. The pairs of one ranking are drawn together.
     """
     wins: list[float] = []
     tasks: list[int] = []
+    variance = 0.0
     for task, (ranks, shown) in enumerate(items):
+        variance += by_chance(ranks)
         for a, b in itertools.combinations(shown, 2):
             first, second = ranks[a], ranks[b]
             if first is not None and second is not None and first != second:
                 wins.append(float(first < second))
                 tasks.append(task)
     share = bootstrap_interval(wins, clusters=tasks, seed=seed, resamples=resamples)
-    half = (share.high - share.low) / 2
-    biased = len(wins) >= FEWEST_PAIRS and math.isfinite(half) and abs(share.value - 0.5) > half * SURE / 1.96
-    return Position(share, bool(biased))
+    biased = len(wins) >= FEWEST_PAIRS and abs(sum(wins) - len(wins) / 2) > SURE * math.sqrt(variance)
+    return Position(share, biased)
+
+
+def by_chance(ranks: Ranks) -> float:
+    """The variance of the number of pairs that the first-shown answer wins, when this ranking's answers are shown in a random order.
+
+    A quarter of that of Kendall's S: (k (k - 1) (2 k + 5) - sum over ties of t (t - 1) (2 t + 5)) / 18 (Kendall 1970, chapter 4).
+    """
+    known = [r for r in ranks if r is not None]
+    ties = [known.count(r) for r in set(known)]
+    return (_kendall(len(known)) - sum(map(_kendall, ties))) / 72
+
+
+def _kendall(k: int) -> int:
+    return k * (k - 1) * (2 * k + 5)
