@@ -12,7 +12,7 @@ from trimtab.label.accounts import Person
 from trimtab.label.assignment import Next
 from trimtab.label.counts import counted
 from trimtab.label.projects import Project, find_project, project_by_id
-from trimtab.label.render import markdown
+from trimtab.label.render import rendered
 from trimtab.label.store import Store
 from trimtab.label.tables import labels
 from trimtab.label.values import LONGEST_TEXT, clean
@@ -170,7 +170,7 @@ def api_undo(request: Request, name: Name) -> Onward:
 @router.post("/preview")
 def api_preview(request: Request, body: Text) -> Html:
     """Markdown as it will be read."""
-    return Html(html=markdown(clean(body.text, "the text", LONGEST_TEXT)))
+    return Html(html=rendered(clean(body.text, "the text", LONGEST_TEXT)))
 
 
 @router.get("/projects/{name}/mine")

@@ -162,8 +162,15 @@ def order_queue(connection: Connection, project: Project) -> None:
 
 def set_overlap(connection: Connection, task_ids: Sequence[int], overlap: int) -> None:
     """Another number of labelers for tasks; who has labelled one or holds it keeps it, even where they are more than that."""
-    connection.execute(update(tasks).where(tasks.c.id.in_(task_ids)).values(overlap=overlap))
+    for some in batched(task_ids, 500):
+        connection.execute(update(tasks).where(tasks.c.id.in_(some)).values(overlap=overlap))
     free_slots(connection, task_ids)
+
+
+def follow_overlap(connection: Connection, project: Project, overlap: int) -> None:
+    """The project's new number for the tasks that had its old one; requests to write a prompt keep theirs."""
+    mine = (tasks.c.project_id == project.id, tasks.c.overlap == project.settings.overlap, tasks.c.kind != "prompt")
+    set_overlap(connection, connection.execute(select(tasks.c.id).where(*mine)).scalars().all(), overlap)
 
 
 def close_task(connection: Connection, task_id: int, closed: bool) -> None:
