@@ -7,7 +7,17 @@ import pytest
 from label_league import league, shown_orders
 
 from trimtab.common.rng import generator
-from trimtab.label.careless import HORIZON, Ranked, Usual, by_chance, evidence, position_bias, standing, stands, suspicions
+from trimtab.label.careless import (
+    HORIZON,
+    Ranked,
+    Usual,
+    by_chance,
+    evidence,
+    position_bias,
+    standing,
+    stands,
+    suspicions,
+)
 
 
 def test_a_random_ranking_stands_anywhere() -> None:
@@ -34,7 +44,7 @@ def test_where_nothing_can_be_said() -> None:
 
 
 def test_who_ties_much_is_not_careless_for_that() -> None:
-    """A winner before six that tie: of 7! shufflings every seventh agrees as much, so it stands on an interval, whose likelihood is by hand.
+    """A winner before six that tie: every seventh of the shufflings agrees as much, so it stands on an interval; its likelihood by hand.
 
     Beta(2, 1) has F(u) = u^2: the upper half holds 3/4 of what is usual and 1/2 of what is random, 2/3 as likely; no point of it is drawn.
     """
