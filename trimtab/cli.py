@@ -390,7 +390,7 @@ def _label_commands() -> None:
 
 
 def _label_command(name: str, first: tuple[str, ...]) -> Callable[..., None]:
-    def run_words(words: Words, **flags: str | None) -> None:
+    def run_words(words: Words, **flags: str | bool | None) -> None:
         given_words = [*(words or []), *given(**flags)]
         for i, key in enumerate(first):
             if i < len(given_words) and "=" not in given_words[i].split("://")[0]:
@@ -402,13 +402,20 @@ def _label_command(name: str, first: tuple[str, ...]) -> Callable[..., None]:
     def chooses(words: Words = None, by: Annotated[str | None, typer.Option(help="by=: reward:DIR, or mean:A,B")] = None) -> None:
         run_words(words, by=by)
 
+    def exports(
+        words: Words = None, o: Annotated[str | None, typer.Option("-o", help="out=: where to write")] = None,
+        overwrite: Overwrite = False,
+    ) -> None:  # fmt: skip
+        run_words(words, out=o, overwrite=overwrite)
+
     def writes(words: Words = None, o: Annotated[str | None, typer.Option("-o", help="out=: where to write")] = None) -> None:
         run_words(words, out=o)
 
     def plain(words: Words = None) -> None:
         run_words(words)
 
-    return {"next": chooses, "export": writes, "backup": writes}.get(name, plain)
+    special: dict[str, Callable[..., None]] = {"next": chooses, "export": exports, "backup": writes}
+    return special.get(name, plain)
 
 
 def _usage_hint(error: Any) -> str:

@@ -178,3 +178,16 @@ def test_an_admin_invites_somebody(lite_place: Place) -> None:
     assert visitor.post(path, {"password": PASSWORD, "again": PASSWORD}).status_code == 303
     assert visitor.get(path).status_code == 404 and visitor.log_in("new").status_code == 303
     assert visitor.get("/users").status_code == 403
+
+
+def test_no_name_breaks_the_door(store: Store) -> None:
+    """PostgreSQL takes no NUL in a text."""
+    for name in ("a\x00b", "\ud800", "x" * 5000, "", "\u0130"):
+        with pytest.raises(Refused, match="is wrong"):
+            log_in(store, name, PASSWORD, f"address of {len(name)}", "")
+
+
+def test_somebody_with_a_short_name_finds_a_password() -> None:
+    assert hash_password("a sentence about bread", "a") and hash_password("a sentence about bread", "br")
+    with pytest.raises(Invalid):
+        hash_password("a sentence about bread", "bread")

@@ -93,8 +93,15 @@ def test_the_interval_covers_and_clusters_widen_it() -> None:
 def test_rankings_become_units() -> None:
     given = {"t": [[1, 2, 2], [1, 2, None]]}
     assert mean_ranks([1, 1, 2, None]) == [1.5, 1.5, 3.0, None]
-    assert [(u.values, u.cluster) for u in rank_units(given)] == [((1.0, 1.0), "t"), ((2.5, 2.0), "t")]
+    assert [(u.values, u.cluster) for u in rank_units(given)] == [((1 / 6, 1 / 4), "t"), ((4 / 6, 3 / 4), "t")]
     assert [u.values for u in pair_units(given)] == [(1.0, 1.0)]  # the others have one value each
     assert len(pair_units({"t": [[1, 2, 3], [3, 2, 1]]})) == 3
     assert alike([1, 2, 3], [1, 3, 2]) == (2, 3) and alike([1, 1, 2], [1, 2, 3]) == (2, 2)
     assert np.isnan(alpha(pair_units({}), "nominal").value)
+
+
+def test_random_rankings_of_all_sizes_agree_by_chance_alone() -> None:
+    """3,000 tasks of two to nine answers, ranked at random by two people, with ties: alpha is 0, not above."""
+    rng = generator(0, "random rankings of all sizes")
+    rankings = {t: [[int(r) for r in rng.integers(1, k + 1, k)] for _ in range(2)] for t, k in enumerate(rng.integers(2, 10, 3000))}
+    assert abs(alpha(rank_units(rankings), "ordinal", resamples=0).value) < 0.02

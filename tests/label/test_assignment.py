@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from label_people import Place, prompt, ranked
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from trimtab.common.rng import generator
 from trimtab.label import assignment
@@ -322,3 +322,49 @@ def test_active_seconds_are_at_most_the_time_that_passed(place: Place) -> None:
         assert given is not None
         place.submit("ada", given, seconds=claimed, now=now + 60)
         assert place.rows(labels)[-1].seconds == pytest.approx(seconds, abs=0.1)
+
+
+def test_nobody_passes_the_screening_by_its_last_item_being_closed(place: Place) -> None:
+    """Two known pairs; one ordered wrongly, the other closed before it is done: the score is 0, and is written down."""
+    place.begin(pass_score=0.75).add(*(ranked(f"known {i}", 2, [1, 2]) for i in range(2)), purpose="screening")
+    place.add(ranked("bees", 4))
+    given = place.next("ada").assignment
+    assert given is not None
+    place.submit("ada", given, {"ranks": [2 if index == 0 else 1 for index in place.row(given).shown]})
+    _write(place, close_task, 2, True)
+    assert place.next("ada").why == "failed"
+    assert [(r.passed, r.score) for r in place.rows(onboarding)] == [(False, 0.0)]
+
+
+def test_what_was_skipped_or_done_as_an_ordinary_task_counts_in_the_screening(place: Place) -> None:
+    """Two tasks become items later: ada did one and skipped the other, which she has to do now; bob did both."""
+    place.begin(overlap=2, pass_score=0.75).add(ranked("one", 2, [1, 2]), ranked("two", 2, [1, 2]), ranked("bees", 4))
+    place.label("ada")
+    given = place.next("ada").assignment
+    assert given is not None
+    _write(place, assignment.skip, place.person("ada"), given, "Other")
+    place.label("bob", 2, value={"ranks": [1, 1]})
+    known = {"ranks": [1, 2], "flags": None}
+    with place.store.write() as connection:
+        connection.execute(update(tasks).where(tasks.c.id < 3).values(purpose="screening", known=known, slots=0))
+    assert place.next("ada").assignment == given and place.rows(onboarding) == []
+    place.submit("ada", given)
+    assert [(r.passed, r.score) for r in place.rows(onboarding)] == [(True, 1.0)]
+    assert place.next("bob").why == "failed"  # two ties: half of what is known
+
+
+def test_nobody_is_sent_away_because_another_one_is_just_taking_the_task(place: Place) -> None:
+    """PostgreSQL: the one open task is locked by somebody who takes one of its two slots; the next one waits for the other."""
+    if place.store.sqlite:
+        pytest.skip("SQLite has one writer at a time")
+    place.begin(overlap=2).add(ranked("bees", 2))
+    people, project = [place.person("ada"), place.person("bob")], place.project
+    found: list[assignment.Next] = []
+    asking = threading.Thread(target=lambda: found.append(place.next("bob")))
+    with place.store.write() as connection:
+        assignment.claim(connection, project, people[0])
+        asking.start()
+        asking.join(0.5)
+    asking.join()
+    assert found[0].assignment is not None
+    assert place.next("cyd").why == "nothing"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from label_people import Place, prompt, ranked
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from trimtab.common.errors import UserError
 from trimtab.data.encode import comparison_trees
@@ -127,6 +127,7 @@ def test_shares_are_dealt_evenly() -> None:
 
 
 FORMULAS = ["=1+1", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", '=HYPERLINK("http://x")', "\n@x"]
+FORMULAS += ["\u00a0=1", "\n\t=1", "\uff1d1+1", "\u3000\uff20x"]
 
 
 @pytest.mark.parametrize("cell", FORMULAS)
@@ -138,7 +139,7 @@ def test_no_cell_of_the_table_is_a_formula(lite_place: Place, cell: str) -> None
 
     rows = list(csv.reader("".join(as_csv(out(lite_place, "demonstrations"))).splitlines(keepends=True)))
     assert rows[0] == list(COLUMNS)
-    assert not any(c.lstrip(" \n").startswith(("=", "+", "-", "@", "\t", "\r")) for c in rows[1])
+    assert not any(c.lstrip().startswith(tuple("=+-@\uff1d\uff20")) or c.startswith(("\t", "\r")) for c in rows[1])
 
 
 def test_exported_rankings_give_trees_for_training(lite_place: Place, tmp_path: Path) -> None:
@@ -162,3 +163,16 @@ def test_positions_continue_over_imports(lite_place: Place) -> None:
     lite_place.add(ranked("c", 2))
     with lite_place.store.read() as connection:
         assert [r.position for r in connection.execute(select(tasks).order_by(tasks.c.id))] == [1.0, 2.0, 3.0]
+
+
+def test_a_settled_task_that_became_gold_stays_out_with_the_gold(lite_place: Place) -> None:
+    """How the app makes gold: a reviewer settles a task, a researcher sets its purpose."""
+    lite_place.begin(overlap=1).add(*(ranked(name, 3) for name in ("bees", "ants", "moths")))
+    lite_place.label("ada", 3)
+    answer = {"ranks": [3, 2, 1], "ratings": [None] * 3, "flags": [[], [], []], "note": ""}
+    with lite_place.store.write() as connection:
+        for task, purpose in ((1, "label"), (2, "gold"), (3, "screening")):
+            connection.execute(insert(adjudications).values(task_id=task, user_id=1, value=answer, note="", created=0.0))
+            connection.execute(update(tasks).where(tasks.c.id == task).values(purpose=purpose))
+    assert [r.extra["task"] for r in out(lite_place, "comparisons", Wanted(adjudicated=True))] == [1]
+    assert [r.extra["task"] for r in out(lite_place, "comparisons", Wanted(adjudicated=True, gold=True))] == [1, 2]

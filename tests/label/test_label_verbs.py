@@ -18,7 +18,8 @@ from tiny_models import TEXT
 
 from trimtab.cli import main
 from trimtab.data.files import write_records
-from trimtab.label.store import open_store
+from trimtab.label.served import Served
+from trimtab.label.store import Store, open_store
 from trimtab.label.tables import tasks
 from trimtab.verbs.label_next import task_uncertainty
 
@@ -37,6 +38,12 @@ def test_from_a_file_to_a_file(
     assert main(["label", "export", "l.db", "-o", "out", "csv=true"]) == 0
     assert "comparisons.jsonl: 12 comparisons" in capsys.readouterr().out
     assert len(Path("out/comparisons.csv").read_text().splitlines()) > 12
+    assert main(["label", "export", "l.db", "-o", "out"]) == 2
+    assert "comparisons.jsonl: is there already" in capsys.readouterr().err
+    Path("out/prompts.jsonl").write_text("of an earlier export")
+    assert main(["label", "export", "l.db", "-o", "out", "--overwrite"]) == 0
+    assert sorted(p.name for p in Path("out").iterdir()) == ["comparisons.jsonl"]
+    capsys.readouterr()
     assert main(["label", "agreement", "l.db"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"two labelers order a pair alike\s+100\.0 %", out) and re.search(r"ada\s+6\s", out)
@@ -55,6 +62,8 @@ def test_mistakes_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bad.jsonl").write_text('{"messages": 7}\n')
+    assert main(["label", "user", "l.db", "ada"]) == 0
+    capsys.readouterr()
     for words, said in (
         (["add", "l.db"], "needs a file and a project"),
         (["add", "l.db", "bad.jsonl", "project=p"], "nothing was added: bad.jsonl:1"),
@@ -65,8 +74,11 @@ def test_mistakes_are_one_line(
         (["serve", "l.db", "host=0.0.0.0"], "say url="),
         (["serve", "l.db", "url=label.example.org"], "write the address people use"),
         (["serve", "l.db", "certificate=c.pem"], "go together"),
+        (["serve", "l.db", "certificate=c.pem", "key=k.pem"], "cannot be used"),
+        (["serve", "l.db", "url=https://label.example.org:port"], "write the address people use"),
         (["user", "l.db"], "needs a name"),
         (["user", "l.db", "Bad Name"], "write small letters"),
+        (["user", "l.db", "ada", "role=admin"], "is there already, as labeler"),
     ):
         assert main(["label", *words]) == 2, words
         err = capsys.readouterr().err
@@ -164,3 +176,20 @@ def test_a_reward_model_trains_on_the_export(tmp_path: Path, monkeypatch: pytest
     options = ["model=tiny", "data=out/comparisons.jsonl", "out=reward", "batch_size=4", "epochs=1", "max_length=128"]
     assert main(["reward", *options]) == 0
     assert json.loads(Path("reward/run.json").read_text())["verb"] == "reward"
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts", "secure"),
+    [
+        ("https://label.example.org/", {"label.example.org"}, True),
+        ("HTTPS://Label.example.org:443", {"label.example.org"}, True),
+        ("http://label.example.org:8000", {"label.example.org:8000"}, False),
+        ("http://127.0.0.1:80", {"127.0.0.1", "localhost", "[::1]"}, False),
+        ("http://[::1]:8765", {"127.0.0.1:8765", "localhost:8765", "[::1]:8765"}, False),
+    ],
+)
+def test_how_browsers_call_the_server(lite: Store, url: str, hosts: set[str], secure: bool) -> None:
+    """A port that the scheme has anyway is not sent; the link that is printed is a page."""
+    served = Served(lite, url)
+    assert served.hosts == hosts and served.secure is secure
+    assert not served.url.endswith("/") and served.origins == {f"http{'s' * secure}://{h}" for h in hosts}

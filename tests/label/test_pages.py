@@ -1,8 +1,10 @@
 """What researchers, reviewers and labelers do on the pages, without a browser."""
 
+import gzip
 import io
 import json
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from label_web import Browser, logged_in
 from sqlalchemy import select
 
 from trimtab.data.files import write_records
+from trimtab.label.arena import gives_away
+from trimtab.label.projects import change_project
 from trimtab.label.render import markdown
 from trimtab.label.tables import adjudications, events, messages, reviews, tasks
 from trimtab.records import Completion
@@ -183,6 +187,14 @@ def test_the_dashboard_and_downloads(lite_place: Place, boss: Browser) -> None:
     assert "item 3" in boss.page("/p/p/tasks?find=item+3") and "Nothing found" in boss.page("/p/p/tasks?find=100%25")
 
 
+def test_no_interval_where_there_are_too_few_values(lite_place: Place, boss: Browser) -> None:
+    lite_place.add(ranked("bees", 3))
+    lite_place.label("ada")
+    lite_place.label("bob", value={"ranks": [1, 1, 2], "ratings": [4, 4, 4]})
+    html = boss.page("/p/p/dashboard")
+    assert "Raw agreement on pairs" in html and "- to -" not in html
+
+
 def test_onboarding_is_decided_by_a_researcher(lite_place: Place, boss: Browser) -> None:
     lite_place.add(ranked("known", 2, [1, 2]), purpose="screening")
     lite_place.add(ranked("bees", 3))
@@ -281,3 +293,170 @@ def test_the_tables_of_the_pages_hold_what_people_wrote_as_text(lite_place: Plac
         assert "<img" not in boss.page(path), path
     with lite_place.store.read() as connection:
         assert connection.execute(select(tasks)).first() is not None
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "told"),
+    [
+        (("a", "b"), "a good answer, and a bad one", False),
+        (("base", "sft"), "The base of a triangle; the database.", False),
+        (("base", "sft"), "Hello, I am SFT.", True),
+        (("base", "sft"), "My name is base, and I help.", True),
+        (("base", "sft"), "I'm the model sft-2.", True),
+        (("base", "sft"), "I am softer, this is basely done", False),
+        (("new", "old"), "I was new; I grew old", False),
+        (("a", "b"), "I am ChatGPT.", True),
+    ],
+)
+def test_what_gives_a_model_away(names: tuple[str, str], text: str, told: bool) -> None:
+    """Models that are called as the page proposes (`a`, `b`) or by common words are not told by those words."""
+    assert gives_away([Completion(text, names[0]), Completion("Hm.", names[1])]) is told
+
+
+def test_votes_of_models_called_a_and_b_are_exported(lite_place: Place, boss: Browser) -> None:
+    with_models(boss, a=Echo("a bad banana"), b=Echo("a better banana"))
+    battle = boss.api("/api/projects/p/arena/ask", {"text": "Hi"}).json()["battle"]
+    boss.api("/api/projects/p/arena/vote", {"battle": battle, "choice": "a"})
+    assert len(boss.get("/p/p/export/comparisons.jsonl").text.splitlines()) == 1
+    assert "of the arena" not in boss.page("/p/p/export")
+
+
+def test_the_export_page_says_how_many_votes_stay_out(lite_place: Place, boss: Browser) -> None:
+    with_models(boss, left=Echo("I am Claude"), right=Echo("tock"))
+    battle = boss.api("/api/projects/p/arena/ask", {"text": "Who are you?"}).json()["battle"]
+    assert "of the arena" not in boss.page("/p/p/export")  # no vote yet
+    boss.api("/api/projects/p/arena/vote", {"battle": battle, "choice": "a"})
+    assert "1 vote of the arena stays out" in boss.page("/p/p/export")
+
+
+def test_the_arena_is_for_those_who_may_label(lite_place: Place, boss: Browser) -> None:
+    """Unread instructions, a screening that is not done or not passed, a closed project: no votes, which are training data."""
+    with_models(boss, left=Echo("tick"), right=Echo("tock"))
+    ada = logged_in(lite_place, "ada")
+    with_models(ada, left=Echo("tick"), right=Echo("tock"))
+
+    def said() -> str:
+        answer = ada.api("/api/projects/p/arena/ask", {"text": "Hi"})
+        return "" if answer.status_code == 200 else str(answer.json()["error"])
+
+    assert said() == ""
+    boss.post("/p/p/guidelines", {"text": "Be kind"})
+    assert "instructions" in said()
+    ada.post("/p/p/instructions", {"version": "1"})
+    lite_place.add(ranked("known", 2, [1, 2]), purpose="screening")
+    assert "onboarding" in said()
+    for passed, word in (("no", "onboarding"), ("yes", "")):
+        boss.post(f"/p/p/onboarding/{lite_place.person('ada')}", {"passed": passed})
+        assert (word in said()) if word else said() == ""
+    with lite_place.store.write() as connection:
+        change_project(connection, lite_place.project, open=False)
+    assert "closed" in said()
+
+
+def test_a_full_arena_sends_people_away(lite_place: Place, boss: Browser) -> None:
+    """Who waits for a model holds a thread that everybody's pages need; so eight do, no more."""
+    with_models(boss, left=Echo("tick"), right=Echo("tock"))
+    served = boss.client.app.small.app.state.served  # type: ignore[attr-defined]
+    with ExitStack() as others:
+        for _ in range(8):
+            others.enter_context(served.fighting())
+        answer = boss.api("/api/projects/p/arena/ask", {"text": "Hi"})
+        assert answer.status_code == 409 and "send it again" in answer.json()["error"]
+    for _ in range(9):
+        assert boss.api("/api/projects/p/arena/ask", {"text": "Hi"}).status_code == 200
+
+
+class Odd:
+    """A model whose answers cannot all be tasks: to the first prompt NUL, to the second the same thing each time."""
+
+    def answers(self, prompts: Any, k: int, seed: int) -> list[list[Completion]]:
+        said = {"p 0": "\x00{}", "p 1": "same"}
+        return [[Completion(said.get(p.id, "{}").format(i)) for i in range(k)] for p in prompts]
+
+
+def test_what_a_model_said_in_vain_is_told(lite_place: Place, boss: Browser, tmp_path: Path) -> None:
+    with_models(boss, odd=Odd())
+    upload(boss, "/p/p/sample", "f.jsonl", jsonl(tmp_path, *(prompt(f"p {i}") for i in range(4))), model="odd", k="3")
+    for _ in range(100):
+        if "4 of 4 prompts answered" in (html := boss.page("/p/p/import")) and "under way" not in html:
+            break
+        time.sleep(0.05)
+    assert "2 tasks added, 1 left out" in html and "p 0: an answer holds a character that is none" in html
+    assert len(lite_place.rows(tasks)) == 2
+
+
+def test_a_wrong_gold_answer_can_be_corrected(lite_place: Place, boss: Browser) -> None:
+    lite_place.add(ranked("known", 2, [1, 2]), purpose="gold")
+    boss.post("/p/p/tasks/1/settle", {"rank-0": "2", "rank-1": "1"})
+    assert lite_place.rows(tasks)[0].known["ranks"] == [2, 1]
+    assert boss.post("/p/p/tasks/1/settle", {"rank-0": "1", "rank-1": "1"}).status_code == 422
+    boss.post("/p/p/tasks/1/gold", {"purpose": "label"})
+    boss.post("/p/p/tasks/1/settle", {"rank-0": "1", "rank-1": "2"})
+    boss.post("/p/p/tasks/1/gold", {"purpose": "gold"})
+    assert lite_place.rows(tasks)[0].known["ranks"] == [1, 2]
+
+
+@pytest.mark.parametrize("number", ["\u00b2", "\u0663", "1e1", "-1", "9" * 5000, "\x00"])
+def test_what_only_looks_like_a_number_is_refused(lite_place: Place, boss: Browser, tmp_path: Path, number: str) -> None:
+    with_models(boss, parrot=Echo("squawk"))
+    lite_place.add(ranked("bees", 3))
+    text = jsonl(tmp_path, ranked("ants", 3))
+    codes = [
+        boss.post("/p/p/tasks/1/overlap", {"overlap": number}).status_code,
+        boss.post("/p/p/tasks/1/settle", {"rank-0": "1", "rank-1": number}).status_code,
+        boss.post("/p/p/prompts", {"number": number, "plain": "yes"}).status_code,
+        upload(boss, "/p/p/import", "x.jsonl", text, overlap=number).status_code,
+        upload(boss, "/p/p/sample", "x.jsonl", text, model="parrot", k=number).status_code,
+    ]
+    assert codes == [422] * 5
+    assert boss.post("/p/p/instructions", {"version": number}).status_code == 404
+
+
+def test_another_overlap_is_for_the_tasks_that_had_the_old_one(lite_place: Place, boss: Browser) -> None:
+    lite_place.add(ranked("bees", 3))
+    lite_place.add(ranked("ants", 3), overlap=5)
+    boss.post("/p/p/prompts", {"number": "1", "plain": "yes"})
+    lite_place.label("ada")
+    numbers = {"overlap": "4", "gold_rate": "0", "pass_score": "0.8", "lease_minutes": "30", "open": "yes", "rate": "yes"}
+    assert boss.post("/p/p/settings", numbers).status_code == 303
+    assert [(t.overlap, t.slots) for t in lite_place.rows(tasks)] == [(4, 3), (5, 5), (1, 1)]
+
+
+def test_an_answer_in_a_thread_is_read_after_the_task_is_labelled(lite_place: Place, boss: Browser) -> None:
+    lite_place.add(ranked("bees", 3), ranked("ants", 3))
+    ada, bob = logged_in(lite_place, "ada"), logged_in(lite_place, "bob")
+    of_ada = ada.post("/p/p/start").headers["location"]
+    ada.post(f"{of_ada}/questions", {"text": "Are bees insects?"})
+    lite_place.label("ada")
+    boss.post("/p/p/tasks/1/questions", {"text": "They are."})
+    assert "Tasks of yours with questions" in ada.page("/p/p/questions") and f"{of_ada}/questions" in ada.page("/p/p/questions")
+    html = ada.page(f"{of_ada}/questions")
+    assert "They are." in html and "Tell me of bees." in html and "answer 0" not in html
+    assert ada.post(f"{of_ada}/questions", {"text": "Thanks!"}).headers["location"] == f"{of_ada}/questions?done=sent"
+    assert "Tasks of yours" not in bob.page("/p/p/questions") and bob.get(f"{of_ada}/questions").status_code == 404
+
+
+def test_a_file_that_unpacks_without_end_is_refused(lite_place: Place, boss: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab.label.pages.research.UNPACKED", 1 << 20)
+    row = b'{"prompt": "Hello?"}\n'
+    answer = upload(boss, "/p/p/import", "x.jsonl.gz", gzip.compress(row * (1 << 17)), purpose="label")
+    assert answer.status_code == 422 and "x.jsonl.gz: unpacks to more than 1 MB" in answer.text
+    assert upload(boss, "/p/p/import", "x.jsonl.gz", gzip.compress(row)[:-4]).status_code == 422
+    assert upload(boss, "/p/p/import", "x.jsonl.gz", gzip.compress(row), purpose="label").status_code == 303
+    assert lite_place.rows(tasks)[0].prompt["id"] == "x.jsonl.gz:1"
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN"])
+def test_a_number_that_is_none_is_kept_nowhere(place: Place, number: str) -> None:
+    """PostgreSQL refuses it, and no export could write it: a file of labels would end there."""
+    boss = logged_in(place.begin(overlap=1), "boss", "admin")
+    answer = upload(boss, "/p/p/import", "x.jsonl", f'{{"prompt": "Hello?", "weight": [{number}]}}', purpose="label")
+    assert answer.status_code in (303, 422)  # a reader may take NaN for nothing
+    place.add(ranked("bees", 3))
+    url = boss.api("/api/projects/p/next").json()["url"]
+    headers = {"Origin": "http://127.0.0.1:8765", "X-CSRF-Token": boss.csrf, "Content-Type": "application/json"}
+    draft = f'{{"value": {{"note": {number}}}}}'
+    assert boss.client.post(f"/api{url.replace('/a/', '/assignments/')}/draft", content=draft, headers=headers).status_code == 422
+    place.label("boss", len(place.rows(tasks)))
+    lines = [line for what in ("demonstrations", "comparisons") for line in boss.page(f"/p/p/export/{what}.jsonl").splitlines()]
+    assert len(lines) == len(place.rows(tasks))

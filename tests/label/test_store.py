@@ -118,3 +118,31 @@ def test_what_cannot_be_opened(tmp_path: Path, lite: Store, monkeypatch: pytest.
     with pytest.raises(UserError, match="written by a newer trimtab"):
         open_store(tmp_path / "labels.db")
     assert module.BUSY_SECONDS >= 10
+
+
+def test_a_read_sees_one_state(place: Place) -> None:
+    place.begin().add(ranked("bees", 3))
+    place.label("ada")
+    with place.store.read() as connection:
+        count = text("SELECT count(*) FROM labels")
+        assert connection.execute(count).scalar() == 1
+        place.label("bob")
+        assert connection.execute(count).scalar() == 1
+    with place.store.read() as connection:
+        assert connection.execute(count).scalar() == 2
+
+
+def test_no_message_holds_the_databases_password() -> None:
+    assert module.shown("postgresql://ada:s3c:r@t@host:5432/d") == "postgresql://ada:***@host:5432/d"
+    for plain in ("postgresql://ada@host/d", "postgresql:///d?host=/x&user=y", "labels.db", "a/b:c@d.db"):
+        assert module.shown(plain) == plain
+    with pytest.raises(UserError) as said:
+        open_store("postgresql://ada:secret@localhost:1/none")
+    assert "secret" not in str(said.value) and "ada:***@localhost" in str(said.value)
+
+
+def test_a_backup_makes_its_folder_and_says_what_is_wrong(lite: Store, tmp_path: Path) -> None:
+    assert back_up(lite, tmp_path / "new" / "copy.db").stat().st_size > 10_000
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["copy.db"]
+    with pytest.raises(UserError, match="cannot write"):
+        back_up(lite, tmp_path / "labels.db" / "copy.db")

@@ -14,7 +14,7 @@ ACCESS: dict[str, tuple[str, ...]] = {
     # everybody who is logged in; each sees and changes what is their own
     "home": ALL, "logout": ALL, "account": ALL, "password_do": ALL, "sessions_do": ALL,
     "instructions": ALL, "acknowledge_do": ALL, "start_do": ALL, "task": ALL, "mine": ALL, "questions": ALL, "question_do": ALL,
-    "task_question_do": ALL,
+    "task_questions": ALL, "task_question_do": ALL,
     "api_next": ALL, "api_draft": ALL, "api_submit": ALL, "api_skip": ALL, "api_undo": ALL, "api_preview": ALL, "api_mine": ALL,
     "arena": ALL, "api_arena_ask": ALL, "api_arena_vote": ALL,
     # labels of others

@@ -89,15 +89,24 @@ def pair_units(rankings: Mapping[Hashable, Sequence[Sequence[int | None]]]) -> l
 
 
 def rank_units(rankings: Mapping[Hashable, Sequence[Sequence[int | None]]]) -> list[Unit]:
-    """Each answer of each task as a unit: its rank from each person, ties at the mean of the places they share."""
+    """Each answer of each task as a unit: its place from each person, from 0 (best) to 1, ties at the mean of the places they share.
+
+    Places are shares of K because tasks differ in K: rank 2 is the worst of two and among the best of nine, and pooled as they are, ranks
+    of people who answer at random would differ less within a task than between tasks, so that alpha were above 0.
+    """
     out = []
     for task, given in rankings.items():
-        placed = [mean_ranks(ranks) for ranks in given]
+        placed = [_places(ranks) for ranks in given]
         for i in range(len(placed[0]) if placed else 0):
             said = tuple(r for p in placed if (r := p[i]) is not None)
             if len(said) > 1:
                 out.append(Unit(said, task))
     return out
+
+
+def _places(ranks: Sequence[int | None]) -> list[float | None]:
+    k = sum(r is not None for r in ranks)
+    return [None if r is None else (r - 0.5) / k for r in mean_ranks(ranks)]
 
 
 def _alpha_of(coincidences: Floats, values: Floats, level: Level) -> float:
@@ -166,10 +175,11 @@ def _estimate(
         return Estimate(value, math.nan, math.nan, len(used))
     rng = generator(seed, "agreement bootstrap")
     flat = by_cluster.reshape(clusters, -1)
-    draws = []
-    for _ in range(resamples):
-        weights = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters).astype(np.float64)
-        draws.append(statistic((weights @ flat).reshape(by_cluster.shape[1:]), table.values))
+    weights = np.empty((resamples, clusters))
+    for drawn in weights:
+        drawn[:] = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)
+    sums = (weights @ flat).reshape(resamples, *by_cluster.shape[1:])
+    draws = [statistic(one, table.values) for one in sums]
     kept = [d for d in draws if math.isfinite(d)]
     low, high = np.quantile(kept, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2]) if kept else (math.nan, math.nan)
     return Estimate(value, float(low), float(high), len(used))

@@ -22,6 +22,7 @@ MOST_TURNS = 40
 GIVEN_AWAY = re.compile(
     r"\b(openai|chatgpt|gpt-?\d|anthropic|claude|gemini|llama|mistral|qwen|deepseek|vicuna)\b", re.IGNORECASE
 )
+SHORTEST_NAME = 3  # letters; a model that is called `a` cannot be told from the word
 
 
 def drawn(models: Mapping[str, Answerer], seed: int) -> tuple[list[str], list[int]]:
@@ -69,6 +70,17 @@ def fight(models: Mapping[str, Answerer], messages: Sequence[JSON], seed: int) -
     return answers, shown
 
 
+def gives_away(answers: Sequence[Completion]) -> bool:
+    """Whether an answer says which model it is: a known family's name anywhere, a connected model's after words like "I am".
+
+    A connected model may be called `base` or `new`, which stands in any text.
+    """
+    names = "|".join(re.escape(str(a.model)) for a in answers if len(str(a.model)) >= SHORTEST_NAME)
+    said = rf"\b(?:i am|i['\u2019]m|my name is|this is|call me)\s+(?:the\s+)?(?:model\s+)?(?:{names})(?!\w)" if names else "(?!)"
+    own = re.compile(said, re.IGNORECASE)
+    return any(own.search(a.text) or GIVEN_AWAY.search(a.text) for a in answers)
+
+
 def keep(
     connection: Connection,
     project: Project,
@@ -78,10 +90,9 @@ def keep(
     shown: list[int],
 ) -> int:
     """A new battle; returns its number."""
-    names = re.compile("|".join(re.escape(str(a.model)) for a in answers), re.IGNORECASE)
     row = {
         "project_id": project.id, "user_id": user_id, "messages": list(messages), "completions": [a.to_json() for a in answers],
-        "shown": shown, "leaked": any(names.search(a.text) or GIVEN_AWAY.search(a.text) for a in answers), "created": time.time(),
+        "shown": shown, "leaked": gives_away(answers), "created": time.time(),
     }  # fmt: skip
     return int(connection.execute(insert(battles).values(row).returning(battles.c.id)).scalar_one())
 

@@ -8,14 +8,27 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, bindparam, exists, func, insert, not_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    bindparam,
+    exists,
+    func,
+    insert,
+    not_,
+    select,
+    text,
+    update,
+)
 
 from trimtab.common.rng import generator
 from trimtab.label.errors import Invalid, Missing, Refused
 from trimtab.label.projects import Project, project_by_id, screening_result, unread, version_read
 from trimtab.label.screening import gold_due, settle
 from trimtab.label.tables import assignments, labels, reviews, tasks, users
-from trimtab.label.tasks import batched, free_slots
+from trimtab.label.tasks import LIVE, batched, free_slots
 from trimtab.label.values import LONGEST_NOTE, checked, clean, on_screen
 from trimtab.records import JSON
 
@@ -24,31 +37,31 @@ UNDO_SECONDS = 24 * 3600
 
 
 # Statements of every request, built once: building one takes as long as running it.
-_HAD = exists().where(
-    assignments.c.task_id == tasks.c.id, assignments.c.user_id == bindparam("person"), assignments.c.state != "expired"
-)
+_THEIRS = (assignments.c.task_id == tasks.c.id, assignments.c.user_id == bindparam("person"))
+_HAD = exists().where(*_THEIRS, assignments.c.state != "expired")
+_BEGUN = exists().where(*_THEIRS, assignments.c.state.in_(LIVE))
 _ORDER = (tasks.c.priority.desc(), tasks.c.position, tasks.c.id)
 _OPEN = select(tasks.c.id).where(tasks.c.project_id == bindparam("project"), text("slots > 0"), not_(_HAD))
-_QUEUE = (
+_HEAD = (
     select(tasks)
     .where(
         tasks.c.project_id == bindparam("project"), text("slots > 0"), not_(_HAD)
     )  # as the index of open tasks says it
     .order_by(*_ORDER)
     .limit(1)
-    .with_for_update(skip_locked=True, of=tasks)  # PostgreSQL: what another one is just taking is passed over
 )
-_KNOWN = (
-    select(tasks)
-    .where(
-        tasks.c.project_id == bindparam("project"),
-        tasks.c.purpose == bindparam("purpose"),
-        tasks.c.closed.is_(False),
-        not_(_HAD),
-    )
-    .order_by(*_ORDER)
-    .limit(1)
-)
+_QUEUE = _HEAD.with_for_update(skip_locked=True, of=tasks)  # PostgreSQL: what another one is just taking is passed over
+_WAITED = _HEAD.with_for_update(of=tasks)  # and waited for where there is nothing else
+
+
+def _known(purpose: str, had: ColumnElement[bool]) -> Select[Any]:
+    """The first task of a purpose that this person has not had."""
+    where = (tasks.c.project_id == bindparam("project"), tasks.c.purpose == purpose, tasks.c.closed.is_(False))
+    return select(tasks).where(*where, not_(had)).order_by(*_ORDER).limit(1)
+
+
+_GOLD = _known("gold", _HAD)
+_SCREENING = _known("screening", _BEGUN)  # one that was skipped while it was an ordinary task is done now
 _HELD = (
     select(assignments.c.id)
     .where(
@@ -95,13 +108,27 @@ def claim(connection: Connection, project: Project, user_id: int, now: float | N
         return Next(None, "instructions")
     task = _screening_task(connection, project, user_id)
     if task is None:
-        result = screening_result(connection, project.id, user_id)
-        if result is not None and not result.passed:
+        if not _passed(connection, project, user_id):
             return Next(None, "failed")
         if gold_due(connection, project, user_id):
-            task = _unseen(connection, project.id, user_id, "gold")
+            task = _first(connection, _GOLD, project.id, user_id)
         task = task or _from_queue(connection, project.id, user_id)
     return Next(_lease(connection, project, task, user_id, now)) if task is not None else Next(None, "nothing")
+
+
+def admit(connection: Connection, project: Project, user_id: int) -> None:
+    """Nothing, where this person may work in the project beside the queue: in the arena.
+
+    Raises:
+        Refused: the project is closed, its instructions are unread, or the screening is not passed.
+    """
+    if not project.open:
+        raise Refused("this project is closed at the moment")
+    if unread(connection, project.id, user_id) is not None:
+        raise Refused("read the project's instructions first")
+    result = screening_result(connection, project.id, user_id)
+    if not (result.passed if result is not None else _screening_task(connection, project, user_id) is None):
+        raise Refused("the arena opens once you have passed the project's onboarding")
 
 
 def submit(
@@ -260,17 +287,27 @@ def _held(connection: Connection, project_id: int, user_id: int) -> int | None:
 def _screening_task(connection: Connection, project: Project, user_id: int) -> Row[Any] | None:
     if screening_result(connection, project.id, user_id) is not None:
         return None
-    return _unseen(connection, project.id, user_id, "screening")
+    return _first(connection, _SCREENING, project.id, user_id)
 
 
-def _unseen(connection: Connection, project_id: int, user_id: int, purpose: str) -> Row[Any] | None:
-    """The first task of a purpose that was never this person's, or whose lease ran out."""
-    return connection.execute(_KNOWN, {"project": project_id, "person": user_id, "purpose": purpose}).first()
+def _passed(connection: Connection, project: Project, user_id: int) -> bool:
+    """Whether this person, for whom no item of the screening is left, may label; true where there is no screening."""
+    result = screening_result(connection, project.id, user_id)
+    if result is not None:
+        return bool(result.passed)
+    # not written down yet: the last item was closed meanwhile, or all were done while they were ordinary tasks
+    return settle(connection, project, user_id) is not False
+
+
+def _first(connection: Connection, query: Select[Any], project_id: int, user_id: int) -> Row[Any] | None:
+    return connection.execute(query, {"project": project_id, "person": user_id}).first()
 
 
 def _from_queue(connection: Connection, project_id: int, user_id: int) -> Row[Any] | None:
     """The first task with a free slot, its slot taken."""
-    row = connection.execute(_QUEUE, {"project": project_id, "person": user_id}).first()
+    row = _first(connection, _QUEUE, project_id, user_id)
+    while row is None and _first(connection, _HEAD, project_id, user_id) is not None:
+        row = _first(connection, _WAITED, project_id, user_id)
     if row is not None:
         connection.execute(update(tasks).where(tasks.c.id == row.id).values(slots=tasks.c.slots - 1))
     return row

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from trimtab.label import arena
 from trimtab.label.projects import Project
@@ -17,7 +17,7 @@ from trimtab.label.values import RANKED
 from trimtab.records import JSON, Comparison, Demonstration, Message, Prompt, Record, parse_comparison
 
 FILES = {"demonstrations": ("write",), "comparisons": RANKED, "prompts": ("prompt",)}
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four in full width, as East Asian keyboards write them
 COLUMNS = (
     "id", "kind", "use_case", "prompt", "labeler", "ranks", "ratings", "flags", "shown_order", "seconds", "text", "note", "instructions",
     "created",
@@ -58,6 +58,12 @@ def _votes(connection: Connection, project: Project, wanted: Wanted) -> Iterator
         who = labeler(row, wanted.names)
         if who not in wanted.without and (wanted.rejected or not row.leaked):
             yield arena.comparison(row, who)
+
+
+def left_out(connection: Connection, project: Project) -> int:
+    """How many votes of the arena are exported only if asked for, because an answer says which model it is."""
+    told = (battles.c.project_id == project.id, battles.c.choice.is_not(None), battles.c.leaked)
+    return int(connection.execute(select(func.count()).select_from(battles).where(*told)).scalar_one())
 
 
 def record_of(row: Any, who: str) -> Record:
@@ -106,7 +112,9 @@ def as_csv(records: Iterable[Record]) -> Iterator[str]:
 
 def neutral(cell: Any) -> Any:
     """A text cell that no spreadsheet calculates (OWASP: CSV injection)."""
-    return f"'{cell}" if isinstance(cell, str) and cell.lstrip(" \n").startswith(FORMULA) else cell
+    if isinstance(cell, str) and (cell.startswith(("\t", "\r")) or cell.lstrip().startswith(FORMULA)):
+        return f"'{cell}"
+    return cell
 
 
 def _cells(record: Record) -> list[Any]:
@@ -144,12 +152,16 @@ def _rows(connection: Connection, project: Project, kinds: Sequence[str], wanted
         .join(users, users.c.id == labels.c.user_id)
         .outerjoin(reviews, reviews.c.label_id == labels.c.id)
         .where(labels.c.project_id == project.id, labels.c.withdrawn.is_(None), tasks.c.kind.in_(kinds))
-        .where(tasks.c.purpose.in_(("label", "gold") if wanted.gold else ("label",)))
+        .where(tasks.c.purpose.in_(_purposes(wanted)))
         .order_by(labels.c.id)
     )
     for row in connection.execution_options(yield_per=1000).execute(query):
         if (row.accepted is not False or wanted.rejected) and labeler(row, wanted.names) not in wanted.without:
             yield row
+
+
+def _purposes(wanted: Wanted) -> tuple[str, ...]:
+    return ("label", "gold") if wanted.gold else ("label",)
 
 
 def _settled(connection: Connection, project: Project, kinds: Sequence[str], wanted: Wanted) -> dict[int, Record]:
@@ -160,7 +172,7 @@ def _settled(connection: Connection, project: Project, kinds: Sequence[str], wan
         select(adjudications, tasks.c.kind, tasks.c.prompt, tasks.c.completions, users.c.name.label("user_name"))
         .join(tasks, tasks.c.id == adjudications.c.task_id)
         .join(users, users.c.id == adjudications.c.user_id)
-        .where(tasks.c.project_id == project.id, tasks.c.kind.in_(kinds))
+        .where(tasks.c.project_id == project.id, tasks.c.kind.in_(kinds), tasks.c.purpose.in_(_purposes(wanted)))
         .order_by(adjudications.c.task_id)
     )
     out: dict[int, Record] = {}

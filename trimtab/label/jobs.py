@@ -31,6 +31,7 @@ class Job:
     prompts: int
     done: int = 0
     added: int = 0
+    left_out: int = 0  # all their answers read the same, or the task was there already
     problem: str = ""
     ended: bool = False
 
@@ -66,7 +67,11 @@ class Jobs:
                     answered = model.answers(part, k, seed)
                     made = [Comparison(p, tuple(a), (None,) * k) for p, a in zip(part, answered, strict=True)]
                     with store.write() as connection:
-                        job.added += import_records(connection, project, [(c.prompt.id, c) for c in made]).added
+                        for one in made:  # each by itself: one that cannot be a task keeps no other one out
+                            done = import_records(connection, project, [(one.prompt.id, one)])
+                            job.added += done.added
+                            job.left_out += done.alike + done.repeated
+                            job.problem = job.problem or "".join(done.problems)
                     job.done += len(part)
             except UserError as error:
                 job.problem = str(error)

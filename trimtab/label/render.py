@@ -26,6 +26,7 @@ TAGS = {
     "tbody", "tr", "th", "td",
 }  # fmt: skip
 LONGEST_MARKDOWN = 200_000
+LONGEST_REMEMBERED = 16_000  # characters; a thousand of them are some 40 MB
 
 
 def _markdown() -> MarkdownIt:
@@ -37,9 +38,18 @@ def _markdown() -> MarkdownIt:
 MARKDOWN = _markdown()
 
 
-@functools.lru_cache(maxsize=2048)
 def markdown(text: str) -> Markup:
     """Markdown as safe HTML. Headings begin at the third level, links open elsewhere and tell the other site nothing."""
+    return _remembered(text) if len(text) <= LONGEST_REMEMBERED else rendered(text)
+
+
+@functools.lru_cache(maxsize=1024)
+def _remembered(text: str) -> Markup:
+    return rendered(text)
+
+
+def rendered(text: str) -> Markup:
+    """As ``markdown``, of a text that is not shown again."""
     if len(text) > LONGEST_MARKDOWN:
         return Markup("<pre>{}</pre>").format(text)
     html = MARKDOWN.render(text)
@@ -79,6 +89,13 @@ def whole(value: float) -> str:
     return f"{value:.0f}" if math.isfinite(value) else "-"
 
 
+def interval(estimate: "Estimate", percent: bool) -> str:
+    """``69 % to 78 %`` or ``0.43 to 0.60``; nothing where there are too few values for one."""
+    if not math.isfinite(estimate.low):
+        return ""
+    return " to ".join(map(share if percent else two, (estimate.low, estimate.high)))
+
+
 def percent_of(estimate: "Estimate") -> str:
     """``73 % (70-76)``."""
     interval = f" ({100 * estimate.low:.0f}-{100 * estimate.high:.0f})" if math.isfinite(estimate.low) else ""
@@ -91,7 +108,7 @@ ENVIRONMENT = Environment(
 )  # fmt: skip
 ENVIRONMENT.filters |= {
     "markdown": markdown, "ago": ago, "written_out": written_out, "share": share, "two": two, "whole": whole, "percent_of": percent_of,
-    "percent": lambda e: share(e.value),
+    "interval": interval,     "percent": lambda e: share(e.value),
 }  # fmt: skip
 ENVIRONMENT.globals |= {"LETTERS": "ABCDEFGHI"}
 

@@ -22,8 +22,10 @@ def screening_score(connection: Connection, project_id: int, user_id: int) -> fl
             )
         )
     }
+    if not items:
+        return None
     done = _done(connection, items, user_id)
-    if not items or set(items) - set(done):
+    if set(items) - set(done):
         return None
     counts = [concordance(items[i]["ranks"], done[i]["ranks"]) for i in items]
     return sum(right for right, _ in counts) / sum(pairs for _, pairs in counts)

@@ -1,14 +1,19 @@
 """What the running app knows: its database, the address people reach it by, and the models that were connected."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from trimtab.common.errors import UserError
+from trimtab.label.errors import Refused
 from trimtab.label.jobs import Answerer, Jobs
 from trimtab.label.store import Store
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+PORTS = {"http": 80, "https": 443}  # which browsers leave out
+FIGHTS = 8  # people in the arena whom a model answers, or who wait for it, at once
 
 
 @dataclass(frozen=True)
@@ -19,11 +24,31 @@ class Served:
     url: str
     models: Mapping[str, Answerer] = field(default_factory=dict)
     jobs: Jobs = field(default_factory=Jobs)
+    _fights: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(FIGHTS), repr=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
+        try:
+            parts = urlsplit(self.url.rstrip("/"))
+            right = parts.scheme in PORTS and parts.hostname and not (parts.path or parts.username) and parts.port != 0
+        except ValueError:  # a port that is none
+            right = False
+        if not right:
             raise UserError(f"url={self.url}: write the address people use, such as https://label.example.org")
+        object.__setattr__(self, "url", f"{parts.scheme}://{parts.netloc.lower()}")
+
+    @contextmanager
+    def fighting(self) -> Iterator[None]:
+        """One place in the arena: who waits for a model holds one of the threads that everybody's pages need.
+
+        Raises:
+            Refused: all places are taken.
+        """
+        if not self._fights.acquire(blocking=False):
+            raise Refused("many people ask the models at the moment; send it again in a minute")
+        try:
+            yield
+        finally:
+            self._fights.release()
 
     @property
     def secure(self) -> bool:
@@ -37,12 +62,11 @@ class Served:
 
     @property
     def hosts(self) -> frozenset[str]:
-        """Host names, with ports, by which the server answers."""
-        host = urlsplit(self.url).netloc.lower()
-        name, _, port = host.rpartition(":")
-        if name in LOOPBACK:
-            return frozenset(f"{local}:{port}" for local in LOOPBACK)
-        return frozenset({host})
+        """Host names by which the server answers, with ports other than the scheme's own."""
+        parts = urlsplit(self.url)
+        port = "" if parts.port in (None, PORTS[parts.scheme]) else f":{parts.port}"
+        name = parts.netloc.removesuffix(f":{parts.port}")
+        return frozenset(f"{local}{port}" for local in (LOOPBACK if name in LOOPBACK else (name,)))
 
     @property
     def origins(self) -> frozenset[str]:

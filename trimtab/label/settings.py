@@ -29,13 +29,16 @@ MIX = {
     "summarization": 0.042, "classification": 0.035, "other": 0.035, "closed_qa": 0.026, "extract": 0.019,
 }  # fmt: skip
 BEST_RATING = 7
+MOST_OVERLAP = 50
 SKIP_REASONS = ("I do not understand it", "Not my field", "Not my language", "Upsetting", "The task is broken", "Other")
 
 
 class ProjectSettings(Settings):
     """Settings of one labelling project."""
 
-    overlap: int = Field(3, ge=1, le=50, description="labelers who see each task (a task may have its own number)")
+    overlap: int = Field(
+        3, ge=1, le=MOST_OVERLAP, description="labelers who see each task (a task may have its own number)"
+    )
     gold_rate: float = Field(
         0.05, ge=0, le=0.5, description="share of the tasks a labeler gets whose answer is known already"
     )

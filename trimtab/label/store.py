@@ -1,5 +1,6 @@
 """The database behind the app: SQLite (WAL, BEGIN IMMEDIATE, every commit on the disk) or PostgreSQL, and its migrations."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from trimtab.common.errors import UserError
+from trimtab.common.files import atomic_write, check_writable
 from trimtab.label.tables import events
 
 HEAD = "0003"  # the newest file in migrations/versions; a test compares
@@ -33,7 +35,8 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state of the database and changes nothing."""
-        with self.engine.connect() as connection:
+        level = {} if self.sqlite else {"isolation_level": "REPEATABLE READ"}  # PostgreSQL's own level sees others' commits
+        with self.engine.connect().execution_options(**level) as connection:
             yield connection
             connection.rollback()
 
@@ -75,18 +78,23 @@ def open_store(where: Path | str, *, create: bool = False) -> Store:
         with store.engine.connect() as connection:
             version = current(connection)
         if version == "" and not create:
-            raise UserError(f"{where}: no labelling database here; trimtab label serve {where} begins one")
+            raise UserError(f"{shown(where)}: no labelling database here; trimtab label serve {shown(where)} begins one")
         if version != HEAD:
             known = {path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("*.py")}
             if version and version not in known:
                 raise UserError(
-                    f"{where}: written by a newer trimtab (tables {version}, this one knows {HEAD}); update trimtab"
+                    f"{shown(where)}: written by a newer trimtab (tables {version}, this one knows {HEAD}); update trimtab"
                 )
             migrate(store, HEAD)
     except DBAPIError as error:
         store.close()
-        raise UserError(f"{where}: cannot be opened ({_reason(error)})") from None
+        raise UserError(f"{shown(where)}: cannot be opened ({_reason(error)})") from None
     return store
+
+
+def shown(where: Path | str) -> str:
+    """A database as messages name it: without the password of its URL."""
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", str(where))
 
 
 def current(connection: Connection) -> str:
@@ -123,18 +131,22 @@ def log(connection: Connection, user_id: int | None, what: str, **details: Any) 
 
 
 def back_up(store: Store, path: Path | str) -> Path:
-    """A complete copy of an SQLite database, taken while it is in use.
+    """A complete copy of an SQLite database, taken while it is in use; on the disk when this returns.
 
     Raises:
-        UserError: the database is PostgreSQL, whose own ``pg_dump`` does it, or the file exists.
+        UserError: the database is PostgreSQL, whose own ``pg_dump`` does it, the file exists, or it cannot be written.
     """
     path = Path(path)
     if not store.sqlite:
         raise UserError("a PostgreSQL database is backed up by pg_dump, and restored by pg_restore")
     if path.exists():
         raise UserError(f"{path}: exists; choose another name for the backup")
-    with store.engine.connect().execution_options(begin="") as connection:
-        connection.execute(text("VACUUM INTO :path"), {"path": str(path)})
+    check_writable(path, overwrite=False)
+    try:
+        with atomic_write(path) as temporary, store.engine.connect().execution_options(begin="") as connection:
+            connection.execute(text("VACUUM INTO :path"), {"path": str(temporary)})
+    except DBAPIError as error:
+        raise UserError(f"{path}: cannot be written ({_reason(error)})") from None
     return path
 
 
@@ -168,7 +180,7 @@ def _url(where: Path | str) -> URL:
     try:
         url = make_url(text_of)
     except ArgumentError:
-        raise UserError(f"{text_of}: not a database URL; write a file name, or postgresql://user@host/name") from None
+        raise UserError(f"{shown(text_of)}: not a database URL; write a file name, or postgresql://user@host/name") from None
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise UserError(
             f"{url.get_backend_name()}: unknown database; write a file name (SQLite), or postgresql://user@host/name"

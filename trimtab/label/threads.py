@@ -7,11 +7,12 @@ from sqlalchemy import Connection, Row, func, insert, select
 
 from trimtab.label.errors import Invalid
 from trimtab.label.projects import Project
-from trimtab.label.tables import messages, tasks, users
+from trimtab.label.tables import assignments, messages, tasks, users
 from trimtab.label.values import clean
 
 LONGEST_MESSAGE = 5000
 SHOWN = 200
+BUSY = 50
 
 
 def post(connection: Connection, project_id: int, user_id: int, text: str, task_id: int | None = None) -> None:
@@ -42,16 +43,18 @@ def thread(connection: Connection, project_id: int, task_id: int | None) -> list
     return list(connection.execute(query))[::-1]
 
 
-def busy_tasks(connection: Connection, project: Project) -> list[Row[Any]]:
-    """Tasks with messages, the latest first, for researchers."""
+def busy_tasks(connection: Connection, project: Project, user_id: int | None = None) -> list[Row[Any]]:
+    """Tasks with messages, the latest first; those that ``user_id`` has or had, with the assignment, or all of them."""
+    latest = func.max(messages.c.created)
     query = (
-        select(
-            messages.c.task_id, func.count().label("number"), func.max(messages.c.created).label("latest"), tasks.c.kind
-        )
+        select(messages.c.task_id, func.count().label("number"), latest.label("latest"), tasks.c.kind)
         .join(tasks, tasks.c.id == messages.c.task_id)
         .where(messages.c.project_id == project.id)
         .group_by(messages.c.task_id, tasks.c.kind)
-        .order_by(func.max(messages.c.created).desc())
-        .limit(50)
+        .order_by(latest.desc())
+        .limit(BUSY)
     )
+    if user_id is not None:
+        own = (assignments.c.task_id == messages.c.task_id) & (assignments.c.user_id == user_id)
+        query = query.join(assignments, own).add_columns(assignments.c.id.label("assignment")).group_by(assignments.c.id)
     return list(connection.execute(query))

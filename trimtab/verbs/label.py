@@ -1,5 +1,6 @@
 """``trimtab label``: serve the app, add tasks, export labels, measure agreement, choose what is labelled next, people, backup."""
 
+import ssl
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,11 @@ from trimtab.data.files import write_records
 from trimtab.data.formats import ReadSettings, scan
 from trimtab.label.accounts import ROLES, create_user, find_user, new_link
 from trimtab.label.errors import Missing
-from trimtab.label.export import FILES, Wanted, as_csv, exported
+from trimtab.label.export import FILES, Wanted, as_csv, exported, left_out
 from trimtab.label.jobs import Answerer
 from trimtab.label.projects import Project, all_projects, create_project, find_project
 from trimtab.label.served import LOOPBACK, Served
-from trimtab.label.store import Store, back_up, log, open_store
+from trimtab.label.store import Store, back_up, log, open_store, shown
 from trimtab.label.tables import users
 from trimtab.label.tasks import import_records
 from trimtab.records import Record
@@ -60,6 +61,7 @@ class Export(Settings):
     database: str = DATABASE
     project: str = PROJECT
     out: str = Field("labels", description="folder for demonstrations.jsonl, comparisons.jsonl and prompts.jsonl")
+    overwrite: bool = Field(False, description="replace an earlier export in the folder")
     csv: bool = Field(False, description="the same as .csv for spreadsheets, too")
     names: bool = Field(False, description="log-in names in the place of labeler-NUMBER")
     gold: bool = Field(False, description="gold items, too")
@@ -139,7 +141,7 @@ def serve(config: Serve) -> None:
     from trimtab.label.app import build
 
     served = prepare(config)
-    print(f"trimtab label: {served.url} on {config.database}", flush=True)
+    print(f"trimtab label: {served.url} on {shown(config.database)}", flush=True)
     first_link(served)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -168,10 +170,19 @@ def prepare(config: Serve) -> Served:
         raise UserError(f"host={config.host} is open to others: say url=https://NAME, by which they reach it")
     if bool(config.certificate) != bool(config.key):
         raise UserError("certificate= and key= go together")
+    if config.certificate:
+        _try_certificate(config.certificate, config.key)
     scheme = "https" if config.certificate else "http"
     url = config.url or f"{scheme}://{LOOPBACK[0]}:{config.port}"
     models: dict[str, Answerer] = {n: Model(folder, config.max_tokens, config.temperature) for n, folder in config.models.items()}
     return Served(open_store(config.database, create=True), url, models)
+
+
+def _try_certificate(certificate: str, key: str) -> None:
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except OSError as error:
+        raise UserError(f"certificate={certificate} key={key}: cannot be used ({error.strerror or error})") from None
 
 
 def first_link(served: Served) -> None:
@@ -216,22 +227,35 @@ def add(config: Add) -> str:
 
 
 def export(config: Export) -> str:
-    """Labels -> files of native records, complete or absent."""
+    """Labels -> files of native records, complete or absent.
+
+    Raises:
+        UserError: an earlier export is in the folder and ``overwrite`` is not set, or the folder cannot be written.
+    """
     store = open_store(config.database)
+    project = chosen(store, config.project)
     wanted = Wanted(config.names, config.gold, config.rejected, config.adjudicated, tuple(config.without))
     folder = Path(config.out)
-    check_writable(folder / "x", overwrite=True)
+    files = [folder / f"{what}.{form}" for what in FILES for form in ("jsonl", "csv")]
+    for file in files:
+        check_writable(file, overwrite=config.overwrite)
     lines = []
     with store.read() as connection:
-        project = chosen(store, config.project)
-        for what in FILES:
-            records = list(exported(connection, project, what, wanted))
-            if records:
-                write_records(folder / f"{what}.jsonl", records)
-                if config.csv:
-                    write_text(folder / f"{what}.csv", "".join(as_csv(records)))
-                lines.append(f"{folder / what}.jsonl: {len(records)} {what}")
+        found = {what: list(exported(connection, project, what, wanted)) for what in FILES}
+        told = left_out(connection, project) if not wanted.rejected else 0
     store.close()
+    for what, records in found.items():
+        if records:
+            write_records(folder / f"{what}.jsonl", records)
+            files.remove(folder / f"{what}.jsonl")
+            if config.csv:
+                write_text(folder / f"{what}.csv", "".join(as_csv(records)))
+                files.remove(folder / f"{what}.csv")
+            lines.append(f"{folder / what}.jsonl: {len(records)} {what}")
+    for file in files:  # of an earlier export: it had what this one has not
+        file.unlink(missing_ok=True)
+    if told:
+        lines.append(f"left out: {told} votes of the arena in which an answer says which model it is (rejected=true takes them)")
     return "\n".join(lines) or f"{project.name}: no labels yet"
 
 
@@ -259,13 +283,21 @@ def agreement(config: Agreement) -> str:
 
 
 def user(config: Person) -> str:
-    """A new account, or a new link for one that exists; returns the link."""
+    """A new account, or a new link for one that exists; returns the link.
+
+    Raises:
+        UserError: there is no name, or somebody of this name has another role.
+    """
     if not config.name:
         raise UserError("label user needs a name: trimtab label user DATABASE NAME role=labeler")
     store = open_store(config.database, create=True)
     with store.write() as connection:
         try:
-            person = int(find_user(connection, config.name).id)
+            found = find_user(connection, config.name)
+            if "role" in config.model_fields_set and config.role != found.role:
+                advice = "for a new link leave role= out, for another role open People in the app"
+                raise UserError(f"{config.name} is there already, as {found.role}; {advice}")
+            person = int(found.id)
         except Missing:
             person = create_user(connection, config.name, config.role, config.shown)
         token = new_link(connection, person)

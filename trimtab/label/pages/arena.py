@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from trimtab.label import arena as ring
 from trimtab.label.api import ERRORS, Body, Name, person_of, place_of, store_of
+from trimtab.label.assignment import admit
 from trimtab.label.render import markdown, page
 
 router = APIRouter()
@@ -53,9 +54,11 @@ def api_arena_ask(request: Request, name: Name, body: Ask) -> Answers:
     """Two hidden models answer."""
     project, person, models = place_of(request, name), person_of(request), request.app.state.served.models
     with store_of(request).read() as connection:
+        admit(connection, project, person.id)
         before = ring.own(connection, person.id, body.battle) if body.battle else None
     messages = ring.conversation(before, body.text)
-    answers, shown = ring.fight(models, messages, secrets.randbelow(2**31))
+    with request.app.state.served.fighting():
+        answers, shown = ring.fight(models, messages, secrets.randbelow(2**31))
     with store_of(request).write() as connection:
         battle = ring.keep(connection, project, person.id, messages, answers, shown)
     first, second = (markdown(answers[i].text) for i in shown)

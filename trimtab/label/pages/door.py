@@ -20,6 +20,14 @@ def field(request: Request, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def whole_number(request: Request, name: str, least: int, most: int) -> int | None:
+    """A field's whole number; None where it holds something else, or one that is too small or too large."""
+    text = field(request, name).strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        return None
+    return number if least <= (number := int(text)) <= most else None
+
+
 @router.get("/login")
 def login(request: Request) -> Response:
     """The form, unless somebody is logged in."""
@@ -79,7 +87,7 @@ def setup_do(request: Request, token: str) -> Response:
 
 
 @router.get("/account")
-def account(request: Request, problem: str = "") -> Response:
+def account(request: Request) -> Response:
     """One's own password and sessions."""
     return _account(request, "")
 

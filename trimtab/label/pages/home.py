@@ -7,8 +7,9 @@ from sqlalchemy import Connection, select
 from starlette.responses import RedirectResponse, Response
 
 from trimtab.label import assignment, threads
+from trimtab.label.access import allowed
 from trimtab.label.api import Name, labelled, onward, person_of, place_of, store_of
-from trimtab.label.pages.door import field
+from trimtab.label.pages.door import field, whole_number
 from trimtab.label.projects import Project, acknowledge, all_projects, screening_result, unread, versions
 from trimtab.label.render import page
 from trimtab.label.tables import assignments, labels, tasks
@@ -45,12 +46,10 @@ def instructions(request: Request, name: Name) -> Response:
 
 @router.post("/p/{name}/instructions")
 def acknowledge_do(request: Request, name: Name) -> Response:
-    """Notes that a version was read, and goes on to the tasks."""
-    project, version = place_of(request, name), field(request, "version")
+    """Notes that a version was read."""
+    project, version = place_of(request, name), whole_number(request, "version", 1, 10**8)
     with store_of(request).write() as connection:
-        acknowledge(
-            connection, project.id, int(version) if version.isdigit() and len(version) < 9 else 0, person_of(request).id
-        )
+        acknowledge(connection, project.id, version or 0, person_of(request).id)
     return RedirectResponse("/", 303)
 
 
@@ -85,11 +84,11 @@ def mine(request: Request, name: Name, why: str = "") -> Response:
 
 @router.get("/p/{name}/questions")
 def questions(request: Request, name: Name) -> Response:
-    """The project's thread, and for researchers the tasks that have one."""
-    project = place_of(request, name)
+    """The project's thread, and the tasks that have one: all for reviewers and researchers, their own for labelers."""
+    project, person = place_of(request, name), person_of(request)
     with store_of(request).read() as connection:
         said = threads.thread(connection, project.id, None)
-        busy = threads.busy_tasks(connection, project) if person_of(request).role != "labeler" else []
+        busy = threads.busy_tasks(connection, project, None if allowed("task_view", person.role) else person.id)
     return page(request, "questions.html", project=project, messages=said, busy=busy, problem="")
 
 

@@ -1,5 +1,6 @@
 """Researchers' pages about the project: begin one, settings, instructions, overlap, gold items, onboarding."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +12,14 @@ from trimtab.common.config import from_mapping
 from trimtab.common.errors import UserError
 from trimtab.label.api import Id, Name, person_of, place_of, store_of
 from trimtab.label.errors import Invalid, Missing
-from trimtab.label.pages.door import field
+from trimtab.label.pages.door import field, whole_number
 from trimtab.label.projects import Project, change_project, create_project, publish_instructions, versions
 from trimtab.label.render import page
 from trimtab.label.screening import decide
-from trimtab.label.settings import FLAGS, MIX, ProjectSettings, write_settings
+from trimtab.label.settings import FLAGS, MIX, MOST_OVERLAP, ProjectSettings, write_settings
 from trimtab.label.store import log
 from trimtab.label.tables import adjudications, tasks, users
-from trimtab.label.tasks import close_task, free_slots, order_queue, set_overlap
+from trimtab.label.tasks import close_task, follow_overlap, free_slots, order_queue, set_overlap
 from trimtab.label.values import RANKED, clean
 from trimtab.records import pairs_of
 
@@ -63,6 +64,8 @@ def settings_do(request: Request, name: Name) -> Response:
     with store_of(request).write() as connection:
         change_project(connection, project, settings=settings, title=title, open=bool(field(request, "open")))
         log(connection, person_of(request).id, "settings", project=project.name)
+        if settings.overlap != project.settings.overlap:
+            follow_overlap(connection, project, settings.overlap)
         if settings.mix != project.settings.mix:
             order_queue(connection, replace(project, settings=settings))
     return RedirectResponse(f"/p/{name}/settings?done=saved", 303)
@@ -89,11 +92,11 @@ def guidelines_do(request: Request, name: Name) -> Response:
 @router.post("/p/{name}/tasks/{number}/overlap")
 def overlap_do(request: Request, name: Name, number: Id) -> Response:
     """Another number of labelers for a task."""
-    row, overlap = task_of(request, name, number), field(request, "overlap")
-    if not overlap.isdigit() or not 1 <= int(overlap[:4]) <= 50:
-        raise Invalid("overlap is a number from 1 to 50")
+    row, overlap = task_of(request, name, number), whole_number(request, "overlap", 1, MOST_OVERLAP)
+    if overlap is None:
+        raise Invalid(f"overlap is a number from 1 to {MOST_OVERLAP}")
     with store_of(request).write() as connection:
-        set_overlap(connection, [row.id], int(overlap[:4]))
+        set_overlap(connection, [row.id], overlap)
     return RedirectResponse(f"/p/{name}/tasks/{number}?done=saved", 303)
 
 
@@ -113,7 +116,7 @@ def gold_do(request: Request, name: Name, number: Id) -> Response:
     if purpose not in ("label", "gold", "screening") or row.kind not in RANKED:
         raise Invalid("only tasks with answers to order can have a known answer")
     with store_of(request).write() as connection:
-        known = row.known or _settled(connection, row.id)
+        known = _settled(connection, row.id) or row.known  # a new settlement corrects an old one
         if purpose != "label" and (known is None or not pairs_of(known["ranks"])):
             raise Invalid("settle the task first (Settle, below), with at least one answer better than another")
         connection.execute(update(tasks).where(tasks.c.id == row.id).values(purpose=purpose, known=known))
@@ -173,7 +176,12 @@ def _settings(request: Request, project: Project, problem: str = "") -> Response
 
 def _settled(connection: Connection, task_id: int) -> dict[str, Any] | None:
     value = connection.execute(select(adjudications.c.value).where(adjudications.c.task_id == task_id)).scalar()
-    return {"ranks": value["ranks"], "flags": value["flags"]} if value else None
+    return known_of(value) if value else None
+
+
+def known_of(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A settled ranking as a known answer."""
+    return {"ranks": value["ranks"], "flags": value["flags"]}
 
 
 def _given(request: Request) -> dict[str, Any]:

@@ -111,4 +111,4 @@ def _users(request: Request, *, problem: str = "", link: str = "", of: str = "")
 
 
 def _link(request: Request, token: str) -> str:
-    return f"{request.app.state.served.url.rstrip('/')}/setup/{token}"
+    return f"{request.app.state.served.url}/setup/{token}"

@@ -1,13 +1,15 @@
 """Researchers' pages about the work: dashboard, tasks, import, export."""
 
+import gzip
 import json
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
@@ -21,9 +23,11 @@ from trimtab.label import export
 from trimtab.label.api import Name, person_of, place_of, store_of
 from trimtab.label.counts import Counted, counted
 from trimtab.label.errors import Invalid
-from trimtab.label.pages.door import field
+from trimtab.label.headers import UPLOAD_LIMIT
+from trimtab.label.pages.door import field, whole_number
 from trimtab.label.projects import Project
 from trimtab.label.render import page
+from trimtab.label.settings import MOST_OVERLAP
 from trimtab.label.store import Store, log
 from trimtab.label.tables import labels, tasks
 from trimtab.label.tasks import PURPOSES, Imported, add_prompt_tasks, import_records
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 
 router = APIRouter(include_in_schema=False)
 PAGE = 50
+MOST_PROMPTS = 10_000
+UNPACKED = 4 * UPLOAD_LIMIT  # bytes of a compressed file once it is not
 KEPT_SECONDS = 20  # how long the dashboard's figures are good for
 _figures: dict[tuple[int, int], tuple[float, Any]] = {}
 
@@ -104,15 +110,15 @@ def import_page(
 def import_do(request: Request, name: Name) -> Response:
     """A file of records -> tasks; all of them, or none."""
     project = place_of(request, name)
-    purpose, overlap = field(request, "purpose") or "label", field(request, "overlap")
-    if purpose not in PURPOSES or (overlap and not (overlap.isdigit() and 1 <= int(overlap[:4]) <= 50)):
-        return _import(request, project, problems=["Overlap is a number from 1 to 50."])
+    purpose, overlap = field(request, "purpose") or "label", whole_number(request, "overlap", 1, MOST_OVERLAP)
+    if purpose not in PURPOSES or (field(request, "overlap").strip() and overlap is None):
+        return _import(request, project, problems=[f"Overlap is a number from 1 to {MOST_OVERLAP}."])
     try:
         shown, records = _uploaded(request)
     except UserError as error:
         return _import(request, project, problems=[str(error)])
     with store_of(request).write() as connection:
-        done = import_records(connection, project, records, purpose=purpose, overlap=int(overlap) if overlap else None)
+        done = import_records(connection, project, records, purpose=purpose, overlap=overlap)
         if not done.problems:
             person = person_of(request).id
             log(connection, person, "import", project=project.name, file=shown, added=done.added, purpose=purpose)
@@ -122,18 +128,18 @@ def import_do(request: Request, name: Name) -> Response:
 @router.post("/p/{name}/sample")
 def sample_do(request: Request, name: Name) -> Response:
     """A connected model answers a file's prompts, in the background."""
-    project, served, k = place_of(request, name), request.app.state.served, field(request, "k")
+    project, served, k = place_of(request, name), request.app.state.served, whole_number(request, "k", 2, MOST_ANSWERS)
     model = served.models.get(field(request, "model"))
     if model is None:
         return _import(request, project, problems=["No such model is connected."])
-    if not k.isdigit() or not 2 <= int(k[:3]) <= MOST_ANSWERS:
+    if k is None:
         return _import(request, project, problems=[f"Write a number of answers from 2 to {MOST_ANSWERS}."])
     try:
         _, records = _uploaded(request)
         prompts = [_prompt_of(record) for _, record in records]
     except UserError as error:
         return _import(request, project, problems=[str(error)])
-    served.jobs.begin(served.store, project, field(request, "model"), model, prompts, int(k[:3]))
+    served.jobs.begin(served.store, project, field(request, "model"), model, prompts, k)
     return RedirectResponse(f"/p/{name}/import", 303)
 
 
@@ -147,10 +153,14 @@ def _uploaded(request: Request) -> tuple[str, list[tuple[str, Record | UserError
     if not isinstance(file, UploadFile) or not file.filename:
         raise Invalid("Choose a file first.")
     known = (".jsonl", ".json", ".csv", ".gz")
-    suffix = "".join(s.lower() for s in Path(file.filename).suffixes[-2:] if s.lower() in known) or ".unknown"
+    suffix = "".join(s.lower() for s in Path(file.filename).suffixes[-2:] if s.lower() in known)
+    packed, suffix = suffix.endswith(".gz"), suffix.removesuffix(".gz") or ".unknown"
     shown = clean(Path(file.filename).name[:80], "the file's name", 80)
     with NamedTemporaryFile(suffix=suffix) as kept:
-        shutil.copyfileobj(file.file, kept)
+        if packed:
+            _unpack(file.file, kept, shown)
+        else:
+            shutil.copyfileobj(file.file, kept)
         kept.flush()
 
         def named(text: str) -> str:
@@ -170,6 +180,22 @@ def _uploaded(request: Request) -> tuple[str, list[tuple[str, Record | UserError
     return shown, records
 
 
+def _unpack(packed: IO[bytes], plain: IO[bytes], shown: str) -> None:
+    """A gzip file's bytes, as long as they are not made to fill the memory.
+
+    Raises:
+        Invalid: they are, or it is no complete gzip file.
+    """
+    try:
+        with gzip.open(packed) as source:
+            while part := source.read(1 << 20):
+                plain.write(part)
+                if plain.tell() > UNPACKED:
+                    raise Invalid(f"{shown}: unpacks to more than {UNPACKED >> 20} MB; import it in parts, or with trimtab label add")
+    except (OSError, EOFError, zlib.error) as error:
+        raise Invalid(f"{shown}: not a complete gzip file ({error})") from None
+
+
 def _renamed(record: Record, named: Callable[[str], str]) -> Record:
     """A record whose id was made from the temporary file's name gets the uploaded one's."""
     prompt = record if isinstance(record, Prompt) else record.prompt
@@ -186,13 +212,13 @@ def _prompt_of(record: Record | UserError) -> Prompt:
 @router.post("/p/{name}/prompts")
 def prompts_do(request: Request, name: Name) -> Response:
     """Requests to write prompts: how many, of which styles, with the project's mix of use cases."""
-    project, number = place_of(request, name), field(request, "number")
-    if not number.isdigit() or not 1 <= int(number[:6]) <= 10_000:
-        return _import(request, project, problems=["Write a number of prompts from 1 to 10,000."])
+    project, number = place_of(request, name), whole_number(request, "number", 1, MOST_PROMPTS)
+    if number is None:
+        return _import(request, project, problems=[f"Write a number of prompts from 1 to {MOST_PROMPTS:,}."])
     styles = {style: 1.0 for style in STYLES if field(request, style)}
     try:
         with store_of(request).write() as connection:
-            added = add_prompt_tasks(connection, project, int(number[:6]), styles, project.settings.mix)
+            added = add_prompt_tasks(connection, project, number, styles, project.settings.mix)
     except Invalid:
         return _import(request, project, problems=["Choose at least one style."])
     return _imported(name, Imported(added))
@@ -201,7 +227,10 @@ def prompts_do(request: Request, name: Name) -> Response:
 @router.get("/p/{name}/export")
 def export_page(request: Request, name: Name) -> Response:
     """What can be downloaded."""
-    return page(request, "export.html", project=place_of(request, name), files=export.FILES)
+    project = place_of(request, name)
+    with store_of(request).read() as connection:
+        told = export.left_out(connection, project)
+    return page(request, "export.html", project=project, files=export.FILES, told=told)
 
 
 @router.get("/p/{name}/export/{what}.{form}")

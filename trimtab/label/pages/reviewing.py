@@ -4,19 +4,20 @@ import time
 from typing import Any
 
 from fastapi import APIRouter, Request
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 from starlette.responses import RedirectResponse, Response
 
 from trimtab.label import threads
 from trimtab.label.api import Id, Name, person_of, place_of, store_of
 from trimtab.label.errors import Invalid, Missing
-from trimtab.label.pages.door import field
-from trimtab.label.pages.manage import task_of
+from trimtab.label.pages.door import field, whole_number
+from trimtab.label.pages.manage import known_of, task_of
 from trimtab.label.rankings import alike
 from trimtab.label.render import page
 from trimtab.label.store import log
 from trimtab.label.tables import adjudications, assignments, labels, reviews, tasks, users
 from trimtab.label.values import LONGEST_NOTE, LONGEST_TEXT, RANKED, clean, dense
+from trimtab.records import pairs_of
 
 router = APIRouter(include_in_schema=False)
 LATEST = 3000
@@ -99,11 +100,15 @@ def review_do(request: Request, name: Name, number: Id) -> Response:
 
 @router.post("/p/{name}/tasks/{number}/settle")
 def adjudicate_do(request: Request, name: Name, number: Id) -> Response:
-    """Puts a reviewer's answer in the place of the labelers' (in exports that ask for it)."""
+    """Puts a reviewer's answer in the place of the labelers' (in exports that ask for it); a gold item's known answer follows it."""
     row = task_of(request, name, number)
     value = _settled_ranks(request, len(row.completions)) if row.kind in RANKED else _settled_text(request, row)
     note = clean(field(request, "note"), "the note", LONGEST_NOTE)
+    if row.purpose != "label" and not pairs_of(value["ranks"]):
+        raise Invalid("this task has a known answer: at least one answer is better than another")
     with store_of(request).write() as connection:
+        if row.purpose != "label":
+            connection.execute(update(tasks).where(tasks.c.id == number).values(known=known_of(value)))
         connection.execute(delete(adjudications).where(adjudications.c.task_id == number))
         given = {
             "task_id": number,
@@ -129,10 +134,10 @@ def task_message_do(request: Request, name: Name, number: Id) -> Response:
 def _settled_ranks(request: Request, k: int) -> dict[str, Any]:
     ranks: list[int | None] = []
     for i in range(k):
-        text = field(request, f"rank-{i}")
-        if text and not (text.isdigit() and 1 <= int(text[:3]) <= k):
+        rank = whole_number(request, f"rank-{i}", 1, k)
+        if rank is None and field(request, f"rank-{i}").strip():
             raise Invalid(f"a rank is a number from 1 (best) to {k}, or nothing")
-        ranks.append(int(text[:3]) if text else None)
+        ranks.append(rank)
     if sum(r is not None for r in ranks) < 2:
         raise Invalid("rank at least two answers")
     return {"ranks": dense(ranks), "ratings": [None] * k, "flags": [[] for _ in range(k)]}

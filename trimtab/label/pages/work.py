@@ -41,10 +41,21 @@ def task(request: Request, number: Id) -> Response:
     )  # fmt: skip
 
 
+@router.get("/a/{number}/questions")
+def task_questions(request: Request, number: Id) -> Response:
+    """The thread of a task that this person has, or had: an answer may come when it is long labelled."""
+    row = own_task(request, number)
+    with store_of(request).read() as connection:
+        project = project_by_id(connection, row.project_id)
+        said = threads.thread(connection, project.id, row.task_id)
+    return page(request, "thread.html", task=row, project=project, messages=said)
+
+
 @router.post("/a/{number}/questions")
 def task_question_do(request: Request, number: Id) -> Response:
-    """A message into the task's thread: who has the task may ask."""
+    """A message into the task's thread: who has the task, or had it, may ask."""
     row = own_task(request, number)
     with store_of(request).write() as connection:
         threads.post(connection, row.project_id, person_of(request).id, field(request, "text"), row.task_id)
-    return RedirectResponse(f"/a/{number}?done=sent#questions", 303)
+    over = row.state in ("done", "skipped")
+    return RedirectResponse(f"/a/{number}/questions?done=sent" if over else f"/a/{number}?done=sent#questions", 303)
