@@ -27,7 +27,7 @@ from trimtab.data.curate.store import Shard
 from trimtab.data.curate.text import conversation, normalise
 from trimtab.data.curate.work import Work, work_folder
 from trimtab.data.files.hub import is_hub
-from trimtab.data.formats import as_kind, read_prompts, scan
+from trimtab.data.formats import as_kind, only_looking, read_prompts, scan
 from trimtab.records import JSON, Prompt
 
 ROWS = 10_000
@@ -133,10 +133,10 @@ def raw_rows(tags: dict[str, str], settings: CurateSettings) -> Iterator[JSON]:
     Raises:
         UserError: a file has rows, and none of them is a prompt.
     """
-    names = short_names(tags)
+    names, reading = short_names(tags), only_looking(settings)
     for file, tag in tags.items():
         rows, prompts, first = 0, 0, None
-        for found in scan(file, settings):
+        for found in scan(file, reading):
             where = f"{names[file]}{found.where.removeprefix(file)}"
             rows += 1
             if not found.records:

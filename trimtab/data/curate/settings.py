@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from trimtab.common.config import Settings
-from trimtab.data.formats import ReadSettings
+from trimtab.data.formats import LookSettings
 
 # Shares of the use cases in per cent (Ouyang 2022, table 1).
 INSTRUCTGPT = {
@@ -98,7 +98,7 @@ class UseCaseSettings(Settings):
     )
 
 
-class CurateSettings(ReadSettings):
+class CurateSettings(LookSettings):
     """All options of curation."""
 
     sources: dict[str, str] = Field({}, description="source tags of files, such as {labelers.jsonl: labeler}; a record's own goes first")
