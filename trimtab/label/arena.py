@@ -131,7 +131,7 @@ def comparison(row: Row[Any], who: str) -> Comparison:
     for place, index in enumerate(row.shown):
         ranks[index] = CHOICES[row.choice][place]
     fields = {"id": f"arena-{row.id}", "messages": row.messages, "completions": row.completions, "ranks": ranks}
-    extra = {"kind": "arena", "created": round(row.voted, 3), "leaked": row.leaked}
+    extra = {"label_kind": "arena", "label_created": round(row.voted, 3), "label_leaked": row.leaked}
     flags = [["both_bad"], ["both_bad"]] if row.choice == "bad" else [[], []]
     return parse_comparison(
         {**fields, **extra, "labeler": who, "shown_order": row.shown, "flags": flags}, f"battle {row.id}"

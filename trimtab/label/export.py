@@ -18,6 +18,7 @@ from trimtab.records import JSON, Comparison, Demonstration, Message, Prompt, Re
 
 FILES = {"demonstrations": ("write",), "comparisons": RANKED, "prompts": ("prompt",)}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+OWN = "label_"  # what the app says of a label begins so: a prompt may have a `task` or a `kind` of its own
 COLUMNS = (
     "id", "kind", "use_case", "prompt", "labeler", "ranks", "ratings", "flags", "shown_order", "seconds", "text", "note", "instructions",
     "created",
@@ -67,15 +68,16 @@ def left_out(connection: Connection, project: Project) -> int:
 
 
 def record_of(row: Any, who: str) -> Record:
-    """A label with its task as a native record; what the format has no field for stays beside it."""
+    """A label with its task as a native record; what the format has no field for stays beside it, as ``label_task`` and so on."""
     prompt, value = prompt_of(row.prompt), row.value
     extra = {"task": row.task_id, "kind": row.kind, "instructions": row.instructions, "created": round(row.created, 3)}
+    extra = {OWN + name: given for name, given in extra.items()}
     if value.get("note"):
-        extra["note"] = value["note"]
+        extra[OWN + "note"] = value["note"]
     if row.kind == "prompt":
-        return written_prompt(row.task_id, value, who, {**extra, "seconds": row.seconds})
+        return written_prompt(row.task_id, value, who, {**extra, OWN + "seconds": row.seconds})
     if row.kind == "write":
-        extra |= {"labeler": who, "seconds": row.seconds}
+        extra |= {"labeler": who, OWN + "seconds": row.seconds}
         return Demonstration(_with(prompt, extra), value["text"])
     answers = {"id": prompt.id, "messages": [], "completions": row.completions, "ranks": value["ranks"]}
     completions = parse_comparison({**answers, "messages": row.prompt["messages"]}, f"task {row.task_id}").completions
@@ -127,7 +129,9 @@ def _cells(record: Record) -> list[Any]:
         "ratings": " ".join(map(str, row.get("ratings", ()))),
         "flags": " | ".join(", ".join(f) for f in row.get("flags", ())), "shown_order": " ".join(map(str, row.get("shown_order", ()))),
     }  # fmt: skip
-    known = {**row, **lists, "prompt": turns, "text": text, "labeler": row.get("labeler", row.get("user"))}
+    own = {name: row.get(OWN + name) for name in ("kind", "note", "instructions", "created")}
+    own["seconds"] = row.get("seconds" if isinstance(record, Comparison) else OWN + "seconds")
+    known = {**row, **lists, **own, "prompt": turns, "text": text, "labeler": row.get("labeler", row.get("user"))}
     return [known.get(name) for name in COLUMNS]
 
 

@@ -30,7 +30,7 @@ LONGEST_REMEMBERED = 16_000  # characters; a thousand of them are some 40 MB
 
 
 def _markdown() -> MarkdownIt:
-    md = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
+    md = MarkdownIt("commonmark", {"html": False, "linkify": False, "breaks": True}).enable(["table", "strikethrough"])
     md.disable("image")  # an image would be fetched from somewhere else
     return md
 
@@ -39,7 +39,7 @@ MARKDOWN = _markdown()
 
 
 def markdown(text: str) -> Markup:
-    """Markdown as safe HTML. Headings begin at the third level, links open elsewhere and tell the other site nothing."""
+    """Markdown as safe HTML; each line of the text is a line on the page. Headings begin at the third level, links open elsewhere and tell the other site nothing."""
     return _remembered(text) if len(text) <= LONGEST_REMEMBERED else rendered(text)
 
 

@@ -66,7 +66,7 @@ def as_object(value: Any, text: str, where: str) -> JSON | RowError:
 def not_json(where: str, error: Exception) -> RowError:
     """The error of text that is no JSON."""
     if isinstance(error, json.JSONDecodeError):
-        said = f"{error.msg} at column {error.colno}"
+        said = f"{error.msg.removesuffix(' at')} at column {error.colno}"
     elif isinstance(error, NotPlain):
         return RowError(where, str(error), reason="ambiguous JSON")
     else:  # Python's own limits

@@ -44,11 +44,11 @@ for (const button of document.querySelectorAll("[data-open]")) {
 
 for (const button of document.querySelectorAll(".raw-switch")) {
   button.addEventListener("click", () => {
-    const answer = button.closest(".answer");
+    const place = button.closest(".has-raw");
     const raw = button.getAttribute("aria-pressed") !== "true";
     button.setAttribute("aria-pressed", raw);
-    answer.querySelector(".text").hidden = raw;
-    answer.querySelector("pre.raw").hidden = !raw;
+    for (const text of place.querySelectorAll(".text")) text.hidden = raw;
+    for (const text of place.querySelectorAll("pre.raw")) text.hidden = !raw;
   });
 }
 
