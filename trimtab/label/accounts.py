@@ -78,9 +78,10 @@ def find_user(connection: Connection, name: str) -> Row[Any]:
     return row
 
 
-def new_link(connection: Connection, user_id: int) -> str:
-    """The token of a link by which this person, once, sets a password; earlier links end."""
-    connection.execute(delete(links).where(links.c.user_id == user_id))
+def new_link(connection: Connection, user_id: int, *, keep: bool = False) -> str:
+    """The token of a link by which this person, once, sets a password; earlier links end now, or (``keep``) when one of them is used."""
+    if not keep:
+        connection.execute(delete(links).where(links.c.user_id == user_id))
     token = secrets.token_urlsafe(32)
     connection.execute(insert(links).values(hash=hashed(token), user_id=user_id, expires=time.time() + LINK_SECONDS))
     return token
@@ -99,6 +100,8 @@ def link_owner(connection: Connection, token: str) -> Row[Any]:
     )
     row = connection.execute(query).first()
     if row is None:
+        if not connection.execute(select(users.c.id).where(users.c.password.is_not(None))).first():
+            raise Missing("this link is too old; nobody has logged in yet, so start trimtab label serve again: it prints a new one")
         raise Missing("this link was used, or is too old; ask an admin for a new one")
     return row
 
@@ -117,6 +120,7 @@ def use_link(store: Store, token: str, password: str) -> str:
         used = update(links).where(links.c.hash == hashed(token), links.c.used.is_(None)).values(used=time.time())
         if not connection.execute(used).rowcount:
             raise Missing("this link was used a moment ago")
+        connection.execute(delete(links).where(links.c.user_id == owner.id, links.c.used.is_(None)))
         _set_password(connection, owner.id, coded)
         log(connection, owner.id, "password set by link")
     return str(owner.name)

@@ -25,6 +25,14 @@ GIVEN_AWAY = re.compile(
 SHORTEST_NAME = 3  # letters; a model that is called `a` cannot be told from the word
 
 
+class Unanswered(Exception):
+    """A hidden model could not answer; who votes may learn neither which nor why."""
+
+    def __init__(self, model: str, why: str) -> None:
+        super().__init__(f"{model}: {why}")
+        self.model, self.why = model, why
+
+
 def drawn(models: Mapping[str, Answerer], seed: int) -> tuple[list[str], list[int]]:
     """Two models' names in order, and which of them stands where on the screen.
 
@@ -60,12 +68,20 @@ def conversation(before: Row[Any] | None, text: str) -> list[JSON]:
 
 
 def fight(models: Mapping[str, Answerer], messages: Sequence[JSON], seed: int) -> tuple[list[Completion], list[int]]:
-    """Both answers, by name of the model, and the order on the screen."""
+    """Both answers, by name of the model, and the order on the screen.
+
+    Raises:
+        Refused: fewer than two models are connected.
+        Unanswered: one of the two could not answer.
+    """
     names, shown = drawn(models, seed)
     prompt = Prompt(f"arena-{seed}", parse_messages(messages, "arena"))
     answers = []
     for i, name in enumerate(names):
-        answer = models[name].answers([prompt], 1, seed_for(seed, "arena", i) % 2**31)[0][0]
+        try:
+            answer = models[name].answers([prompt], 1, seed_for(seed, "arena", i) % 2**31)[0][0]
+        except Exception as error:  # whatever it was, it would say which model is one of the two
+            raise Unanswered(name, str(error) or type(error).__name__) from error
         answers.append(Completion(answer.text, name, answer.token_ids, answer.tokenizer, answer.stop))
     return answers, shown
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from trimtab.label import arena
+from trimtab.label.errors import Invalid
 from trimtab.label.projects import Project
 from trimtab.label.tables import adjudications, assignments, battles, labels, reviews, tasks, users
 from trimtab.label.tasks import prompt_of
@@ -45,6 +46,18 @@ def exported(connection: Connection, project: Project, what: str, wanted: Wanted
     yield from settled.values()
     if what == "comparisons":
         yield from _votes(connection, project, wanted)
+
+
+def check_without(connection: Connection, wanted: Wanted) -> None:
+    """Whether ``wanted.without`` names people there are.
+
+    Raises:
+        Invalid: it names somebody else; the message says who there is.
+    """
+    rows = connection.execute(select(users.c.id.label("user_id"), users.c.name.label("user_name")).order_by(users.c.id)).all()
+    known = [labeler(row, wanted.names) for row in rows]
+    if strangers := [name for name in wanted.without if name not in known]:
+        raise Invalid(f"without={strangers[0]}: nobody is called so in this export; there are {', '.join(known) or 'none'}")
 
 
 def _votes(connection: Connection, project: Project, wanted: Wanted) -> Iterator[Comparison]:

@@ -10,7 +10,9 @@ from starlette.responses import Response
 from trimtab.label import arena as ring
 from trimtab.label.api import ERRORS, Body, Name, person_of, place_of, store_of
 from trimtab.label.assignment import admit
+from trimtab.label.errors import Refused
 from trimtab.label.render import markdown, page
+from trimtab.label.store import log
 
 router = APIRouter()
 Number = Field(None, ge=1, le=2**31 - 1)
@@ -57,8 +59,13 @@ def api_arena_ask(request: Request, name: Name, body: Ask) -> Answers:
         admit(connection, project, person.id)
         before = ring.own(connection, person.id, body.battle) if body.battle else None
     messages = ring.conversation(before, body.text)
-    with request.app.state.served.fighting():
-        answers, shown = ring.fight(models, messages, secrets.randbelow(2**31))
+    try:
+        with request.app.state.served.fighting():
+            answers, shown = ring.fight(models, messages, secrets.randbelow(2**31))
+    except ring.Unanswered as error:
+        with store_of(request).write() as connection:
+            log(connection, person.id, "arena failed", project=project.name, model=error.model, why=error.why[:500])
+        raise Refused("the models could not answer this; try a shorter message, or begin a new conversation") from None
     with store_of(request).write() as connection:
         battle = ring.keep(connection, project, person.id, messages, answers, shown)
     first, second = (markdown(answers[i].text) for i in shown)
