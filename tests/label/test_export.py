@@ -182,7 +182,8 @@ def test_a_settled_task_that_became_gold_stays_out_with_the_gold(lite_place: Pla
 def test_a_prompts_own_fields_stay_what_they_are(lite_place: Place, tmp_path: Path) -> None:
     """A prompt may have a `task`, a `kind` or a `note` of its own; the app's begin with label_."""
     own = {"task": {"kind": "story"}, "kind": "mine", "note": "keep", "created": "1999", "instructions": "none", "seconds": 3}
-    lite_place.begin(overlap=1).add(replace(prompt("bees"), extra=own), replace(ranked("ants", 2), prompt=replace(prompt("ants"), extra=own)))
+    answers = replace(ranked("ants", 2), prompt=replace(prompt("ants"), extra=own))
+    lite_place.begin(overlap=1).add(replace(prompt("bees"), extra=own), answers)
     lite_place.label("ada", 2)
     for what in ("demonstrations", "comparisons"):
         record = out(lite_place, what)[0]

@@ -21,8 +21,9 @@ ROLES = ("admin", "researcher", "reviewer", "labeler")
 LINK_SECONDS = 3 * 24 * 3600
 IDLE_SECONDS = 12 * 3600
 SESSION_SECONDS = 14 * 24 * 3600
-SEEN_EVERY = 300  # how often a session's last use is written down
+SEEN_EVERY = 45  # how often a session's last use is written down
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 10, 200
+LEAST_BESIDE_NAME = 8  # characters of a password that holds the name
 # Five wrong passwords lock an account for a minute, each further one for twice as long, up to a quarter of an hour; one address has
 # ten wrong ones a minute.
 ACCOUNT_FAILURES, ACCOUNT_LOCK, LONGEST_LOCK = 5, 60, 900
@@ -147,15 +148,17 @@ def hash_password(password: str, name: str) -> str:
     """argon2id of a password.
 
     Raises:
-        Invalid: it is too short or too long, or holds the name.
+        Invalid: it is too short or too long, or little more than the name.
     """
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise Invalid(
             f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters; a short sentence is a good one"
         )
     clean(password, "the password", LONGEST_PASSWORD)
-    if (len(name) > 2 and name in password.lower()) or len(set(password)) < 4:  # `a` stands in any password
+    if len(set(password)) < 4:
         raise Invalid("this password is too easy to guess; a short sentence is a good one")
+    if len(name) > 2 and len(password.lower().replace(name, "")) < LEAST_BESIDE_NAME:  # `a` stands in any password
+        raise Invalid("this password is little more than your name; add some words")
     with _AT_ONCE:
         return HASHER.hash(password)
 

@@ -111,7 +111,7 @@ def workers(connection: Connection, project: Project) -> tuple[list[Worker], Agr
                     values.extend(said)
                     clusters.extend([task] * pairs)
     least = _least_seconds(connection, by_person)
-    known = {p: [r / n for r, n in (concordance(row.known["ranks"], row.value["ranks"]) for row in by_person[p] if row.known)] for p in people}
+    known = {person: [_right(row) for row in by_person[person] if row.known] for person in people}
     for person in people.values():
         person.unread = unread_share([(row.seconds, least[row.task_id]) for row in by_person[person.id][-HORIZON:]])
         person.missed = below_others(known[person.id], [x for p, shares_of in known.items() if p != person.id for x in shares_of])
@@ -208,6 +208,12 @@ def _others(row: Any, given: Sequence[Any]) -> tuple[tuple[int | None, ...], ...
     if row.known:
         return (tuple(row.known["ranks"]),)
     return tuple(tuple(other.value["ranks"]) for other in given if other.user_id != row.user_id)
+
+
+def _right(row: Any) -> float:
+    """The share of a known answer's pairs that this label orders as known."""
+    right, pairs = concordance(row.known["ranks"], row.value["ranks"])
+    return right / pairs
 
 
 def _gold(rows: Sequence[Any]) -> Estimate:

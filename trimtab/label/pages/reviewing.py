@@ -69,6 +69,9 @@ def task_view(request: Request, name: Name, number: Id) -> Response:
             select(assignments.c.state, assignments.c.reason, users.c.shown).join(users, users.c.id == assignments.c.user_id)
             .where(assignments.c.task_id == number, assignments.c.state.in_(("leased", "skipped")))
         ).all()  # fmt: skip
+    if said:
+        with store_of(request).write() as connection:
+            threads.mark_read(connection, project.id, person_of(request).id, said, number)
     return page(
         request, "task_view.html", project=project, task=row, labels=given, messages=said, settled=settled, held=held
     )
