@@ -13,4 +13,4 @@ if MISSING:
     collect_ignore_glob = ["test_*.py"]
     sys.stderr.write(f"tests/label: left out, {', '.join(MISSING)} missing (pip install -e '.[dev]')\n")
 else:
-    from label_fixtures import lite, lite_place, place, postgres_url, store  # noqa: F401
+    from label_fixtures import lite, lite_place, place, postgres_url, started, store  # noqa: F401

@@ -61,7 +61,7 @@ class Watched:
 
     def __init__(self, started: Any, url: str, **options: Any) -> None:
         self.url = url
-        self.context = started.new_context(viewport={"width": 1280, "height": 860}, **options)
+        self.context = started.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
         self.context.set_default_timeout(30_000)
         self.page = self.context.new_page()
         self.trouble: list[str] = []
@@ -91,6 +91,11 @@ class Watched:
         for key in keys:
             self.page.keyboard.press(key)
         return len(keys)
+
+
+def rank_page(watched: Watched, size: int) -> None:
+    """Waits for the page of a ranking."""
+    watched.page.wait_for_selector(f"text=Rank {size} answers")
 
 
 def axe() -> str:

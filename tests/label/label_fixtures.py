@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import postgres
 import pytest
+from label_browser import browser
 from label_people import Place
 from sqlalchemy import create_engine, text
 
@@ -35,6 +37,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     opened = open_store(where, create=True)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def started() -> Iterator[Any]:
+    """A browser, or a skip that says why there is none."""
+    with browser() as found:
+        yield found
 
 
 @pytest.fixture

@@ -62,11 +62,16 @@ def token_of(html: str) -> str:
     return found[1]
 
 
-def logged_in(place: Place, name: str, role: str = "labeler") -> Browser:
-    """A browser in which this person, made if need be, is logged in."""
+def invite(place: Place, name: str, role: str = "labeler") -> None:
+    """Gives this person, made if need be, the password."""
     person = place.person(name, role)
     with place.store.write() as connection:
         connection.execute(update(users).where(users.c.id == person).values(password=CODED))
+
+
+def logged_in(place: Place, name: str, role: str = "labeler") -> Browser:
+    """A browser in which this person, made if need be, is logged in."""
+    invite(place, name, role)
     browser = Browser(place.store)
     assert browser.log_in(name).status_code == 303
     return browser

@@ -5,15 +5,14 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from label_browser import Watched, axe, browser, running, serious
+from label_browser import Watched, axe, rank_page, running, serious
 from label_league import say
 from label_people import Place, prompt, ranked
-from label_web import CODED, PASSWORD
+from label_web import CODED, PASSWORD, invite
 from label_xss import STRINGS
 from sqlalchemy import insert, select, update
 from tiny_models import save_tiny_policy
@@ -32,28 +31,12 @@ from trimtab.records import Comparison, Completion, Message, Prompt
 SHOTS = os.environ.get("LABEL_SHOTS", "")  # a folder to keep the screenshots in
 
 
-@pytest.fixture(scope="module")
-def started() -> Iterator[Any]:
-    with browser() as found:
-        yield found
-
-
-def invite(place: Place, name: str, role: str = "labeler") -> None:
-    person = place.person(name, role)
-    with place.store.write() as connection:
-        connection.execute(update(users).where(users.c.id == person).values(password=CODED))
-
-
 def shoot(watched: Watched, folder: Path, name: str) -> None:
     file = folder / f"{name}.png"
     watched.page.screenshot(path=file)
     assert file.stat().st_size > 5000
     if SHOTS:
         shutil.copy(file, Path(SHOTS) / file.name)
-
-
-def rank_page(watched: Watched, size: int) -> None:
-    watched.page.wait_for_selector(f"text=Rank {size} answers")
 
 
 def test_a_labelers_day(lite_place: Place, started: Any, tmp_path: Path) -> None:
@@ -77,7 +60,6 @@ def test_a_labelers_day(lite_place: Place, started: Any, tmp_path: Path) -> None
         ada.log_in("ada", PASSWORD)
         page.click("text=Read the instructions >> nth=-1")
         page.click("text=I have read this")
-        page.click("text=Start")
         # onboarding: a known pair, by the arrow of the better answer
         page.wait_for_selector("text=onboarding")
         first = page.inner_text(".answer >> nth=0")
@@ -328,6 +310,7 @@ def test_no_connection_then_one(lite_place: Place, started: Any) -> None:
         ada.log_in("ada", PASSWORD)
         ada.page.click("text=Start")
         ada.page.wait_for_selector("text=Compare two")
+        ada.page.wait_for_load_state("load")  # its scripts are here
         ada.context.set_offline(True)
         ada.keys("ArrowLeft", "Enter")
         ada.page.wait_for_selector("text=No connection")

@@ -129,6 +129,7 @@ def test_shares_are_dealt_evenly() -> None:
 
 
 FORMULAS = ["=1+1", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", '=HYPERLINK("http://x")', "\n@x"]
+FORMULAS += ["\u00a0=1", "\n\t=1", "\uff1d1+1", "\u3000\uff20x"]
 
 
 @pytest.mark.parametrize("cell", FORMULAS)
@@ -140,7 +141,7 @@ def test_no_cell_of_the_table_is_a_formula(lite_place: Place, cell: str) -> None
 
     rows = list(csv.reader("".join(as_csv(out(lite_place, "demonstrations"))).splitlines(keepends=True)))
     assert rows[0] == list(COLUMNS)
-    assert not any(c.lstrip(" \n").startswith(("=", "+", "-", "@", "\t", "\r")) for c in rows[1])
+    assert not any(c.lstrip().startswith(tuple("=+-@\uff1d\uff20")) or c.startswith(("\t", "\r")) for c in rows[1])
 
 
 def test_exported_rankings_give_trees_for_training(lite_place: Place, tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ def test_mistakes_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bad.jsonl").write_text('{"messages": 7}\n')
+    assert main(["label", "user", "l.db", "ada", "create=true"]) == 0
+    capsys.readouterr()
     for words, said in (
         (["add", "l.db"], "needs a file and a project"),
         (["add", "l.db", "bad.jsonl", "create=true", "project=p"], "nothing was added: bad.jsonl:1"),
@@ -75,7 +77,8 @@ def test_mistakes_are_one_line(
         (["serve", "l.db", "certificate=c.pem", "key=k.pem"], "cannot be used"),
         (["serve", "l.db", "url=https://label.example.org:port"], "write the address people use"),
         (["user", "l.db"], "needs a name"),
-        (["user", "l.db", "Bad Name", "create=true"], "write small letters"),
+        (["user", "l.db", "Bad Name"], "write small letters"),
+        (["user", "l.db", "ada", "role=admin"], "is there already, as labeler"),
     ):
         assert main(["label", *words]) == 2, words
         err = capsys.readouterr().err

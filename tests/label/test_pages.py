@@ -187,6 +187,14 @@ def test_the_dashboard_and_downloads(lite_place: Place, boss: Browser) -> None:
     assert "item 3" in boss.page("/p/p/tasks?find=item+3") and "Nothing found" in boss.page("/p/p/tasks?find=100%25")
 
 
+def test_no_interval_where_there_are_too_few_values(lite_place: Place, boss: Browser) -> None:
+    lite_place.add(ranked("bees", 3))
+    lite_place.label("ada")
+    lite_place.label("bob", value={"ranks": [1, 1, 2], "ratings": [4, 4, 4]})
+    html = boss.page("/p/p/dashboard")
+    assert "Raw agreement on pairs" in html and "- to -" not in html
+
+
 def test_onboarding_is_decided_by_a_researcher(lite_place: Place, boss: Browser) -> None:
     lite_place.add(ranked("known", 2, [1, 2]), purpose="screening")
     lite_place.add(ranked("bees", 3))

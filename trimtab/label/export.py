@@ -18,7 +18,7 @@ from trimtab.label.values import RANKED
 from trimtab.records import JSON, Comparison, Demonstration, Message, Prompt, Record, parse_comparison
 
 FILES = {"demonstrations": ("write",), "comparisons": RANKED, "prompts": ("prompt",)}
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four in full width, as East Asian keyboards write them
 OWN = "label_"  # what the app says of a label begins so: a prompt may have a `task` or a `kind` of its own
 COLUMNS = (
     "id", "kind", "use_case", "prompt", "labeler", "ranks", "ratings", "flags", "shown_order", "seconds", "text", "note", "instructions",
@@ -127,7 +127,9 @@ def as_csv(records: Iterable[Record]) -> Iterator[str]:
 
 def neutral(cell: Any) -> Any:
     """A text cell that no spreadsheet calculates (OWASP: CSV injection)."""
-    return f"'{cell}" if isinstance(cell, str) and cell.lstrip(" \n").startswith(FORMULA) else cell
+    if isinstance(cell, str) and (cell.startswith(("\t", "\r")) or cell.lstrip().startswith(FORMULA)):
+        return f"'{cell}"
+    return cell
 
 
 def _cells(record: Record) -> list[Any]:

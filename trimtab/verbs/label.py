@@ -341,13 +341,21 @@ def agreement(config: Agreement) -> str:
 
 
 def user(config: Person) -> str:
-    """A new account, or a new link for one that exists; returns the link."""
+    """A new account, or a new link for one that exists; returns the link.
+
+    Raises:
+        UserError: there is no name, or somebody of this name has another role.
+    """
     if not config.name:
         raise UserError("label user needs a name: trimtab label user DATABASE NAME role=labeler")
     store = open_store(config.database, create=config.create)
     with store.write() as connection:
         try:
-            person = int(find_user(connection, config.name).id)
+            found = find_user(connection, config.name)
+            if "role" in config.model_fields_set and config.role != found.role:
+                advice = "for a new link leave role= out, for another role open People in the app"
+                raise UserError(f"{config.name} is there already, as {found.role}; {advice}")
+            person = int(found.id)
         except Missing:
             person = create_user(connection, config.name, config.role, config.shown)
         token = new_link(connection, person)

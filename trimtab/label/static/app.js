@@ -1,14 +1,26 @@
 // What every page does: calls to the API, dialogs, the raw view, buttons that post, one place for messages.
 
-export const csrf = document.querySelector('meta[name="csrf"]').content;
+let csrf = document.querySelector('meta[name="csrf"]').content;
+
+const send = (url, body) => fetch(url, {
+  method: "POST", headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf }, body: JSON.stringify(body ?? {}),
+});
+
+/** Takes the form token of whoever is logged in now; whether it is another one: they logged out, and in again in another tab. */
+async function renewed() {
+  const [, token] = (await (await fetch("/account")).text()).match(/<meta name="csrf" content="([^"]+)">/) ?? [];
+  if (!token || token === csrf) return false;
+  csrf = token;
+  for (const field of document.querySelectorAll('input[name="csrf"]')) field.value = token;
+  return true;
+}
 
 /** POSTs JSON; the answer's JSON, or an Error whose message is one sentence. `error.again` says that sending again may help. */
 export async function post(url, body) {
   let response;
   try {
-    response = await fetch(url, {
-      method: "POST", headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf }, body: JSON.stringify(body ?? {}),
-    });
+    response = await send(url, body);
+    if (response.status === 403 && await renewed()) response = await send(url, body);
   } catch {
     throw Object.assign(new Error("No connection. What you wrote is kept here; it is sent again."), { again: true });
   }
@@ -63,10 +75,6 @@ for (const button of document.querySelectorAll("[data-post]")) {
       button.disabled = false;
     }
   });
-}
-
-for (const form of document.querySelectorAll("form[data-sure]")) {
-  form.addEventListener("submit", (event) => { if (!confirm(form.dataset.sure)) event.preventDefault(); });
 }
 
 const switcher = document.getElementById("keys-on");

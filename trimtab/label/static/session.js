@@ -30,7 +30,7 @@ export function session(value, missing) {
   const saved = document.getElementById("saved");
   const problem = document.getElementById("problem");
   const button = document.getElementById("submit");
-  let waiting, sending = false, dirty = false;
+  let waiting, sending = false, dirty = false, done = false;
 
   async function save() {
     if (sending || !dirty) return;
@@ -72,7 +72,7 @@ export function session(value, missing) {
     for (let turn = 0; ; turn++) { // the key makes sending again safe: the label is kept once
       try {
         const next = await post(`${address}/submit`, body);
-        dirty = false;
+        done = true;
         location.assign(next.url);
         return;
       } catch (error) {
@@ -86,7 +86,11 @@ export function session(value, missing) {
   }
 
   button.addEventListener("click", submit);
-  addEventListener("beforeunload", (event) => { if (dirty && !sending) { save(); event.preventDefault(); } });
+  addEventListener("beforeunload", (event) => {
+    if (done || !(dirty || sending)) return;
+    save();
+    event.preventDefault(); // the browser asks whether to leave
+  });
   return { changed, submit, draft: draft.value };
 }
 
