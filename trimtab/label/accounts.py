@@ -195,8 +195,9 @@ def log_in(store: Store, name: str, password: str, address: str, agent: str) -> 
             if user is not None and right:
                 connection.execute(delete(attempts).where(attempts.c.key == keys[0]))
                 return _new_session(connection, user.id, now, address, agent)
-            for key in keys:
-                _count_failure(connection, key, now)
+            locked = [_count_failure(connection, key, now) for key in keys]
+            whom = {"of": user.name} if user is not None else {}  # not what was typed: it may be a password
+            log(connection, None, "wrong password", address=address[:64], **whom, **({"locked": True} if any(locked) else {}))
     raise Refused("name or password is wrong")
 
 
@@ -272,8 +273,8 @@ def _new_session(connection: Connection, user_id: int, now: float, address: str,
     return token
 
 
-def _count_failure(connection: Connection, key: str, now: float) -> None:
-    """One more wrong password; from a certain number on no more are looked at for a while."""
+def _count_failure(connection: Connection, key: str, now: float) -> bool:
+    """One more wrong password; from a certain number on no more are looked at for a while, which is returned."""
     account = key.startswith("user:")
     forget, most = (FORGET_FAILURES, ACCOUNT_FAILURES) if account else (ADDRESS_WINDOW, ADDRESS_FAILURES)
     insert_if_new(connection, attempts, {"key": key, "failures": 0, "since": now, "locked_until": 0.0})
@@ -285,3 +286,4 @@ def _count_failure(connection: Connection, key: str, now: float) -> None:
         lock = min(ACCOUNT_LOCK * 2 ** min(failures - most, 10), LONGEST_LOCK) if account else ADDRESS_WINDOW
     values = {"failures": failures, "since": now if begun else row.since, "locked_until": now + lock if lock else 0.0}
     connection.execute(update(attempts).where(attempts.c.key == key).values(values))
+    return bool(lock)

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -18,6 +19,7 @@ from trimtab.records import JSON, Comparison, Completion, Prompt, parse_comparis
 CHOICES = {"a": (1, 2), "b": (2, 1), "tie": (1, 1), "bad": (1, 1)}  # ranks by place on the screen
 LONGEST_TURN = 20_000
 MOST_TURNS = 40
+LATEST = 5000  # votes that are counted
 # What gives a model away (FastChat leaves such chats out of its ratings).
 GIVEN_AWAY = re.compile(
     r"\b(openai|chatgpt|gpt-?\d|anthropic|claude|gemini|llama|mistral|qwen|deepseek|vicuna)\b", re.IGNORECASE
@@ -139,6 +141,36 @@ def own(connection: Connection, user_id: int, number: int) -> Row[Any]:
     if row is None:
         raise Missing("no such conversation of yours")
     return row
+
+
+@dataclass(slots=True)
+class Match:
+    """Two models' votes against each other."""
+
+    one: str
+    other: str
+    won: int = 0
+    tied: int = 0
+    lost: int = 0
+
+
+def standings(connection: Connection, project: Project) -> list[Match]:
+    """Who won against whom, by ``one``'s wins, ties (both bad is one, too) and losses; votes on answers that say who they are do not count."""
+    where = (battles.c.project_id == project.id, battles.c.choice.is_not(None), battles.c.leaked.is_(False))
+    query = select(battles.c.completions, battles.c.shown, battles.c.choice).where(*where).order_by(battles.c.id.desc()).limit(LATEST)
+    out: dict[tuple[str, str], Match] = {}
+    for row in connection.execute(query):
+        first, second = (str(row.completions[i]["model"]) for i in row.shown)
+        one, other = sorted((first, second))
+        match = out.setdefault((one, other), Match(one, other))
+        a, b = CHOICES[row.choice]
+        if a == b:
+            match.tied += 1
+        elif (first if a < b else second) == one:
+            match.won += 1
+        else:
+            match.lost += 1
+    return [out[pair] for pair in sorted(out)]
 
 
 def comparison(row: Row[Any], who: str) -> Comparison:

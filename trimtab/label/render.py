@@ -146,7 +146,8 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
     context = {
         "person": person, "csrf": csrf_token(request) if guarded else "", "path": request.url.path,
         "status": status,
-        "said": SAID.get(request.query_params.get("done", "")), "may": lambda route: allowed(route, role), "project": None, "fresh_messages": fresh,
+        "said": SAID.get(request.query_params.get("done", "")), "may": lambda route: allowed(route, role), "project": None,
+        "fresh_messages": fresh,
         "models": request.app.state.served.models, **context,
     }  # fmt: skip
     response = HTMLResponse(ENVIRONMENT.get_template(template).render(context), status)
