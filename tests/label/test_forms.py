@@ -18,11 +18,14 @@ def boss(lite_place: Place) -> Browser:
 
 
 def test_settings_say_everything_and_keep_what_was_typed(lite_place: Place, boss: Browser) -> None:
-    typed = {"title": "Half <typed>", "overlap": "many", "gold_rate": "9", "pass_score": "0.5", "lease_minutes": "", "mix": "chat 7\nextract = 5 %"}
+    typed = {"title": "Half <typed>", "overlap": "many", "gold_rate": "9", "pass_score": "0.5", "lease_minutes": ""}
+    typed["mix"] = "chat 7\nextract = 5 %"
     answer = boss.post("/p/p/settings", typed)
     assert answer.status_code == 422 and "Nothing was saved" in answer.text
-    for said in ("Overlap: &#39;many&#39;; write a whole number from 1 to 50", "Gold rate: &#39;9&#39;; write a number from 0 to 0.5",
-                 "Lease minutes: &#39;&#39;; write a number from 1 to 10080", "&#39;chat 7&#39;; write a use case and its share"):  # fmt: skip
+    for said in ("Overlap: &#39;many&#39;; write a whole number from 1 to 50",
+                 "Gold rate: &#39;9&#39;; write a number from 0 to 0.5",
+                 "Lease minutes: &#39;&#39;; write a number from 1 to 10080",
+                 "&#39;chat 7&#39;; write a use case and its share"):  # fmt: skip
         assert said in answer.text, said
     for value in ('value="Half &lt;typed&gt;"', 'value="many"', 'value="9"', "chat 7\nextract = 5 %</textarea>"):
         assert value in answer.text, value
@@ -57,8 +60,8 @@ def test_the_journal_has_what_was_done(lite_place: Place, boss: Browser, tmp_pat
     upload(boss, "/p/p/sample", "f.jsonl", jsonl(tmp_path, prompt("ants")), model="parrot", k="3")
     boss.post("/p/p/prompts", {"number": "3", "plain": "yes"})
     boss.post("/p/p/guidelines", {"text": "Be kind"})
-    numbers = {"overlap": "4", "gold_rate": "0", "pass_score": "0.8", "lease_minutes": "30", "open": "yes", "rate": "yes", "title": "A project"}
-    boss.post("/p/p/settings", numbers)
+    numbers = {"overlap": "4", "gold_rate": "0", "pass_score": "0.8", "lease_minutes": "30"}
+    boss.post("/p/p/settings", {**numbers, "open": "yes", "rate": "yes", "title": "A project"})
     boss.post("/p/p/tasks/1/overlap", {"overlap": "1"})
     boss.post("/p/p/tasks/1/close")
     boss.get("/p/p/export/comparisons.jsonl")

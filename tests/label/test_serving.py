@@ -134,3 +134,15 @@ def test_a_hidden_model_that_fails_stays_hidden(lite_place: Place) -> None:
     assert not any(word in answer.text for word in ("secret", "crimson", "azure", "tokens"))
     row = lite_place.rows(events)[-1]
     assert row.what == "arena failed" and "secret" in row.details["why"] and row.details["model"] in ("crimson", "azure")
+
+
+def test_next_has_nothing_to_say_when_all_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = Place(open_store("l.db", create=True)).begin(overlap=1)
+    place.add(ranked("bees", 3))
+    place.label("ada")
+    place.store.close()
+    assert main(["label", "next", "l.db", "by=reward:nowhere"]) == 0
+    assert "there is nothing to order" in capsys.readouterr().out

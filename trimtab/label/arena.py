@@ -155,7 +155,7 @@ class Match:
 
 
 def standings(connection: Connection, project: Project) -> list[Match]:
-    """Who won against whom, by ``one``'s wins, ties (both bad is one, too) and losses; votes on answers that say who they are do not count."""
+    """Who won against whom; a tie is "both bad", too. Votes on answers that say who they are do not count."""
     where = (battles.c.project_id == project.id, battles.c.choice.is_not(None), battles.c.leaked.is_(False))
     query = select(battles.c.completions, battles.c.shown, battles.c.choice).where(*where).order_by(battles.c.id.desc()).limit(LATEST)
     out: dict[tuple[str, str], Match] = {}

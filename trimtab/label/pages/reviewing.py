@@ -86,8 +86,8 @@ def _task_view(request: Request, name: str, number: int, problem: str = "") -> R
         typed = {"ranks": [field(request, f"rank-{i}") for i in range(len(row.completions))]}
         typed |= {name: field(request, name) for name in ("text", "note")}
     return page(
-        request, "task_view.html", 422 if problem else 200, project=project, task=row, labels=given, messages=said, settled=settled, held=held,
-        problem=problem, typed=typed,
+        request, "task_view.html", 422 if problem else 200, project=project, task=row, labels=given, messages=said, settled=settled,
+        held=held, problem=problem, typed=typed,
     )  # fmt: skip
 
 
