@@ -7,7 +7,17 @@ import pytest
 from label_league import league, shown_orders
 
 from trimtab.common.rng import generator
-from trimtab.label.careless import HORIZON, Ranked, by_chance, position_bias, standing, suspicions
+from trimtab.label.careless import (
+    HORIZON,
+    Ranked,
+    Usual,
+    by_chance,
+    evidence,
+    position_bias,
+    standing,
+    stands,
+    suspicions,
+)
 
 
 def test_a_random_ranking_stands_anywhere() -> None:
@@ -31,6 +41,20 @@ def test_where_nothing_can_be_said() -> None:
     assert standing((1, 1), ((1, 2),), rng) is None
     assert standing((1, 2, None), ((None, None, 1),), rng) is None
     assert standing((1, 2, 3, 4, 5), ((1, 2, 3, 4, 5),), rng) > 0.99  # type: ignore[operator]
+
+
+def test_who_ties_much_is_not_careless_for_that() -> None:
+    """A winner before six that tie: every seventh of the shufflings agrees as much, so it stands on an interval; its likelihood by hand.
+
+    Beta(2, 1) has F(u) = u^2: the upper half holds 3/4 of what is usual and 1/2 of what is random, 2/3 as likely; no point of it is drawn.
+    """
+    rng = generator(0)
+    assert stands((1, 2, 2), [(1, 2, 3)], rng) == pytest.approx((4 / 6, 1))
+    low, high = stands((1, 2, 2, 2, 2, 2, 2), [(1, 2, 3, 4, 5, 6, 7)], rng) or (0, 0)
+    assert high == 1 and low == pytest.approx(6 / 7, abs=0.06)
+    usual = Usual({7: (2.0, 1.0)}, (1.0, 1.0))
+    assert evidence([(7, (0.5, 1.0), None)], usual) == pytest.approx([np.log(0.7 + 0.3 * 2 / 3)])
+    assert evidence([(7, (0.0, 0.25), (0.0, 1.0)), (4, (0.0, 0.1), None)], usual) == pytest.approx([np.log(0.7 + 0.3 * 4), 0])
 
 
 @pytest.mark.parametrize(("spam", "consistent"), [(0.3, False), (0.6, True)])

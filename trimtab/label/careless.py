@@ -5,9 +5,10 @@ of that same ranking: u, which is uniform on (0, 1) for somebody who answers at 
 In the same way v: how the ranking agrees with this person's own ratings, which were given one by one before it. How u and v are spread
 among all who work here is estimated from the others, densities f and g. Somebody who answers at random in a share e of the items makes
 u uniform there, and v, too, if they click ratings and order independently, so each item adds log((1 - e) + e (1 + 1 / g(v)) / (2 f(u)))
-to the evidence: the likelihood ratio of the mixture, summed as in Wald's sequential test. Who passes the threshold at any of the last 40
-items is flagged; the threshold is what 2 % of people who work like the others would pass, found by drawing such stretches from the others'
-items. Pairs (K = 2) say little each; rankings of five and more say it soon.
+to the evidence. Where ties leave several shufflings that agree as much, u and v are intervals, and so are what is likely: who ties much
+is careless no more than who ties little. The sum is the likelihood ratio of the mixture, summed as in Wald's sequential test. Who passes
+the threshold at any of the last 40 items is flagged; the threshold is what 2 % of people who work like the others would pass, found by
+drawing such stretches from the others' items. Pairs (K = 2) say little each; rankings of five and more say it soon.
 
 **Too fast to have read.** People read about 4 words a second and skim 8 to 12 (Brysbaert 2019). Whoever, in more than half of the last
 items, took less active time than 20 words a second and 0.2 seconds for the two keys of each answer, has not read them (``unread_share``).
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betainc
 
 from trimtab.common.rng import generator
 from trimtab.common.stats import Estimate, bootstrap_interval
@@ -32,13 +34,13 @@ from trimtab.label.rankings import mean_ranks
 Floats = NDArray[np.float64]
 Ranks = Sequence[int | None]
 Shape = tuple[float, float]
-Placed = tuple[int, float, float | None]  # how many answers, u, v
+Interval = tuple[float, float]
+Placed = tuple[int, Interval, Interval | None]  # how many answers, u, v
 HORIZON = 40  # items that are looked at together, the last ones
 FALSE_FLAGS = 0.02  # share of such stretches in which somebody who works like the others is flagged
 SHARE = 0.3  # of random answers, against which evidence is collected
 DRAWS = 2000
 PRIOR = 20  # items by which the distribution of one size of ranking is drawn to that of all sizes
-LEAST = 1 / 600  # u is known no better than the shufflings tell
 LARGEST = math.log(50)  # one item alone is never more than this times likelier at random
 FEWEST_ITEMS = 40  # of the others', below which nothing is known of how people work here
 SHUFFLINGS = 300  # drawn where K! is more
@@ -83,8 +85,8 @@ def suspicions(
     placed: dict[Hashable, list[Placed]] = {}
     for i, item in enumerate(items):
         rng = generator(seed, "standing", i)
-        u = standing(item.ranks, item.others, rng)
-        v = standing(item.ranks, [[None if r is None else -r for r in item.ratings]], rng) if item.ratings else None
+        u = stands(item.ranks, item.others, rng)
+        v = stands(item.ranks, [[None if r is None else -r for r in item.ratings]], rng) if item.ratings else None
         if u is not None:
             placed.setdefault(item.labeler, []).append((len(item.ranks), u, v))
     out = {}
@@ -96,7 +98,13 @@ def suspicions(
 
 
 def standing(ranks: Ranks, others: Sequence[Ranks], rng: np.random.Generator) -> float | None:
-    """u: the share of shufflings of this ranking that agree less with the others than it does, ties shared out at random.
+    """u: a random point of where this ranking ``stands``, uniform on (0, 1) for somebody who answers at random."""
+    where = stands(ranks, others, rng)
+    return None if where is None else float(rng.uniform(*where))
+
+
+def stands(ranks: Ranks, others: Sequence[Ranks], rng: np.random.Generator) -> Interval | None:
+    """The share of shufflings of this ranking that agree less with the others than it does, and the share that agree no more.
 
     None where nothing can be said: no others, or a ranking that ties everything.
     """
@@ -111,7 +119,8 @@ def standing(ranks: Ranks, others: Sequence[Ranks], rng: np.random.Generator) ->
     agreements, mine = shuffled @ target, float(own @ target)
     less, same = (agreements < mine - 1e-9).sum(), (np.abs(agreements - mine) <= 1e-9).sum()
     # Drawn shufflings do not hold the ranking itself for certain; it is counted in, so that u stays uniform (Phipson and Smyth 2010).
-    return float((less + rng.random() * (same + drawn)) / (len(shuffled) + drawn))
+    number = len(shuffled) + drawn
+    return float(less / number), float((less + same + drawn) / number)
 
 
 @functools.cache
@@ -137,44 +146,35 @@ class Usual:
 
 def usual_of(placed: Sequence[Placed]) -> Usual:
     """Beta distributions with the mean and variance that were seen; to each size of ranking ``PRIOR`` items of any size are added."""
-    overall = np.array([u for _, u, _ in placed])
-    by_size = {
-        k: _shape(np.array([u for size, u, _ in placed if size == k]), overall) for k in {k for k, _, _ in placed}
-    }
-    return Usual(by_size, _shape(np.array([v for _, _, v in placed if v is not None]), np.array([0.9, 0.98])))
+    overall = _moments([u for _, u, _ in placed])
+    by_size = {k: _shape([u for size, u, _ in placed if size == k], overall) for k in {k for k, _, _ in placed}}
+    return Usual(by_size, _shape([v for _, _, v in placed if v is not None], _moments([(0.88, 1.0)])))
 
 
 def evidence(placed: Sequence[Placed], usual: Usual) -> Floats:
     """log((1 - e) + e (1 + 1 / g(v)) / (2 f(u))) of each item; an item of a size that nobody else had says nothing."""
-    out = []
-    for k, u, v in placed:
-        odd = _times_likelier(u, usual.u.get(k, (1.0, 1.0)))
-        own = _times_likelier(v, usual.v) if v is not None else 1.0
-        out.append(math.log((1 - SHARE) + SHARE * odd * (1 + own) / 2))
-    return np.array(out)
+    odd = _times_likelier([u for _, u, _ in placed], [usual.u.get(k, (1.0, 1.0)) for k, _, _ in placed])
+    own = _times_likelier([v or (0.0, 1.0) for _, _, v in placed], [usual.v] * len(placed))  # (0, 1) is 1: nothing is known
+    return np.log((1 - SHARE) + SHARE * odd * (1 + own) / 2)
 
 
-def _shape(seen: Floats, prior: Floats) -> Shape:
-    mean, square = (
-        (seen_power.sum() + PRIOR * prior_power.mean()) / (len(seen) + PRIOR)
-        for seen_power, prior_power in ((seen, prior), (seen**2, prior**2))
-    )
+def _moments(seen: Sequence[Interval]) -> Floats:
+    """(2,) the mean and the mean square of points that lie anywhere in these intervals, one in each."""
+    low, high = np.array(seen).T if seen else np.empty((2, 0))
+    return np.array([(low + high).sum() / 2, (low**2 + low * high + high**2).sum() / 3]) / max(len(seen), 1)
+
+
+def _shape(seen: Sequence[Interval], prior: Floats) -> Shape:
+    mean, square = (len(seen) * _moments(seen) + PRIOR * prior) / (len(seen) + PRIOR)
     spread = max(mean * (1 - mean) / max(square - mean**2, 1e-6) - 1, 0.1)
     return float(mean * spread), float((1 - mean) * spread)
 
 
-def _times_likelier(u: float, shape: Shape) -> float:
-    """1 / density: how much likelier u is at random."""
-    a, b = shape
-    inside = min(max(u, LEAST), 1 - LEAST)
-    log_f = (
-        (a - 1) * math.log(inside)
-        + (b - 1) * math.log1p(-inside)
-        + math.lgamma(a + b)
-        - math.lgamma(a)
-        - math.lgamma(b)
-    )
-    return math.exp(min(-log_f, LARGEST))
+def _times_likelier(intervals: Sequence[Interval], shapes: Sequence[Shape]) -> Floats:
+    """How much likelier each interval is at random than under its Beta distribution."""
+    (low, high), (a, b) = np.array(intervals).T, np.array(shapes).T
+    usual = betainc(a, b, high) - betainc(a, b, low)
+    return (high - low) / np.maximum(usual, (high - low) / math.exp(LARGEST))
 
 
 def _suspicion(own: Sequence[Placed], others: Sequence[Placed], false_flags: float, seed: int) -> Suspicion:
