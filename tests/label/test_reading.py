@@ -1,12 +1,16 @@
 """What people read is what was written: line breaks, the raw text, their own labels as they saw them."""
 
+import re
+
+import pytest
 from label_people import Place, prompt, ranked
 from label_web import Browser, logged_in, token_of
 
+from trimtab.label import accounts
 from trimtab.label.accounts import create_user, new_link
 from trimtab.label.projects import publish_instructions
 from trimtab.label.render import markdown
-from trimtab.label.tables import assignments
+from trimtab.label.tables import assignments, sessions
 from trimtab.records import Comparison, Completion, Message, Prompt
 
 POEM = "Roses are red\nViolets are *blue*\n\nQ: 1+1\nA: 2"
@@ -92,6 +96,7 @@ def test_the_onboarding_counts_and_says_when_it_is_over(lite_place: Place) -> No
     ada, seen, url = through("ada", wrong=False)
     assert seen == ["1 of 2", "2 of 2"] and url.endswith("?done=passed") and "You passed the onboarding" in ada.page(url)
     bob, seen, url = through("bob", wrong=True)
+    assert re.search(r'<button class="primary" disabled>', bob.page("/")) and "disabled" not in ada.page("/")
     for path in (url, "/p/p/mine"):
         html = bob.page(path)
         assert "pass the onboarding" in html or "not passed" in html
@@ -115,3 +120,12 @@ def test_after_the_first_password_the_log_in_knows_the_name(lite_place: Place) -
     html = browser.page(onward)
     assert "Your password is set" in html and 'value="anna"' in html
     assert 'value=""' in browser.page("/login?name=%3Cb%3E")
+
+
+def test_last_here_is_at_most_a_minute_late(lite_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = logged_in(lite_place, "ada").client.cookies["trimtab"]
+    now = lite_place.rows(sessions)[0].seen
+    for later, seen in ((30, 0), (59, 59), (118, 118)):
+        monkeypatch.setattr(accounts.time, "time", lambda later=later: now + later)
+        assert accounts.who(lite_place.store, token) is not None
+        assert lite_place.rows(sessions)[0].seen == now + seen

@@ -42,7 +42,7 @@ def drawn(models: Mapping[str, Answerer], seed: int) -> tuple[list[str], list[in
         Refused: fewer than two are connected.
     """
     if len(models) < 2:
-        raise Refused("the arena needs two connected models: trimtab label serve models={a: DIR, b: DIR}")
+        raise Refused("the arena needs two connected models: trimtab label serve 'models={a: DIR, b: DIR}'")
     rng = generator(seed, "arena")
     names = sorted(str(n) for n in rng.choice(sorted(models), size=2, replace=False))
     return names, [int(i) for i in rng.permutation(2)]

@@ -50,7 +50,8 @@ SURE = 2.81  # standard deviations from 1/2 at which it is: one of 200 unbiased 
 
 WORDS_A_SECOND, SECONDS_AN_ANSWER = 20.0, 0.2  # faster than this nobody has read them
 FEWEST_LABELS = 5  # below this nobody is called too fast
-FEWEST_KNOWN, FEWEST_KNOWN_OTHERS = 4, 20  # items, below which nothing is said of known answers
+FEWEST_KNOWN, FEWEST_KNOWN_OTHERS = 3, 6  # items, below which nothing is said of known answers
+DOUBT = (0.0, 0.5)  # items that are added to the others', who may just have been lucky
 BY_CHANCE, FAR = 0.005, 1 / 6
 
 
@@ -249,6 +250,6 @@ def below_others(own: Sequence[float], others: Sequence[float], *, seed: int = 0
     """Whether somebody's shares of known pairs ordered as known, an item each, are clearly below the others'."""
     if len(own) < FEWEST_KNOWN or len(others) < FEWEST_KNOWN_OTHERS:
         return False
-    drawn = generator(seed, "known answers").choice(np.asarray(others), size=(DRAWS, len(own))).mean(1)
+    drawn = generator(seed, "known answers").choice(np.array([*others, *DOUBT]), size=(DRAWS, len(own))).mean(1)
     mean = float(np.mean(own))
     return mean < float(np.mean(others)) - FAR and (1 + int((drawn <= mean + 1e-9).sum())) / (DRAWS + 1) < BY_CHANCE

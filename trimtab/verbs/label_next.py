@@ -26,7 +26,7 @@ class Next(Settings):
 
     database: str = DATABASE
     project: str = PROJECT
-    by: str = Field("", description="reward:DIR (first where it is least sure: the mean over pairs of 4 p (1 - p)), or mean:reward:A,reward:B (first where they differ most)")
+    by: str = Field("", description="reward:DIR, first where it is least sure, or mean:reward:A,reward:B, first where they differ most")
     show: int = Field(10, ge=0, description="tasks to print, the first ones")
 
 
