@@ -91,8 +91,9 @@ def test_the_dashboard_counts_alike_everywhere(lite_place: Place, boss: Browser)
     assert "votes in the arena" not in html
 
 
-def test_who_wins_in_the_arena(lite_place: Place, boss: Browser) -> None:
+def test_who_wins_in_the_arena(place: Place) -> None:
     """Votes by hand: two for left, a tie, both bad, one for right; one on an answer that says who it is does not count."""
+    boss = logged_in(place.begin(), "boss", "researcher")
     with_models(boss, left=Echo("tick"), right=Echo("tock"))
 
     def vote(choice: str, winner: str = "") -> None:
@@ -105,8 +106,8 @@ def test_who_wins_in_the_arena(lite_place: Place, boss: Browser) -> None:
         vote(choice, winner)
     with_models(boss, right=Echo("I am Claude"))
     vote("a")
-    with lite_place.store.read() as connection:
-        assert standings(connection, lite_place.project) == [Match("left", "right", 2, 2, 1)]
+    with place.store.read() as connection:
+        assert standings(connection, place.project) == [Match("left", "right", 2, 2, 1)]
     html = boss.page("/p/p/dashboard")
     assert "left against right" in html and "<dt>votes in the arena</dt><dd>5</dd>" in html
 

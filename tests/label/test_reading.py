@@ -39,31 +39,31 @@ def test_prompts_answers_and_labels_can_be_read_raw(lite_place: Place) -> None:
         assert html.count(f'<pre class="raw" hidden>{POEM}</pre>') == texts and "raw-switch" in html
 
 
-def test_ones_own_labels_are_shown_as_they_were_given(lite_place: Place) -> None:
+def test_ones_own_labels_are_shown_as_they_were_given(place: Place) -> None:
     """In the letters of the screen, with what was not ranked; each opens, without models, and leads on."""
-    lite_place.begin(overlap=1, seed=7).add(ranked("bees", 4), ranked("ants", 3))
-    ada = logged_in(lite_place, "ada")
+    place.begin(overlap=1, seed=7).add(ranked("bees", 4), ranked("ants", 3))
+    ada = logged_in(place, "ada")
     address = ada.post("/p/p/start").headers["location"]
     given = {"ranks": [2, 1, None, 3], "ratings": [3, 6, 1, 2], "flags": [[], ["opinion"], [], []], "note": "my note"}
-    lite_place.submit("ada", int(address.rsplit("/", 1)[1]), given)
-    assert lite_place.rows(assignments)[0].shown != [0, 1, 2, 3]  # otherwise both orders read alike
+    place.submit("ada", int(address.rsplit("/", 1)[1]), given)
+    assert place.rows(assignments)[0].shown != [0, 1, 2, 3]  # otherwise both orders read alike
     html = ada.page("/p/p/mine")
     assert "B &gt; A &gt; D; not ranked: C" in html and f'href="{address}"' in html
     html = ada.page(address)
-    first = lite_place.rows(assignments)[0].shown[0]
+    first = place.rows(assignments)[0].shown[0]
     assert "B &gt; A &gt; D; not ranked: C" in html and "my note" in html and "rated 6 opinion" in html and "model-" not in html
     assert html.index(f"answer {first} about bees") < html.index("rated 6")
     assert ada.post("/p/p/start").headers["location"] != address
 
 
-def test_an_answer_finds_its_asker(lite_place: Place) -> None:
+def test_an_answer_finds_its_asker(place: Place) -> None:
     """The number of unread messages stands on the first page, in Yours and in Questions until the thread was read; once for staff, too."""
-    lite_place.begin(overlap=1).add(ranked("bees", 2))
-    ada, bob, boss = logged_in(lite_place, "ada"), logged_in(lite_place, "bob"), logged_in(lite_place, "boss", "researcher")
+    place.begin(overlap=1).add(ranked("bees", 2))
+    ada, bob, boss = logged_in(place, "ada"), logged_in(place, "bob"), logged_in(place, "boss", "researcher")
     badge = '<span class="badge">1<span class="unseen"> new</span></span>'
     address = ada.post("/p/p/start").headers["location"]
     ada.post(f"{address}/questions", {"text": "What are bees?"})
-    lite_place.label("ada")
+    place.label("ada")
     assert badge in boss.page("/") and badge in boss.page("/p/p/dashboard") and badge not in ada.page("/") and badge not in bob.page("/")
     assert boss.page("/p/p/questions").count(badge) == 2  # in the navigation and beside the task
     boss.page("/p/p/tasks/1")
@@ -77,18 +77,18 @@ def test_an_answer_finds_its_asker(lite_place: Place) -> None:
     assert badge in bob.page("/") and "Hello all" in bob.page("/p/p/questions") and badge not in bob.page("/")
 
 
-def test_the_onboarding_counts_and_says_when_it_is_over(lite_place: Place) -> None:
+def test_the_onboarding_counts_and_says_when_it_is_over(place: Place) -> None:
     """1 of 2, 2 of 2, passed; whoever failed is offered nothing that does not work."""
-    lite_place.begin(overlap=2, pass_score=0.9).add(ranked("one", 2, [1, 2]), ranked("two", 2, [1, 2]), purpose="screening")
-    lite_place.add(ranked("bees", 3))
+    place.begin(overlap=2, pass_score=0.9).add(ranked("one", 2, [1, 2]), ranked("two", 2, [1, 2]), purpose="screening")
+    place.add(ranked("bees", 3))
 
     def through(name: str, wrong: bool) -> tuple[Browser, list[str], str]:
-        browser, seen = logged_in(lite_place, name), []
+        browser, seen = logged_in(place, name), []
         url = browser.post("/p/p/start").headers["location"]
         for i in range(2):
             seen += [step for step in ("1 of 2", "2 of 2") if f"onboarding, {step}" in browser.page(url)]
             number = int(url.rsplit("/", 1)[1])
-            ranks = [index + 1 for index in lite_place.row(number).shown]
+            ranks = [index + 1 for index in place.row(number).shown]
             value = {"ranks": [3 - r for r in ranks] if wrong else ranks}
             url = browser.api(f"/api/assignments/{number}/submit", {"value": value, "key": f"{name}-key-{i}-0"}).json()["url"]
         return browser, seen, url

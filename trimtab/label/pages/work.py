@@ -56,7 +56,9 @@ def _labelled(request: Request, row: Any) -> Response:
         project = project_by_id(connection, row.project_id)
         said = threads.thread(connection, project.id, row.task_id)
         live = (labels.c.assignment_id == row.id, labels.c.withdrawn.is_(None))
-        label = connection.execute(select(labels).where(*live)).one()
+        label = connection.execute(select(labels).where(*live)).first()
+    if label is None:  # undone a moment ago, in another tab
+        return RedirectResponse(f"/p/{project.name}/mine", 303)
     answers = [completion["text"] for completion in to_screen(row.completions, row.shown)]
     value = on_screen(row.kind, label.value, row.shown)
     return page(request, "labelled.html", task=row, project=project, answers=answers, label=label, value=value, messages=said)
