@@ -444,3 +444,19 @@ def test_a_file_that_unpacks_without_end_is_refused(lite_place: Place, boss: Bro
     assert upload(boss, "/p/p/import", "x.jsonl.gz", gzip.compress(row)[:-4]).status_code == 422
     assert upload(boss, "/p/p/import", "x.jsonl.gz", gzip.compress(row), purpose="label").status_code == 303
     assert lite_place.rows(tasks)[0].prompt["id"] == "x.jsonl.gz:1"
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN"])
+def test_a_number_that_is_none_is_kept_nowhere(place: Place, number: str) -> None:
+    """PostgreSQL refuses it, and no export could write it: a file of labels would end there."""
+    boss = logged_in(place.begin(overlap=1), "boss", "admin")
+    answer = upload(boss, "/p/p/import", "x.jsonl", f'{{"prompt": "Hello?", "weight": [{number}]}}', purpose="label")
+    assert answer.status_code in (303, 422)  # a reader may take NaN for nothing
+    place.add(ranked("bees", 3))
+    url = boss.api("/api/projects/p/next").json()["url"]
+    headers = {"Origin": "http://127.0.0.1:8765", "X-CSRF-Token": boss.csrf, "Content-Type": "application/json"}
+    draft = f'{{"value": {{"note": {number}}}}}'
+    assert boss.client.post(f"/api{url.replace('/a/', '/assignments/')}/draft", content=draft, headers=headers).status_code == 422
+    place.label("boss", len(place.rows(tasks)))
+    lines = [line for what in ("demonstrations", "comparisons") for line in boss.page(f"/p/p/export/{what}.jsonl").splitlines()]
+    assert len(lines) == len(place.rows(tasks))

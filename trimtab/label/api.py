@@ -1,6 +1,5 @@
 """The JSON API: what the labeler's page does without a reload."""
 
-import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Request
@@ -15,7 +14,7 @@ from trimtab.label.projects import Project, find_project, project_by_id, screeni
 from trimtab.label.render import rendered
 from trimtab.label.store import Store
 from trimtab.label.tables import labels
-from trimtab.label.values import LONGEST_TEXT, clean
+from trimtab.label.values import LONGEST_TEXT, check_json, clean
 
 Id = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -131,7 +130,7 @@ def api_next(request: Request, name: Name) -> Onward:
 @router.post("/assignments/{number}/draft")
 def api_draft(request: Request, number: Id, body: Draft) -> Kept:
     """Keeps what is written so far and prolongs the lease."""
-    clean(json.dumps(body.value, ensure_ascii=False), "the draft", 10 * LONGEST_TEXT)
+    check_json(body.value, "the draft", 10 * LONGEST_TEXT)
     with store_of(request).write() as connection:
         return Kept(until=assignment.save_draft(connection, person_of(request).id, number, body.model_dump()))
 

@@ -13,7 +13,7 @@ from trimtab.common.errors import UserError
 from trimtab.label.errors import Invalid
 from trimtab.label.projects import Project
 from trimtab.label.tables import assignments, tasks
-from trimtab.label.values import MOST_ANSWERS, STYLES, clean, dense
+from trimtab.label.values import MOST_ANSWERS, STYLES, check_json, clean, dense
 from trimtab.records import JSON, Comparison, Completion, Demonstration, Prompt, Record, parse_prompt
 
 PURPOSES = ("label", "gold", "screening")
@@ -86,6 +86,7 @@ def task_of(record: Record, purpose: str) -> tuple[JSON, int]:
     for completion in kept.completions:
         clean(completion.text, "an answer", 10**6)
     answers = [c.to_json() for c in kept.completions]
+    check_json(answers, "an answer", 16 * 10**6)
     kind = "compare" if len(answers) == 2 else "rank"
     return {**_prompt_fields(kept.prompt), "kind": kind, "completions": answers, "known": known}, left_out
 
@@ -230,7 +231,7 @@ def _add(connection: Connection, project: Project, rows: list[JSON], purpose: st
 def _prompt_fields(prompt: Prompt) -> JSON:
     for message in prompt.messages:
         clean(message.content, "a message", 10**6)
-    clean(json.dumps(prompt.to_json(), ensure_ascii=False), "a field of the prompt", 4 * 10**6)
+    check_json(prompt.to_json(), "a field of the prompt", 4 * 10**6)
     return {"prompt": prompt.to_json(), "use_case": clean(prompt.use_case, "use_case", 64) if prompt.use_case else None}
 
 

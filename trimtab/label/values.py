@@ -4,6 +4,7 @@ Kept values are JSON: ``{"ranks": [1, 2, 2], "ratings": [6, 3, 3], "flags": [[],
 ``compare``; ``{"text": ..., "note": ...}`` for ``write``; ``{"style", "text", "examples", "use_case", "note"}`` for ``prompt``.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -54,6 +55,19 @@ def clean(value: Any, name: str, longest: int) -> str:
     if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
         raise Invalid(f"{name} holds a character that is none (NUL or half a pair)")
     return value.replace("\r\n", "\n")
+
+
+def check_json(value: Any, name: str, longest: int) -> None:
+    """Refuses what one of the databases cannot keep as JSON, or an export cannot write.
+
+    Raises:
+        Invalid: it holds NaN, an infinite number or half a surrogate pair, or is too long.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise Invalid(f"{name} holds a number that is none (NaN, or too large)") from None
+    clean(text, name, longest)
 
 
 def to_completions(values: Sequence[T], shown: Sequence[int]) -> list[T]:
