@@ -85,7 +85,7 @@ def publish_instructions(connection: Connection, project_id: int, text: str, aut
     if not text.strip():
         raise Invalid("the instructions are empty")
     before = versions(connection, project_id)
-    if before and before[0].text == text:
+    if before and before[0].text.replace("\r\n", "\n") == text:
         raise Invalid(f"this is version {before[0].version} word for word; nobody has to read it again")
     version = before[0].version + 1 if before else 1
     row = {"project_id": project_id, "version": version, "text": text, "author_id": author_id, "created": time.time()}

@@ -7,7 +7,7 @@ const address = `/api/assignments/${root.dataset.assignment}`;
 const draft = JSON.parse(root.dataset.draft || "{}");
 
 let active = draft.seconds || 0;
-let last = performance.now();
+let last = 0; // when the page was asked for: people read before its script is here
 let moved = performance.now();
 for (const kind of ["keydown", "pointerdown", "pointermove", "scroll", "input"]) {
   addEventListener(kind, () => { tick(); moved = performance.now(); }, { passive: true, capture: true });
