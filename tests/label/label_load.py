@@ -123,7 +123,7 @@ class Labeler:
         while url and "/a/" in url and not stop.is_set() and len(self.acknowledged) < most:
             number = int(url.rsplit("/", 1)[1])
             status, page = self.ask("GET", f"/a/{number}", patient=True)
-            if status == 303:  # it was labelled before the kill, only the answer was lost
+            if status == 303 or b"<h1>Your label" in page:  # it was labelled before the kill, only the answer was lost
                 url = self._onward("POST", "/api/projects/p/next", {})
                 continue
             if status != 200:
@@ -131,7 +131,7 @@ class Labeler:
                 return
             if self.think:
                 stop.wait(float(rng.exponential(self.think)))
-            k = len(re.findall(rb'class="answer"', page))
+            k = len(re.findall(rb'class="answer ', page))
             ranks = [int(r) for r in rng.integers(1, 4, k)]
             key = secrets.token_urlsafe(18)
             value = {"ranks": ranks, "ratings": [4] * k, "flags": [[] for _ in range(k)], "note": ""}

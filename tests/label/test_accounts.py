@@ -57,7 +57,7 @@ def test_what_the_database_holds_opens_nothing(lite: Store) -> None:
     assert token not in kept and session not in kept and PASSWORD not in kept
 
 
-@pytest.mark.parametrize("password", ["short", "x" * 201, "aaaaaaaaaaaaaaa", "my name is ada!", "with a \x00 in it"])
+@pytest.mark.parametrize("password", ["short", "x" * 201, "aaaaaaaaaaaaaaa", "ada12345ada", "with a \x00 in it"])
 def test_passwords_that_are_refused(password: str) -> None:
     with pytest.raises(Invalid):
         hash_password(password, "ada")
@@ -189,5 +189,6 @@ def test_no_name_breaks_the_door(store: Store) -> None:
 
 def test_somebody_with_a_short_name_finds_a_password() -> None:
     assert hash_password("a sentence about bread", "a") and hash_password("a sentence about bread", "br")
-    with pytest.raises(Invalid):
-        hash_password("a sentence about bread", "bread")
+    assert hash_password("anna writes well", "anna")  # a sentence with the name in it
+    with pytest.raises(Invalid, match="little more than your name"):
+        hash_password("bread-bread-1999", "bread")

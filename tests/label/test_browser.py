@@ -60,7 +60,6 @@ def test_a_labelers_day(lite_place: Place, started: Any, tmp_path: Path) -> None
         ada.log_in("ada", PASSWORD)
         page.click("text=Read the instructions >> nth=-1")
         page.click("text=I have read this")
-        page.click("text=Start")
         # onboarding: a known pair, by the arrow of the better answer
         page.wait_for_selector("text=onboarding")
         first = page.inner_text(".answer >> nth=0")

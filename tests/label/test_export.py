@@ -1,6 +1,8 @@
 """What goes in comes out: files of records become tasks, labels become records that the training verbs read."""
 
+import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,7 @@ def test_a_ranking_travels_into_a_training_file_and_back(place: Place, tmp_path:
     assert (first.labeler, second.labeler) == ("labeler-1", "labeler-2")
     assert second.ranks == (1, 2, 3, 4)
     row = json.loads(file.read_text().splitlines()[0])
-    assert row["note"] == "so" and row["task"] == 1 and row["kind"] == "rank" and row["instructions"] == 0
+    assert row["label_note"] == "so" and row["label_task"] == 1 and row["label_kind"] == "rank" and row["label_instructions"] == 0
 
 
 def test_sampled_token_ids_survive(lite_place: Place) -> None:
@@ -77,12 +79,12 @@ def test_what_is_left_out(place: Place) -> None:
         connection.execute(insert(reviews).values(label_id=1, user_id=1, accepted=False, note="", created=0.0))
         answer = {"ranks": [3, 2, 1], "ratings": [None] * 3, "flags": [[], [], []], "note": ""}
         connection.execute(insert(adjudications).values(task_id=2, user_id=1, value=answer, note="", created=0.0))
-    tasks_of = [(r.extra["task"], r.labeler) for r in out(place, "comparisons")]
+    tasks_of = [(r.extra["label_task"], r.labeler) for r in out(place, "comparisons")]
     assert tasks_of == [(2, "labeler-1"), (1, "labeler-2"), (2, "labeler-2")]
     assert len(out(place, "comparisons", Wanted(rejected=True))) == 4
     assert [r.labeler for r in out(place, "comparisons", Wanted(names=True, without=("bob",)))] == ["ada"]
     settled = out(place, "comparisons", Wanted(adjudicated=True))
-    assert [(r.extra["task"], r.ranks) for r in settled] == [(1, (1, 2, 3)), (2, (3, 2, 1))]
+    assert [(r.extra["label_task"], r.ranks) for r in settled] == [(1, (1, 2, 3)), (2, (3, 2, 1))]
 
 
 def test_gold_items_are_exported_when_asked_for(place: Place) -> None:
@@ -174,5 +176,20 @@ def test_a_settled_task_that_became_gold_stays_out_with_the_gold(lite_place: Pla
         for task, purpose in ((1, "label"), (2, "gold"), (3, "screening")):
             connection.execute(insert(adjudications).values(task_id=task, user_id=1, value=answer, note="", created=0.0))
             connection.execute(update(tasks).where(tasks.c.id == task).values(purpose=purpose))
-    assert [r.extra["task"] for r in out(lite_place, "comparisons", Wanted(adjudicated=True))] == [1]
-    assert [r.extra["task"] for r in out(lite_place, "comparisons", Wanted(adjudicated=True, gold=True))] == [1, 2]
+    assert [r.extra["label_task"] for r in out(lite_place, "comparisons", Wanted(adjudicated=True))] == [1]
+    assert [r.extra["label_task"] for r in out(lite_place, "comparisons", Wanted(adjudicated=True, gold=True))] == [1, 2]
+
+
+def test_a_prompts_own_fields_stay_what_they_are(lite_place: Place, tmp_path: Path) -> None:
+    """A prompt may have a `task`, a `kind` or a `note` of its own; the app's begin with label_."""
+    own = {"task": {"kind": "story"}, "kind": "mine", "note": "keep", "created": "1999", "instructions": "none", "seconds": 3}
+    answers = replace(ranked("ants", 2), prompt=replace(prompt("ants"), extra=own))
+    lite_place.begin(overlap=1).add(replace(prompt("bees"), extra=own), answers)
+    lite_place.label("ada", 2)
+    for what in ("demonstrations", "comparisons"):
+        record = out(lite_place, what)[0]
+        row = record.to_json()
+        kept = {name: row[name] for name in own if (what, name) != ("comparisons", "seconds")}  # a comparison's own field
+        assert kept.items() <= own.items() and row["label_kind"] == {"demonstrations": "write", "comparisons": "compare"}[what]
+        cells = dict(zip(COLUMNS, next(csv.reader([list(as_csv([record]))[1]])), strict=True))
+        assert cells["kind"] == row["label_kind"] and float(cells["seconds"]) >= 0 and cells["note"] == ""

@@ -29,8 +29,8 @@ def test_from_a_file_to_a_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_records("answers.jsonl", [ranked(f"item {i}", 4) for i in range(6)])
-    assert main(["label", "add", "l.db", "answers.jsonl", "project=p", "overlap=2"]) == 0
-    assert "p: 6 tasks added (rank 6)" in capsys.readouterr().out
+    assert main(["label", "add", "l.db", "answers.jsonl", "create=true", "project=p", "overlap=2"]) == 0
+    assert "p (a new project): 6 tasks added (rank 6)" in capsys.readouterr().out
     assert main(["label", "export", "l.db"]) == 0 and "no labels yet" in capsys.readouterr().out
     place = Place(open_store("l.db"))
     place.label("ada", 6)
@@ -62,12 +62,12 @@ def test_mistakes_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bad.jsonl").write_text('{"messages": 7}\n')
-    assert main(["label", "user", "l.db", "ada"]) == 0
+    assert main(["label", "user", "l.db", "ada", "create=true"]) == 0
     capsys.readouterr()
     for words, said in (
         (["add", "l.db"], "needs a file and a project"),
-        (["add", "l.db", "bad.jsonl", "project=p"], "nothing was added: bad.jsonl:1"),
-        (["add", "l.db", "bad.jsonl", "project=No Name"], "write small letters"),
+        (["add", "l.db", "bad.jsonl", "create=true", "project=p"], "nothing was added: bad.jsonl:1"),
+        (["add", "l.db", "bad.jsonl", "create=true", "project=No Name"], "write small letters"),
         (["export", "none.db"], "no labelling database|no such database"),
         (["export", "l.db", "project=q"], "no project 'q'"),
         (["next", "l.db"], "needs a judge"),
@@ -122,7 +122,7 @@ def test_the_server_starts_prints_a_link_once_and_stops(tmp_path: Path) -> None:
 def test_a_user_gets_a_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = str(tmp_path / "l.db")
     for _ in range(2):  # a second call is a new link for the same person
-        assert main(["label", "user", where, "ada", "role=reviewer", "url=https://label.example.org"]) == 0
+        assert main(["label", "user", where, "ada", "create=true", "role=reviewer", "url=https://label.example.org"]) == 0
         assert re.search(
             r"ada sets a password, once, at https://label.example.org/setup/[\w-]{40,}\n", capsys.readouterr().out
         )
@@ -149,7 +149,7 @@ def test_next_puts_first_what_a_judge_wavers_on(
         "def two(prompt, text):\n    return float(text.split()[1]) * (9.0 if 'sure' in prompt.text else -9.0)\n"
     )
     write_records("a.jsonl", [ranked("a sure thing", 3), ranked("a doubtful thing", 3)])
-    main(["label", "add", "l.db", "a.jsonl", "project=p"])
+    main(["label", "add", "l.db", "a.jsonl", "create=true", "project=p"])
     for judge in ("mine.py:one", "mean:mine.py:one,other.py:two"):
         assert main(["label", "next", "l.db", "--by", judge]) == 0
         assert capsys.readouterr().out.splitlines()[-2].split()[1] == "2"
@@ -168,7 +168,7 @@ def test_a_reward_model_trains_on_the_export(tmp_path: Path, monkeypatch: pytest
     save_tiny_policy(Path("tiny"))
     words = " ".join(TEXT).split()
     write_records("answers.jsonl", [ranked(words[i % len(words)] + f" {i}", 3) for i in range(8)])
-    main(["label", "add", "l.db", "answers.jsonl", "project=p", "overlap=1"])
+    main(["label", "add", "l.db", "answers.jsonl", "create=true", "project=p", "overlap=1"])
     place = Place(open_store("l.db"))
     place.label("ada", 8)
     place.store.close()

@@ -16,7 +16,7 @@ from trimtab.label import store as module
 from trimtab.label.store import HEAD, MIGRATIONS, Store, back_up, migrate, open_store
 from trimtab.label.tables import labels, metadata
 
-LATER = {"reviews", "adjudications", "battles"}  # tables that do not exist at the first revision
+LATER = {"reviews", "adjudications", "battles", "reads", "facts"}  # tables that do not exist at the first revision
 
 
 def fingerprint(store: Store) -> dict[str, str]:

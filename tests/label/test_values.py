@@ -33,7 +33,7 @@ def test_there_and_back(shown: list[int], values: list[int]) -> None:
 def test_ranks_have_no_gaps_and_are_written_as_in_the_paper() -> None:
     assert dense([5, 2, None, 5]) == [2, 1, None, 2]
     assert written_out([3, 3, 2, 1]) == "D > C > A = B"
-    assert written_out([1, None, 1]) == "A = C"
+    assert written_out([1, None, 1]) == "A = C; not ranked: B"
 
 
 @pytest.mark.parametrize(

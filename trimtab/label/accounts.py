@@ -21,8 +21,9 @@ ROLES = ("admin", "researcher", "reviewer", "labeler")
 LINK_SECONDS = 3 * 24 * 3600
 IDLE_SECONDS = 12 * 3600
 SESSION_SECONDS = 14 * 24 * 3600
-SEEN_EVERY = 300  # how often a session's last use is written down
+SEEN_EVERY = 45  # how often a session's last use is written down
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 10, 200
+LEAST_BESIDE_NAME = 8  # characters of a password that holds the name
 # Five wrong passwords lock an account for a minute, each further one for twice as long, up to a quarter of an hour; one address has
 # ten wrong ones a minute.
 ACCOUNT_FAILURES, ACCOUNT_LOCK, LONGEST_LOCK = 5, 60, 900
@@ -78,9 +79,10 @@ def find_user(connection: Connection, name: str) -> Row[Any]:
     return row
 
 
-def new_link(connection: Connection, user_id: int) -> str:
-    """The token of a link by which this person, once, sets a password; earlier links end."""
-    connection.execute(delete(links).where(links.c.user_id == user_id))
+def new_link(connection: Connection, user_id: int, *, keep: bool = False) -> str:
+    """The token of a link by which this person, once, sets a password; earlier links end now, or (``keep``) when one of them is used."""
+    if not keep:
+        connection.execute(delete(links).where(links.c.user_id == user_id))
     token = secrets.token_urlsafe(32)
     connection.execute(insert(links).values(hash=hashed(token), user_id=user_id, expires=time.time() + LINK_SECONDS))
     return token
@@ -99,6 +101,8 @@ def link_owner(connection: Connection, token: str) -> Row[Any]:
     )
     row = connection.execute(query).first()
     if row is None:
+        if not connection.execute(select(users.c.id).where(users.c.password.is_not(None))).first():
+            raise Missing("this link is too old; nobody has logged in yet, so start trimtab label serve again: it prints a new one")
         raise Missing("this link was used, or is too old; ask an admin for a new one")
     return row
 
@@ -117,6 +121,7 @@ def use_link(store: Store, token: str, password: str) -> str:
         used = update(links).where(links.c.hash == hashed(token), links.c.used.is_(None)).values(used=time.time())
         if not connection.execute(used).rowcount:
             raise Missing("this link was used a moment ago")
+        connection.execute(delete(links).where(links.c.user_id == owner.id, links.c.used.is_(None)))
         _set_password(connection, owner.id, coded)
         log(connection, owner.id, "password set by link")
     return str(owner.name)
@@ -143,15 +148,17 @@ def hash_password(password: str, name: str) -> str:
     """argon2id of a password.
 
     Raises:
-        Invalid: it is too short or too long, or holds the name.
+        Invalid: it is too short or too long, or little more than the name.
     """
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise Invalid(
             f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters; a short sentence is a good one"
         )
     clean(password, "the password", LONGEST_PASSWORD)
-    if (len(name) > 2 and name in password.lower()) or len(set(password)) < 4:  # `a` stands in any password
+    if len(set(password)) < 4:
         raise Invalid("this password is too easy to guess; a short sentence is a good one")
+    if len(name) > 2 and len(password.lower().replace(name, "")) < LEAST_BESIDE_NAME:  # `a` stands in any password
+        raise Invalid("this password is little more than your name; add some words")
     with _AT_ONCE:
         return HASHER.hash(password)
 
@@ -188,8 +195,9 @@ def log_in(store: Store, name: str, password: str, address: str, agent: str) -> 
             if user is not None and right:
                 connection.execute(delete(attempts).where(attempts.c.key == keys[0]))
                 return _new_session(connection, user.id, now, address, agent)
-            for key in keys:
-                _count_failure(connection, key, now)
+            locked = [_count_failure(connection, key, now) for key in keys]
+            whom = {"of": user.name} if user is not None else {}  # not what was typed: it may be a password
+            log(connection, None, "wrong password", address=address[:64], **whom, **({"locked": True} if any(locked) else {}))
     raise Refused("name or password is wrong")
 
 
@@ -265,8 +273,8 @@ def _new_session(connection: Connection, user_id: int, now: float, address: str,
     return token
 
 
-def _count_failure(connection: Connection, key: str, now: float) -> None:
-    """One more wrong password; from a certain number on no more are looked at for a while."""
+def _count_failure(connection: Connection, key: str, now: float) -> bool:
+    """One more wrong password; from a certain number on no more are looked at for a while, which is returned."""
     account = key.startswith("user:")
     forget, most = (FORGET_FAILURES, ACCOUNT_FAILURES) if account else (ADDRESS_WINDOW, ADDRESS_FAILURES)
     insert_if_new(connection, attempts, {"key": key, "failures": 0, "since": now, "locked_until": 0.0})
@@ -278,3 +286,4 @@ def _count_failure(connection: Connection, key: str, now: float) -> None:
         lock = min(ACCOUNT_LOCK * 2 ** min(failures - most, 10), LONGEST_LOCK) if account else ADDRESS_WINDOW
     values = {"failures": failures, "since": now if begun else row.since, "locked_until": now + lock if lock else 0.0}
     connection.execute(update(attempts).where(attempts.c.key == key).values(values))
+    return bool(lock)

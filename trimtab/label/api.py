@@ -10,7 +10,7 @@ from trimtab.label import assignment
 from trimtab.label.accounts import Person
 from trimtab.label.assignment import Next
 from trimtab.label.counts import counted
-from trimtab.label.projects import Project, find_project, project_by_id
+from trimtab.label.projects import Project, find_project, project_by_id, screening_result
 from trimtab.label.render import rendered
 from trimtab.label.store import Store
 from trimtab.label.tables import labels
@@ -141,9 +141,14 @@ def api_submit(request: Request, number: Id, body: Submission) -> Onward:
     person = person_of(request)
     with store_of(request).write() as connection:
         label = assignment.submit(connection, person.id, number, body.key, body.value, body.seconds)
-        project = project_by_id(connection, assignment.own(connection, person.id, number).project_id)
+        row = assignment.own(connection, person.id, number)
+        project = project_by_id(connection, row.project_id)
+        result = screening_result(connection, project.id, person.id) if row.purpose == "screening" else None
         following = assignment.claim(connection, project, person.id)
-    return Onward(url=onward(project, following), why=following.why, label=label)
+    url = onward(project, following)
+    if result is not None and result.passed:
+        url += ("&" if "?" in url else "?") + "done=passed"
+    return Onward(url=url, why=following.why, label=label)
 
 
 @router.post("/assignments/{number}/skip")

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -18,11 +19,20 @@ from trimtab.records import JSON, Comparison, Completion, Prompt, parse_comparis
 CHOICES = {"a": (1, 2), "b": (2, 1), "tie": (1, 1), "bad": (1, 1)}  # ranks by place on the screen
 LONGEST_TURN = 20_000
 MOST_TURNS = 40
+LATEST = 5000  # votes that are counted
 # What gives a model away (FastChat leaves such chats out of its ratings).
 GIVEN_AWAY = re.compile(
     r"\b(openai|chatgpt|gpt-?\d|anthropic|claude|gemini|llama|mistral|qwen|deepseek|vicuna)\b", re.IGNORECASE
 )
 SHORTEST_NAME = 3  # letters; a model that is called `a` cannot be told from the word
+
+
+class Unanswered(Exception):
+    """A hidden model could not answer; who votes may learn neither which nor why."""
+
+    def __init__(self, model: str, why: str) -> None:
+        super().__init__(f"{model}: {why}")
+        self.model, self.why = model, why
 
 
 def drawn(models: Mapping[str, Answerer], seed: int) -> tuple[list[str], list[int]]:
@@ -32,7 +42,7 @@ def drawn(models: Mapping[str, Answerer], seed: int) -> tuple[list[str], list[in
         Refused: fewer than two are connected.
     """
     if len(models) < 2:
-        raise Refused("the arena needs two connected models: trimtab label serve models={a: DIR, b: DIR}")
+        raise Refused("the arena needs two connected models: trimtab label serve 'models={a: DIR, b: DIR}'")
     rng = generator(seed, "arena")
     names = sorted(str(n) for n in rng.choice(sorted(models), size=2, replace=False))
     return names, [int(i) for i in rng.permutation(2)]
@@ -60,12 +70,20 @@ def conversation(before: Row[Any] | None, text: str) -> list[JSON]:
 
 
 def fight(models: Mapping[str, Answerer], messages: Sequence[JSON], seed: int) -> tuple[list[Completion], list[int]]:
-    """Both answers, by name of the model, and the order on the screen."""
+    """Both answers, by name of the model, and the order on the screen.
+
+    Raises:
+        Refused: fewer than two models are connected.
+        Unanswered: one of the two could not answer.
+    """
     names, shown = drawn(models, seed)
     prompt = Prompt(f"arena-{seed}", parse_messages(messages, "arena"))
     answers = []
     for i, name in enumerate(names):
-        answer = models[name].answers([prompt], 1, seed_for(seed, "arena", i) % 2**31)[0][0]
+        try:
+            answer = models[name].answers([prompt], 1, seed_for(seed, "arena", i) % 2**31)[0][0]
+        except Exception as error:  # whatever it was, it would say which model is one of the two
+            raise Unanswered(name, str(error) or type(error).__name__) from error
         answers.append(Completion(answer.text, name, answer.token_ids, answer.tokenizer, answer.stop))
     return answers, shown
 
@@ -125,13 +143,43 @@ def own(connection: Connection, user_id: int, number: int) -> Row[Any]:
     return row
 
 
+@dataclass(slots=True)
+class Match:
+    """Two models' votes against each other."""
+
+    one: str
+    other: str
+    won: int = 0
+    tied: int = 0
+    lost: int = 0
+
+
+def standings(connection: Connection, project: Project) -> list[Match]:
+    """Who won against whom; a tie is "both bad", too. Votes on answers that say who they are do not count."""
+    where = (battles.c.project_id == project.id, battles.c.choice.is_not(None), battles.c.leaked.is_(False))
+    query = select(battles.c.completions, battles.c.shown, battles.c.choice).where(*where).order_by(battles.c.id.desc()).limit(LATEST)
+    out: dict[tuple[str, str], Match] = {}
+    for row in connection.execute(query):
+        first, second = (str(row.completions[i]["model"]) for i in row.shown)
+        one, other = sorted((first, second))
+        match = out.setdefault((one, other), Match(one, other))
+        a, b = CHOICES[row.choice]
+        if a == b:
+            match.tied += 1
+        elif (first if a < b else second) == one:
+            match.won += 1
+        else:
+            match.lost += 1
+    return [out[pair] for pair in sorted(out)]
+
+
 def comparison(row: Row[Any], who: str) -> Comparison:
     """A vote as a native record."""
     ranks: list[int] = [0, 0]
     for place, index in enumerate(row.shown):
         ranks[index] = CHOICES[row.choice][place]
     fields = {"id": f"arena-{row.id}", "messages": row.messages, "completions": row.completions, "ranks": ranks}
-    extra = {"kind": "arena", "created": round(row.voted, 3), "leaked": row.leaked}
+    extra = {"label_kind": "arena", "label_created": round(row.voted, 3), "label_leaked": row.leaked}
     flags = [["both_bad"], ["both_bad"]] if row.choice == "bad" else [[], []]
     return parse_comparison(
         {**fields, **extra, "labeler": who, "shown_order": row.shown, "flags": flags}, f"battle {row.id}"

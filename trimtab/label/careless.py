@@ -9,6 +9,12 @@ to the evidence. Where ties leave several shufflings that agree as much, u and v
 is careless no more than who ties little. The sum is the likelihood ratio of the mixture, summed as in Wald's sequential test. Who passes
 the threshold at any of the last 40 items is flagged; the threshold is what 2 % of people who work like the others would pass, found by
 drawing such stretches from the others' items. Pairs (K = 2) say little each; rankings of five and more say it soon.
+
+**Too fast to have read.** People read about 4 words a second and skim 8 to 12 (Brysbaert 2019). Whoever, in more than half of the last
+items, took less active time than 20 words a second and 0.2 seconds for the two keys of each answer, has not read them (``unread_share``).
+
+**Known answers.** Whoever orders the pairs of known answers so much worse than the others do that as many items drawn from the others'
+are as bad in fewer than one of 200 draws, and by a sixth of the pairs or more, is named (``below_others``).
 """
 
 import functools
@@ -41,6 +47,12 @@ SHUFFLINGS = 300  # drawn where K! is more
 ENUMERATED = 5  # K up to which all shufflings are taken
 FEWEST_PAIRS = 20  # below this no position bias is named
 SURE = 2.81  # standard deviations from 1/2 at which it is: one of 200 unbiased people
+
+WORDS_A_SECOND, SECONDS_AN_ANSWER = 20.0, 0.2  # faster than this nobody has read them
+FEWEST_LABELS = 5  # below this nobody is called too fast
+FEWEST_KNOWN, FEWEST_KNOWN_OTHERS = 3, 6  # items, below which nothing is said of known answers
+DOUBT = (0.0, 0.5)  # items that are added to the others', who may just have been lucky
+BY_CHANCE, FAR = 0.005, 1 / 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,3 +233,23 @@ def by_chance(ranks: Ranks) -> float:
 
 def _kendall(k: int) -> int:
     return k * (k - 1) * (2 * k + 5)
+
+
+def least_seconds(words: int, answers: int) -> float:
+    """Active time below which nobody has read so many words and pressed the keys for so many answers, in seconds."""
+    return words / WORDS_A_SECOND + answers * SECONDS_AN_ANSWER
+
+
+def unread_share(items: Sequence[tuple[float, float]]) -> float:
+    """The share of the last ``HORIZON`` items, each (active seconds, ``least_seconds``), that went faster than can be; nan for too few."""
+    last = items[-HORIZON:]
+    return sum(seconds < least for seconds, least in last) / len(last) if len(last) >= FEWEST_LABELS else math.nan
+
+
+def below_others(own: Sequence[float], others: Sequence[float], *, seed: int = 0) -> bool:
+    """Whether somebody's shares of known pairs ordered as known, an item each, are clearly below the others'."""
+    if len(own) < FEWEST_KNOWN or len(others) < FEWEST_KNOWN_OTHERS:
+        return False
+    drawn = generator(seed, "known answers").choice(np.array([*others, *DOUBT]), size=(DRAWS, len(own))).mean(1)
+    mean = float(np.mean(own))
+    return mean < float(np.mean(others)) - FAR and (1 + int((drawn <= mean + 1e-9).sum())) / (DRAWS + 1) < BY_CHANCE

@@ -24,7 +24,8 @@ class Counted:
     closed: int
     gold: int
     screening: int
-    days: tuple[tuple[str, int], ...]  # labels a day, oldest first
+    known_given: int  # answers to gold and screening items
+    days: tuple[tuple[str, int], ...]  # labels a day, of ordinary tasks as ``given``, oldest first
     skips: tuple[tuple[str, int], ...]  # reasons
 
 
@@ -47,6 +48,7 @@ def counted(connection: Connection, project: Project) -> Counted:
         select(
             of(label), of(label & (number >= tasks.c.overlap)), of(label, tasks.c.overlap), of(tasks.c.purpose == "label", number),
             of(tasks.c.closed.is_(True)), of(tasks.c.purpose == "gold"), of(tasks.c.purpose == "screening"),
+            of(tasks.c.purpose != "label", number),
         )
         .select_from(tasks.outerjoin(given, given.c.task_id == tasks.c.id))
         .where(mine)
@@ -57,17 +59,20 @@ def counted(connection: Connection, project: Project) -> Counted:
             select(assignments.c.reason).where(assignments.c.project_id == project.id, assignments.c.state == "skipped")
         )
     )
-    whole, complete, wanted, done, closed, gold, screening = (int(x) for x in row)
+    whole, complete, wanted, done, closed, gold, screening, known = (int(x) for x in row)
     return Counted(
-        whole, complete, wanted, done, closed, gold, screening, _days(connection, project), tuple(reasons.most_common())
+        whole, complete, wanted, done, closed, gold, screening, known, _days(connection, project), tuple(reasons.most_common())
     )
 
 
 def _days(connection: Connection, project: Project) -> tuple[tuple[str, int], ...]:
     today = int(time.time() // 86400)
     day = func.floor(labels.c.created / 86400).label("day")
-    query = select(day, func.count()).where(
-        labels.c.project_id == project.id, labels.c.withdrawn.is_(None), labels.c.created >= (today - DAYS + 1) * 86400
+    query = (
+        select(day, func.count())
+        .join(tasks, tasks.c.id == labels.c.task_id)
+        .where(labels.c.project_id == project.id, labels.c.withdrawn.is_(None), tasks.c.purpose == "label")
+        .where(labels.c.created >= (today - DAYS + 1) * 86400)
     )
     found = {int(d): int(n) for d, n in connection.execute(query.group_by(day))}
     return tuple(

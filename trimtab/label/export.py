@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from trimtab.label import arena
+from trimtab.label.errors import Invalid
 from trimtab.label.projects import Project
 from trimtab.label.tables import adjudications, assignments, battles, labels, reviews, tasks, users
 from trimtab.label.tasks import prompt_of
@@ -18,6 +19,7 @@ from trimtab.records import JSON, Comparison, Demonstration, Message, Prompt, Re
 
 FILES = {"demonstrations": ("write",), "comparisons": RANKED, "prompts": ("prompt",)}
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four in full width, as East Asian keyboards write them
+OWN = "label_"  # what the app says of a label begins so: a prompt may have a `task` or a `kind` of its own
 COLUMNS = (
     "id", "kind", "use_case", "prompt", "labeler", "ranks", "ratings", "flags", "shown_order", "seconds", "text", "note", "instructions",
     "created",
@@ -46,6 +48,18 @@ def exported(connection: Connection, project: Project, what: str, wanted: Wanted
         yield from _votes(connection, project, wanted)
 
 
+def check_without(connection: Connection, wanted: Wanted) -> None:
+    """Whether ``wanted.without`` names people there are.
+
+    Raises:
+        Invalid: it names somebody else; the message says who there is.
+    """
+    rows = connection.execute(select(users.c.id.label("user_id"), users.c.name.label("user_name")).order_by(users.c.id)).all()
+    known = [labeler(row, wanted.names) for row in rows]
+    if strangers := [name for name in wanted.without if name not in known]:
+        raise Invalid(f"without={strangers[0]}: nobody is called so in this export; there are {', '.join(known) or 'none'}")
+
+
 def _votes(connection: Connection, project: Project, wanted: Wanted) -> Iterator[Comparison]:
     """The arena's votes; where an answer told who it is, only if asked for (``rejected``)."""
     query = (
@@ -67,15 +81,16 @@ def left_out(connection: Connection, project: Project) -> int:
 
 
 def record_of(row: Any, who: str) -> Record:
-    """A label with its task as a native record; what the format has no field for stays beside it."""
+    """A label with its task as a native record; what the format has no field for stays beside it, as ``label_task`` and so on."""
     prompt, value = prompt_of(row.prompt), row.value
     extra = {"task": row.task_id, "kind": row.kind, "instructions": row.instructions, "created": round(row.created, 3)}
+    extra = {OWN + name: given for name, given in extra.items()}
     if value.get("note"):
-        extra["note"] = value["note"]
+        extra[OWN + "note"] = value["note"]
     if row.kind == "prompt":
-        return written_prompt(row.task_id, value, who, {**extra, "seconds": row.seconds})
+        return written_prompt(row.task_id, value, who, {**extra, OWN + "seconds": row.seconds})
     if row.kind == "write":
-        extra |= {"labeler": who, "seconds": row.seconds}
+        extra |= {"labeler": who, OWN + "seconds": row.seconds}
         return Demonstration(_with(prompt, extra), value["text"])
     answers = {"id": prompt.id, "messages": [], "completions": row.completions, "ranks": value["ranks"]}
     completions = parse_comparison({**answers, "messages": row.prompt["messages"]}, f"task {row.task_id}").completions
@@ -129,7 +144,9 @@ def _cells(record: Record) -> list[Any]:
         "ratings": " ".join(map(str, row.get("ratings", ()))),
         "flags": " | ".join(", ".join(f) for f in row.get("flags", ())), "shown_order": " ".join(map(str, row.get("shown_order", ()))),
     }  # fmt: skip
-    known = {**row, **lists, "prompt": turns, "text": text, "labeler": row.get("labeler", row.get("user"))}
+    own = {name: row.get(OWN + name) for name in ("kind", "note", "instructions", "created")}
+    own["seconds"] = row.get("seconds" if isinstance(record, Comparison) else OWN + "seconds")
+    known = {**row, **lists, **own, "prompt": turns, "text": text, "labeler": row.get("labeler", row.get("user"))}
     return [known.get(name) for name in COLUMNS]
 
 

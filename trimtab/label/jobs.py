@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from trimtab.common.errors import UserError
@@ -65,7 +65,9 @@ class Jobs:
                 for start in range(0, len(prompts), AT_ONCE):
                     part = prompts[start : start + AT_ONCE]
                     answered = model.answers(part, k, seed)
-                    made = [Comparison(p, tuple(a), (None,) * k) for p, a in zip(part, answered, strict=True)]
+                    # called as it was connected: two folders may have the same name
+                    named = [tuple(replace(answer, model=job.model) for answer in answers) for answers in answered]
+                    made = [Comparison(p, a, (None,) * k) for p, a in zip(part, named, strict=True)]
                     with store.write() as connection:
                         for one in made:  # each by itself: one that cannot be a task keeps no other one out
                             done = import_records(connection, project, [(one.prompt.id, one)])

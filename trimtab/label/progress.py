@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -12,10 +12,21 @@ from sqlalchemy import Connection, func, select
 
 from trimtab.common.stats import Estimate, bootstrap_interval, share_interval
 from trimtab.label.agreement import Unit, ac1, alpha, pair_units, rank_units, raw_agreement
-from trimtab.label.careless import Position, Ranked, Suspicion, position_bias, suspicions
+from trimtab.label.careless import (
+    HORIZON,
+    Position,
+    Ranked,
+    Suspicion,
+    below_others,
+    least_seconds,
+    position_bias,
+    suspicions,
+    unread_share,
+)
 from trimtab.label.projects import Project
 from trimtab.label.rankings import alike, concordance
 from trimtab.label.tables import assignments, labels, onboarding, tasks, users
+from trimtab.label.tasks import batched
 from trimtab.label.values import RANKED
 
 LATEST = 3000  # labels that statistics are made from
@@ -37,17 +48,23 @@ class Worker:
     gold: Estimate = field(default_factory=lambda: share_interval([]))
     position: Position = field(default_factory=lambda: position_bias([]))
     suspicion: Suspicion | None = None
+    unread: float = math.nan  # share of the last rankings that were faster than anybody reads
+    missed: bool = False  # known answers clearly below the others'
     passed: bool | None = None
     score: float | None = None
 
     @property
-    def alarms(self) -> list[str]:
-        """What a researcher should look at."""
-        out = []
+    def alarms(self) -> dict[str, str]:
+        """What a researcher should look at: a name, and what is to be said of it."""
+        out = {}
+        if self.unread > 0.5:
+            out["too fast"] = f"too fast to have read {100 * self.unread:.0f} % of the last rankings"
+        if self.missed:
+            out["known answers"] = f"orders {100 * self.gold.value:.0f} % of the known pairs as known, clearly fewer than the others"
         if self.suspicion and self.suspicion.flagged_at:
-            out.append("careless?")
+            out["careless?"] = "answers as if at random in a part of the last tasks"
         if self.position.biased:
-            out.append("position bias")
+            out["position bias"] = f"the first-shown answer wins {100 * self.position.share.value:.0f} % of pairs"
         return out
 
 
@@ -93,7 +110,11 @@ def workers(connection: Connection, project: Project) -> tuple[list[Worker], Agr
                 for values, clusters in (shares[one.user_id], shares[other.user_id], everything):
                     values.extend(said)
                     clusters.extend([task] * pairs)
+    least = _least_seconds(connection, by_person)
+    known = {person: [_right(row) for row in by_person[person] if row.known] for person in people}
     for person in people.values():
+        person.unread = unread_share([(row.seconds, least[row.task_id]) for row in by_person[person.id][-HORIZON:]])
+        person.missed = below_others(known[person.id], [x for p, shares_of in known.items() if p != person.id for x in shares_of])
         own = by_person[person.id]
         person.suspicion = suspected.get(person.id)
         person.position = position_bias([(r.value["ranks"], r.shown) for r in own], resamples=RESAMPLES)
@@ -157,6 +178,7 @@ def _rankings(connection: Connection, project: Project) -> list[Any]:
             labels.c.task_id,
             labels.c.user_id,
             labels.c.value,
+            labels.c.seconds,
             tasks.c.purpose,
             tasks.c.known,
             assignments.c.shown,
@@ -170,10 +192,28 @@ def _rankings(connection: Connection, project: Project) -> list[Any]:
     return list(connection.execute(query))[::-1]
 
 
+def _least_seconds(connection: Connection, by_person: Mapping[int, Sequence[Any]]) -> dict[int, float]:
+    """By task, of each person's last rankings: the time below which nobody has read it."""
+    wanted = sorted({row.task_id for rows in by_person.values() for row in rows[-HORIZON:]})
+    out = {}
+    for some in batched(wanted, 500):
+        query = select(tasks.c.id, tasks.c.prompt, tasks.c.completions).where(tasks.c.id.in_(some))
+        for row in connection.execute(query):
+            texts = [m["content"] for m in row.prompt["messages"]] + [c["text"] for c in row.completions]
+            out[row.id] = least_seconds(sum(len(text.split()) for text in texts), len(row.completions))
+    return out
+
+
 def _others(row: Any, given: Sequence[Any]) -> tuple[tuple[int | None, ...], ...]:
     if row.known:
         return (tuple(row.known["ranks"]),)
     return tuple(tuple(other.value["ranks"]) for other in given if other.user_id != row.user_id)
+
+
+def _right(row: Any) -> float:
+    """The share of a known answer's pairs that this label orders as known."""
+    right, pairs = concordance(row.known["ranks"], row.value["ranks"])
+    return right / pairs
 
 
 def _gold(rows: Sequence[Any]) -> Estimate:

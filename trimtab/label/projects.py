@@ -79,12 +79,15 @@ def publish_instructions(connection: Connection, project_id: int, text: str, aut
     """A new version, which everybody must acknowledge before the next task; returns its number.
 
     Raises:
-        Invalid: the text is empty or too long.
+        Invalid: the text is empty, too long, or that of the newest version.
     """
-    if not clean(text, "instructions", 4 * LONGEST_TEXT).strip():
+    text = clean(text, "instructions", 4 * LONGEST_TEXT)
+    if not text.strip():
         raise Invalid("the instructions are empty")
-    newest = select(func.coalesce(func.max(instructions.c.version), 0)).where(instructions.c.project_id == project_id)
-    version = int(connection.execute(newest).scalar_one()) + 1
+    before = versions(connection, project_id)
+    if before and before[0].text.replace("\r\n", "\n") == text:
+        raise Invalid(f"this is version {before[0].version} word for word; nobody has to read it again")
+    version = before[0].version + 1 if before else 1
     row = {"project_id": project_id, "version": version, "text": text, "author_id": author_id, "created": time.time()}
     connection.execute(insert(instructions).values(row))
     return version

@@ -13,9 +13,10 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
+from trimtab.label import threads
 from trimtab.label.access import allowed
 from trimtab.label.guard import csrf_token, keep_form_token
-from trimtab.label.values import written_out
+from trimtab.label.values import to_screen, written_out
 
 if TYPE_CHECKING:
     from trimtab.common.stats import Estimate
@@ -30,7 +31,7 @@ LONGEST_REMEMBERED = 16_000  # characters; a thousand of them are some 40 MB
 
 
 def _markdown() -> MarkdownIt:
-    md = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
+    md = MarkdownIt("commonmark", {"html": False, "linkify": False, "breaks": True}).enable(["table", "strikethrough"])
     md.disable("image")  # an image would be fetched from somewhere else
     return md
 
@@ -39,7 +40,10 @@ MARKDOWN = _markdown()
 
 
 def markdown(text: str) -> Markup:
-    """Markdown as safe HTML. Headings begin at the third level, links open elsewhere and tell the other site nothing."""
+    """Markdown as safe HTML; each line of the text is a line on the page.
+
+    Headings begin at the third level, links open elsewhere and tell the other site nothing.
+    """
     return _remembered(text) if len(text) <= LONGEST_REMEMBERED else rendered(text)
 
 
@@ -108,7 +112,7 @@ ENVIRONMENT = Environment(
 )  # fmt: skip
 ENVIRONMENT.filters |= {
     "markdown": markdown, "ago": ago, "written_out": written_out, "share": share, "two": two, "whole": whole, "percent_of": percent_of,
-    "interval": interval,     "percent": lambda e: share(e.value),
+    "interval": interval, "seen_as": to_screen, "percent": lambda e: share(e.value),
 }  # fmt: skip
 ENVIRONMENT.globals |= {"LETTERS": "ABCDEFGHI"}
 
@@ -121,8 +125,16 @@ SAID = {
     "reviewed": "Noted.",
     "adjudicated": "The task is settled.",
     "undone": "Your last label is back, as a draft.",
+    "passed": "You passed the onboarding; from here on it is the real work.",
+    "ready": "Your password is set. Log in with it.",
     "published": "Published; everybody reads it before the next task.",
 }
+
+
+def _fresh(request: Request, project: Any) -> int:
+    """How many messages this reviewer or researcher has not read: the number in the navigation."""
+    with request.app.state.served.store.read() as connection:
+        return sum(threads.fresh(connection, project, request.state.person.id, everything=True).values())
 
 
 def page(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
@@ -130,10 +142,12 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
     guarded = hasattr(request.state, "person")
     person = request.state.person if guarded else None
     role = person.role if person else None
+    fresh = _fresh(request, context["project"]) if context.get("project") and allowed("review", role) else 0
     context = {
         "person": person, "csrf": csrf_token(request) if guarded else "", "path": request.url.path,
         "status": status,
         "said": SAID.get(request.query_params.get("done", "")), "may": lambda route: allowed(route, role), "project": None,
+        "fresh_messages": fresh,
         "models": request.app.state.served.models, **context,
     }  # fmt: skip
     response = HTMLResponse(ENVIRONMENT.get_template(template).render(context), status)

@@ -31,6 +31,13 @@ def screening_score(connection: Connection, project_id: int, user_id: int) -> fl
     return sum(right for right, _ in counts) / sum(pairs for _, pairs in counts)
 
 
+def screening_step(connection: Connection, project_id: int, user_id: int) -> tuple[int, int]:
+    """Which of the screening's items comes next for this person, and how many there are."""
+    where = (tasks.c.project_id == project_id, tasks.c.purpose == "screening", tasks.c.closed.is_(False))
+    items = dict.fromkeys(connection.execute(select(tasks.c.id).where(*where)).scalars())
+    return min(len(_done(connection, items, user_id)) + 1, len(items)), len(items)
+
+
 def settle(connection: Connection, project: Project, user_id: int) -> bool | None:
     """Writes down whether the screening is passed once its last item is done; None while it is not."""
     score = screening_score(connection, project.id, user_id)

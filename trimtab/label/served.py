@@ -16,6 +16,22 @@ PORTS = {"http": 80, "https": 443}  # which browsers leave out
 FIGHTS = 8  # people in the arena whom a model answers, or who wait for it, at once
 
 
+def check_url(url: str) -> str:
+    """An address of the app as browsers write it: scheme and host in small letters, nothing behind them.
+
+    Raises:
+        UserError: it is not one.
+    """
+    try:
+        parts = urlsplit(url.rstrip("/"))
+        right = parts.scheme in PORTS and parts.hostname and not (parts.path or parts.username) and parts.port != 0
+    except ValueError:  # a port that is none
+        right = False
+    if not right:
+        raise UserError(f"url={url}: write the address people use, such as https://label.example.org")
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
 @dataclass(frozen=True)
 class Served:
     """One running app. ``url`` is where people reach it, such as ``https://label.example.org``."""
@@ -27,14 +43,7 @@ class Served:
     _fights: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(FIGHTS), repr=False)
 
     def __post_init__(self) -> None:
-        try:
-            parts = urlsplit(self.url.rstrip("/"))
-            right = parts.scheme in PORTS and parts.hostname and not (parts.path or parts.username) and parts.port != 0
-        except ValueError:  # a port that is none
-            right = False
-        if not right:
-            raise UserError(f"url={self.url}: write the address people use, such as https://label.example.org")
-        object.__setattr__(self, "url", f"{parts.scheme}://{parts.netloc.lower()}")
+        object.__setattr__(self, "url", check_url(self.url))
 
     @contextmanager
     def fighting(self) -> Iterator[None]:

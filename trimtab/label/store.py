@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, inspect, make_url, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, inspect, make_url, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from trimtab.common.errors import UserError
 from trimtab.common.files import atomic_write, check_writable
-from trimtab.label.tables import events
+from trimtab.label.tables import events, facts
 
-HEAD = "0003"  # the newest file in migrations/versions; a test compares
+HEAD = "0004"  # the newest file in migrations/versions; a test compares
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 CONNECTIONS = 48  # more than the 40 threads of the server: nobody waits for one
@@ -128,6 +128,17 @@ def insert_if_new(connection: Connection, table: Table, row: Mapping[str, Any]) 
 def log(connection: Connection, user_id: int | None, what: str, **details: Any) -> None:
     """A line in the journal."""
     connection.execute(insert(events).values(user_id=user_id, what=what, details=details, created=time.time()))
+
+
+def remember(connection: Connection, name: str, value: str) -> None:
+    """Keeps a fact about the database itself, such as the address at which it was served last."""
+    insert_if_new(connection, facts, {"name": name, "value": value})
+    connection.execute(update(facts).where(facts.c.name == name).values(value=value))
+
+
+def recalled(connection: Connection, name: str) -> str:
+    """What was kept by ``remember``; "" for nothing."""
+    return str(connection.execute(select(facts.c.value).where(facts.c.name == name)).scalar() or "")
 
 
 def back_up(store: Store, path: Path | str) -> Path:

@@ -210,6 +210,20 @@ battles = Table(  # the arena: two hidden models' answers to one conversation, a
 )  # fmt: skip
 Index("ix_battles_project", battles.c.project_id, battles.c.voted)
 
+reads = Table(  # up to which message somebody has read a thread: a task's, or (task 0) the project's
+    "reads", metadata,
+    Column("user_id", ForeignKey("users.id"), primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), primary_key=True),
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("upto", Integer, nullable=False),
+)  # fmt: skip
+
+facts = Table(  # about the database itself, such as the address at which it was served last
+    "facts", metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)  # fmt: skip
+
 events = Table(  # the journal: who did what when, for things that are not labels
     "events", metadata,
     Column("id", Integer, primary_key=True),

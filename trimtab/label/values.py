@@ -97,12 +97,13 @@ def dense(ranks: Sequence[int | None]) -> list[int | None]:
 
 
 def written_out(ranks: Sequence[int | None], names: str = "ABCDEFGHI") -> str:
-    """``D > C > A = B`` for [3, 3, 2, 1]; what is unranked stands in no pair and is left out."""
+    """``D > C > A = B`` for [3, 3, 2, 1]; ``A = C; not ranked: B`` for [1, None, 1]."""
     tiers: dict[int, list[str]] = {}
     for name, rank in zip(names, ranks, strict=False):
         if rank is not None:
             tiers.setdefault(rank, []).append(name)
-    return " > ".join(" = ".join(tiers[rank]) for rank in sorted(tiers))
+    out = [name for name, rank in zip(names, ranks, strict=False) if rank is None]
+    return " > ".join(" = ".join(tiers[rank]) for rank in sorted(tiers)) + (f"; not ranked: {', '.join(out)}" if out else "")
 
 
 def _ranking(kind: str, raw: JSON, shown: Sequence[int], settings: ProjectSettings) -> JSON:

@@ -1,8 +1,10 @@
 """``trimtab label``: serve the app, add tasks, export labels, measure agreement, choose what is labelled next, people, backup."""
 
+import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,16 +18,17 @@ from trimtab.data.files import write_records
 from trimtab.data.formats import ReadSettings, scan
 from trimtab.label.accounts import ROLES, create_user, find_user, new_link
 from trimtab.label.errors import Missing
-from trimtab.label.export import FILES, Wanted, as_csv, exported, left_out
+from trimtab.label.export import FILES, Wanted, as_csv, check_without, exported, left_out
 from trimtab.label.jobs import Answerer
 from trimtab.label.projects import Project, all_projects, create_project, find_project
-from trimtab.label.served import LOOPBACK, Served
-from trimtab.label.store import Store, back_up, log, open_store, shown
+from trimtab.label.served import LOOPBACK, Served, check_url
+from trimtab.label.store import Store, back_up, log, open_store, recalled, remember, shown
 from trimtab.label.tables import users
 from trimtab.label.tasks import import_records
 from trimtab.records import Record
 
 DATABASE = Field("labels.db", description="the database: a file (SQLite), or postgresql://user@host/name")
+CREATE = Field(False, description="begin the database if there is none (label serve does so by itself)")
 PROJECT = Field("", description="the project's name; empty = the only one there is")
 
 
@@ -47,6 +50,7 @@ class Add(Settings):
     """Settings of ``trimtab label add``."""
 
     database: str = DATABASE
+    create: bool = CREATE
     data: str = Field("", description="prompts, demonstrations or answers, a file of records")
     project: str = Field("", description="the project's name; begun if there is none of this name")
     purpose: Literal["label", "gold", "screening"] = Field(
@@ -81,10 +85,11 @@ class Person(Settings):
     """Settings of ``trimtab label user``."""
 
     database: str = DATABASE
+    create: bool = CREATE
     name: str = Field("", description="what they log in with")
     role: Literal["admin", "researcher", "reviewer", "labeler"] = Field("labeler", description=f"one of {', '.join(ROLES)}")
     shown: str = Field("", description="the name that others read; empty = the log-in name")
-    url: str = Field("http://127.0.0.1:8765", description="where people reach the app: what the link begins with")
+    url: str = Field("", description="where people reach the app, with which the link begins; empty = where it was served last")
 
 
 class Backup(Settings):
@@ -100,8 +105,9 @@ class Model:
     def __init__(self, folder: str, max_tokens: int, temperature: float) -> None:
         import threading
 
-        from trimtab.models.load import model_folder
+        from trimtab.models.load import model_folder, position_limit
 
+        self.limit = position_limit(folder)  # no such model: said at the start, not to the first who asks
         self.folder, self.max_tokens, self.temperature = model_folder(folder), max_tokens, temperature
         self._turn = threading.Lock()
         self._parts: Any = None
@@ -112,22 +118,30 @@ class Model:
         from trimtab.verbs.sample import completion
 
         with self._turn:
-            engine, renderer, room = self._parts = self._parts or self._load()
+            engine, renderer = self._parts = self._parts or self._load()
             tokens = [renderer.prompt(prompt) for prompt in prompts]
-            if (over := max(map(len, tokens), default=0) - room) > 0:
-                raise UserError(f"a prompt is {over} tokens too long for {self.folder}")
-            options = SamplingOptions(max_tokens=self.max_tokens, temperature=self.temperature, seed=seed)
-            rows = engine.sample(tokens, k, options, [prompt.id for prompt in prompts])
-        return [[completion(sample, renderer, self.folder.parent.name, ()) for sample in row] for row in rows]
+            rows: dict[int, Any] = {}
+            rooms = [min(self.max_tokens, self.limit - len(ids)) for ids in tokens]  # what the model's context leaves for an answer
+            for room in sorted(set(rooms)):
+                some = [i for i, own in enumerate(rooms) if own == room]
+                if room < 1:
+                    raise UserError(
+                        f"prompt {prompts[some[0]].id} has {len(tokens[some[0]])} tokens; {self.folder} reads {self.limit} together with "
+                        f"the answer, and max_tokens={self.max_tokens} is cut to what is left: shorten the prompt"
+                    )
+                options = SamplingOptions(max_tokens=room, temperature=self.temperature, seed=seed)
+                found = engine.sample([tokens[i] for i in some], k, options, [prompts[i].id for i in some])
+                rows |= dict(zip(some, found, strict=True))
+        return [[completion(sample, renderer, self.folder.parent.name, ()) for sample in rows[i]] for i in range(len(prompts))]
 
     def _load(self) -> Any:
         from trimtab.data.template import Renderer
-        from trimtab.models.load import load_policy, load_tokenizer, max_positions
+        from trimtab.models.load import load_policy, load_tokenizer
         from trimtab.sampling.engine import NativeEngine
 
         policy, tokenizer = load_policy(self.folder), load_tokenizer(self.folder)
         renderer = Renderer(tokenizer, template="chat" if tokenizer.chat_template else "plain")
-        return NativeEngine(policy, renderer.end_id), renderer, max_positions(policy) - self.max_tokens
+        return NativeEngine(policy, renderer.end_id), renderer
 
 
 def serve(config: Serve) -> None:
@@ -140,27 +154,49 @@ def serve(config: Serve) -> None:
 
     from trimtab.label.app import build
 
-    served = prepare(config)
-    print(f"trimtab label: {served.url} on {shown(config.database)}", flush=True)
-    first_link(served)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            build(served), host=config.host, port=config.port, log_level="warning", server_header=False, access_log=False,
-            ssl_certfile=config.certificate or None, ssl_keyfile=config.key or None, timeout_graceful_shutdown=5,
-        )
-    )  # fmt: skip
+    check(config)
+    with listening(config.host, config.port) as door:  # first: a port that is taken leaves no database and no link behind
+        served = prepare(config)
+        print(f"trimtab label: {served.url} on {shown(config.database)}", flush=True)
+        first_link(served)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                build(served), log_level="warning", server_header=False, access_log=False, ssl_certfile=config.certificate or None,
+                ssl_keyfile=config.key or None, timeout_graceful_shutdown=5,
+            )
+        )  # fmt: skip
+        try:
+            server.run(sockets=[door])
+        finally:
+            served.store.close()
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket on the port.
+
+    Raises:
+        UserError: it cannot be had.
+    """
     try:
-        server.run()
-    except SystemExit:
-        raise UserError(f"port {config.port} on {config.host} cannot be had; choose another with port=NUMBER") from None
-    finally:
-        served.store.close()
-    if not server.started:
-        raise UserError(f"port {config.port} on {config.host} cannot be had; choose another with port=NUMBER")
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        door = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise UserError(f"host={host}: no address of this machine ({error.strerror or error})") from None
+    with door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was just closed can be had again
+        try:
+            door.bind(address)
+            door.listen(2048)
+        except OSError as error:
+            raise UserError(
+                f"port {port} on {host} cannot be had ({error.strerror or error}); choose another with port=NUMBER"
+            ) from None
+        yield door
 
 
-def prepare(config: Serve) -> Served:
-    """The database and models behind the app.
+def check(config: Serve) -> None:
+    """Whether the options fit together.
 
     Raises:
         UserError: an option is wrong.
@@ -172,10 +208,26 @@ def prepare(config: Serve) -> Served:
         raise UserError("certificate= and key= go together")
     if config.certificate:
         _try_certificate(config.certificate, config.key)
+    check_url(address_of(config))
+
+
+def address_of(config: Serve) -> str:
+    """Where people reach the app: ``url=``, or this machine's own address."""
     scheme = "https" if config.certificate else "http"
-    url = config.url or f"{scheme}://{LOOPBACK[0]}:{config.port}"
+    return config.url or f"{scheme}://{LOOPBACK[0]}:{config.port}"
+
+
+def prepare(config: Serve) -> Served:
+    """The database and models behind the app; the database remembers where people reach it, for later links.
+
+    Raises:
+        UserError: there is no such model, or the database cannot be opened.
+    """
     models: dict[str, Answerer] = {n: Model(folder, config.max_tokens, config.temperature) for n, folder in config.models.items()}
-    return Served(open_store(config.database, create=True), url, models)
+    served = Served(open_store(config.database, create=True), address_of(config), models)
+    with served.store.write() as connection:
+        remember(connection, "url", served.url)
+    return served
 
 
 def _try_certificate(certificate: str, key: str) -> None:
@@ -191,7 +243,8 @@ def first_link(served: Served) -> None:
         if connection.execute(select(func.count()).select_from(users).where(users.c.password.is_not(None))).scalar_one():
             return
         found = connection.execute(select(users.c.id).where(users.c.role == "admin")).scalar()
-        token = new_link(connection, found if found is not None else create_user(connection, "admin", "admin", "Admin"))
+        admin = found if found is not None else create_user(connection, "admin", "admin", "Admin")
+        token = new_link(connection, admin, keep=True)  # a server that runs already printed one, which still opens
     print(f"first log-in, once, as admin: {served.url}/setup/{token}", flush=True)
 
 
@@ -206,11 +259,13 @@ def add(config: Add) -> str:
     records: list[tuple[str, Record | UserError]] = []
     for found in scan(config.data, ReadSettings()):
         records += [(found.where, record) for record in ((found.error,) if found.error else found.records)]
-    store = open_store(config.database, create=True)
+    store = open_store(config.database, create=config.create)
+    begun = ""
     with store.write() as connection:
         try:
             project = find_project(connection, config.project)
         except Missing:
+            begun = " (a new project)"
             create_project(connection, config.project)
             project = find_project(connection, config.project)
         done = import_records(connection, project, records, purpose=config.purpose, overlap=config.overlap or None)
@@ -223,7 +278,7 @@ def add(config: Add) -> str:
     also = f"; {done.repeated} were there already" if done.repeated else ""
     same = f"; {done.same_answers} answers left out that read like another" if done.same_answers else ""
     alike = f"; {done.alike} prompts left out, all their answers read the same" if done.alike else ""
-    return f"{config.project}: {done.added} tasks added ({kinds}){also}{same}{alike}"
+    return f"{config.project}{begun}: {done.added} tasks added ({kinds}){also}{same}{alike}"
 
 
 def export(config: Export) -> str:
@@ -241,8 +296,11 @@ def export(config: Export) -> str:
         check_writable(file, overwrite=config.overwrite)
     lines = []
     with store.read() as connection:
+        check_without(connection, wanted)
         found = {what: list(exported(connection, project, what, wanted)) for what in FILES}
         told = left_out(connection, project) if not wanted.rejected else 0
+    with store.write() as connection:
+        log(connection, None, "export", project=project.name, **{what: len(records) for what, records in found.items()})
     store.close()
     for what, records in found.items():
         if records:
@@ -290,7 +348,7 @@ def user(config: Person) -> str:
     """
     if not config.name:
         raise UserError("label user needs a name: trimtab label user DATABASE NAME role=labeler")
-    store = open_store(config.database, create=True)
+    store = open_store(config.database, create=config.create)
     with store.write() as connection:
         try:
             found = find_user(connection, config.name)
@@ -302,8 +360,9 @@ def user(config: Person) -> str:
             person = create_user(connection, config.name, config.role, config.shown)
         token = new_link(connection, person)
         log(connection, None, "new link", of=person)
+        url = config.url or recalled(connection, "url") or f"http://{LOOPBACK[0]}:{Serve().port}"
     store.close()
-    return f"{config.name} sets a password, once, at {config.url.rstrip('/')}/setup/{token}"
+    return f"{config.name} sets a password, once, at {url.rstrip('/')}/setup/{token}"
 
 
 def backup(config: Backup) -> str:

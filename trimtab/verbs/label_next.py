@@ -26,7 +26,7 @@ class Next(Settings):
 
     database: str = DATABASE
     project: str = PROJECT
-    by: str = Field("", description="reward:DIR (smallest margin first) or mean:reward:A,reward:B (widest spread first)")
+    by: str = Field("", description="reward:DIR, first where it is least sure, or mean:reward:A,reward:B, first where they differ most")
     show: int = Field(10, ge=0, description="tasks to print, the first ones")
 
 
@@ -34,7 +34,7 @@ def run(config: Next) -> str:
     """Gives every open task a priority; returns the first tasks as text.
 
     Raises:
-        UserError: there is no such judge, or nothing to rank.
+        UserError: there is no such judge.
     """
     if not config.by:
         raise UserError("label next needs a judge: trimtab label next DATABASE by=reward:DIR")
@@ -44,7 +44,8 @@ def run(config: Next) -> str:
     with store.read() as connection:
         rows = connection.execute(query).all()
     if not rows:
-        raise UserError(f"{project.name}: no open task with answers to rank")
+        store.close()
+        return f"{project.name}: every task with answers to rank is handed out or closed; there is nothing to order"
     items = [comparison_of(row) for row in rows]
     values = uncertainty(resolve_feedback(config.by), items)
     with store.write() as connection:

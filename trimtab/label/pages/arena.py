@@ -1,7 +1,7 @@
 """The arena's page and its two calls."""
 
 import secrets
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
@@ -10,7 +10,11 @@ from starlette.responses import Response
 from trimtab.label import arena as ring
 from trimtab.label.api import ERRORS, Body, Name, person_of, place_of, store_of
 from trimtab.label.assignment import admit
+from trimtab.label.errors import Missing, Refused
+from trimtab.label.projects import Project
 from trimtab.label.render import markdown, page
+from trimtab.label.store import log
+from trimtab.records import JSON
 
 router = APIRouter()
 Number = Field(None, ge=1, le=2**31 - 1)
@@ -44,9 +48,22 @@ class Names(BaseModel):
 
 
 @router.get("/p/{name}/arena", include_in_schema=False)
-def arena(request: Request, name: Name) -> Response:
-    """The page."""
-    return page(request, "arena.html", project=place_of(request, name), ready=len(request.app.state.served.models) > 1)
+def arena(request: Request, name: Name, battle: int = 0) -> Response:
+    """The page, with the conversation whose last turn is ``battle``."""
+    project, ready = place_of(request, name), len(request.app.state.served.models) > 1
+    last, earlier = _conversation(request, project, battle) if battle and ready else (None, [])
+    return page(request, "arena.html", project=project, ready=ready, last=last, earlier=earlier)
+
+
+def _conversation(request: Request, project: Project, battle: int) -> tuple[dict[str, Any], list[JSON]]:
+    """A battle of this person as the page's script takes it, and the messages before it; names only where there is a vote."""
+    with store_of(request).read() as connection:
+        row = ring.own(connection, person_of(request).id, min(battle, 2**31 - 1))
+    if row.project_id != project.id:
+        raise Missing("no such conversation of yours")
+    answers = [row.completions[i] for i in row.shown]
+    last = {"battle": row.id, "said": row.messages[-1]["content"], "html": [markdown(a["text"]) for a in answers], "choice": row.choice}
+    return {**last, "names": [a["model"] for a in answers] if row.choice else None}, row.messages[:-1]
 
 
 @router.post("/api/projects/{name}/arena/ask", responses=ERRORS)
@@ -57,8 +74,13 @@ def api_arena_ask(request: Request, name: Name, body: Ask) -> Answers:
         admit(connection, project, person.id)
         before = ring.own(connection, person.id, body.battle) if body.battle else None
     messages = ring.conversation(before, body.text)
-    with request.app.state.served.fighting():
-        answers, shown = ring.fight(models, messages, secrets.randbelow(2**31))
+    try:
+        with request.app.state.served.fighting():
+            answers, shown = ring.fight(models, messages, secrets.randbelow(2**31))
+    except ring.Unanswered as error:
+        with store_of(request).write() as connection:
+            log(connection, person.id, "arena failed", project=project.name, model=error.model, why=error.why[:500])
+        raise Refused("the models could not answer this; try a shorter message, or begin a new conversation") from None
     with store_of(request).write() as connection:
         battle = ring.keep(connection, project, person.id, messages, answers, shown)
     first, second = (markdown(answers[i].text) for i in shown)

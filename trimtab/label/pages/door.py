@@ -8,6 +8,7 @@ from trimtab.label.accounts import change_password, link_owner, log_in, revoke, 
 from trimtab.label.api import person_of, store_of
 from trimtab.label.errors import Invalid, Missing, Refused
 from trimtab.label.guard import set_cookie
+from trimtab.label.projects import NAME
 from trimtab.label.render import page
 from trimtab.label.tables import sessions
 
@@ -29,11 +30,11 @@ def whole_number(request: Request, name: str, least: int, most: int) -> int | No
 
 
 @router.get("/login")
-def login(request: Request) -> Response:
+def login(request: Request, name: str = "") -> Response:
     """The form, unless somebody is logged in."""
     if request.state.person:
         return RedirectResponse("/", 303)
-    return page(request, "login.html", problem="", name="")
+    return page(request, "login.html", problem="", name=name if NAME.match(name) else "")
 
 
 @router.post("/login")
@@ -80,10 +81,10 @@ def setup_do(request: Request, token: str) -> Response:
     try:
         if password != field(request, "again"):
             raise Invalid("the two passwords are not the same")
-        use_link(store_of(request), token, password)
+        name = use_link(store_of(request), token, password)
     except (Invalid, Missing) as error:
         return page(request, "setup.html", 422, owner=owner, problem=str(error))
-    return RedirectResponse("/login", 303)
+    return RedirectResponse(f"/login?done=ready&name={name}", 303)
 
 
 @router.get("/account")

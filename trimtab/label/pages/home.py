@@ -8,6 +8,7 @@ from starlette.responses import RedirectResponse, Response
 
 from trimtab.label import assignment, threads
 from trimtab.label.access import allowed
+from trimtab.label.accounts import Person
 from trimtab.label.api import Name, labelled, onward, person_of, place_of, store_of
 from trimtab.label.pages.door import field, whole_number
 from trimtab.label.projects import Project, acknowledge, all_projects, screening_result, unread, versions
@@ -23,7 +24,7 @@ def home(request: Request) -> Response:
     """All projects, each with what waits for this person."""
     person = person_of(request)
     with store_of(request).read() as connection:
-        cards = [_card(connection, project, person.id) for project in all_projects(connection)]
+        cards = [_card(connection, project, person) for project in all_projects(connection)]
     return page(request, "home.html", cards=cards, counted=COUNTED)
 
 
@@ -46,11 +47,15 @@ def instructions(request: Request, name: Name) -> Response:
 
 @router.post("/p/{name}/instructions")
 def acknowledge_do(request: Request, name: Name) -> Response:
-    """Notes that a version was read."""
+    """Notes that a version was read, and goes on to the first task."""
     project, version = place_of(request, name), whole_number(request, "version", 1, 10**8)
+    person = person_of(request)
     with store_of(request).write() as connection:
-        acknowledge(connection, project.id, version or 0, person_of(request).id)
-    return RedirectResponse("/", 303)
+        acknowledge(connection, project.id, version or 0, person.id)
+        if allowed("dashboard", person.role):  # they read them to check them
+            return RedirectResponse("/", 303)
+        following = assignment.claim(connection, project, person.id)
+    return RedirectResponse(onward(project, following), 303)
 
 
 @router.post("/p/{name}/start")
@@ -76,20 +81,26 @@ def mine(request: Request, name: Name, why: str = "") -> Response:
     )
     with store_of(request).read() as connection:
         rows = connection.execute(query).all()
+        fresh = threads.fresh(connection, project, person.id, everything=False)
         number = labelled(connection, project, person.id)
         screening = screening_result(connection, project.id, person.id)
     reason = why if why in ("failed", "nothing", "closed") else ""
-    return page(request, "mine.html", project=project, rows=rows, number=number, why=reason, screening=screening)
+    return page(request, "mine.html", project=project, rows=rows, number=number, why=reason, screening=screening, fresh=fresh)
 
 
 @router.get("/p/{name}/questions")
 def questions(request: Request, name: Name) -> Response:
     """The project's thread, and the tasks that have one: all for reviewers and researchers, their own for labelers."""
     project, person = place_of(request, name), person_of(request)
+    everything = allowed("task_view", person.role)
     with store_of(request).read() as connection:
         said = threads.thread(connection, project.id, None)
-        busy = threads.busy_tasks(connection, project, None if allowed("task_view", person.role) else person.id)
-    return page(request, "questions.html", project=project, messages=said, busy=busy, problem="")
+        fresh = threads.fresh(connection, project, person.id, everything=everything)
+        busy = threads.busy_tasks(connection, project, None if everything else person.id)
+    if fresh.get(0):
+        with store_of(request).write() as connection:
+            threads.mark_read(connection, project.id, person.id, said)
+    return page(request, "questions.html", project=project, messages=said, busy=busy, fresh=fresh)
 
 
 @router.post("/p/{name}/questions")
@@ -101,11 +112,13 @@ def question_do(request: Request, name: Name) -> Response:
     return RedirectResponse(f"/p/{name}/questions?done=sent", 303)
 
 
-def _card(connection: Connection, project: Project, user_id: int) -> dict[str, object]:
+def _card(connection: Connection, project: Project, person: Person) -> dict[str, object]:
+    user_id = person.id
     waiting = assignment.waiting(connection, project.id, user_id, COUNTED)
+    fresh = threads.fresh(connection, project, user_id, everything=allowed("task_view", person.role))
     midnight = time.time() - time.time() % 86400
     return {
         "project": project, "waiting": waiting, "today": labelled(connection, project, user_id, midnight),
         "all": labelled(connection, project, user_id), "new": unread(connection, project.id, user_id) is not None,
-        "screening": screening_result(connection, project.id, user_id),
+        "screening": screening_result(connection, project.id, user_id), "fresh": sum(fresh.values()),
     }  # fmt: skip

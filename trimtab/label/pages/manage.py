@@ -1,5 +1,6 @@
 """Researchers' pages about the project: begin one, settings, instructions, overlap, gold items, onboarding."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ from trimtab.label.values import RANKED, clean
 from trimtab.records import pairs_of
 
 router = APIRouter(include_in_schema=False)
+NUMBERS = ("overlap", "lease_minutes", "gold_rate", "pass_score")
 
 
 @router.get("/projects/new")
@@ -55,15 +57,18 @@ def settings_page(request: Request, name: Name) -> Response:
 @router.post("/p/{name}/settings")
 def settings_do(request: Request, name: Name) -> Response:
     """Keeps the settings; another mix orders the queue anew."""
-    project = place_of(request, name)
+    project, is_open = place_of(request, name), bool(field(request, "open"))
+    given, problems = _given(request)
     try:
-        settings = from_mapping(ProjectSettings, {**write_settings(project.settings), **_given(request)}, "settings")
+        settings = from_mapping(ProjectSettings, {**write_settings(project.settings), **given}, "settings")
         title = clean(field(request, "title").strip() or project.name, "title", 200)
     except UserError as error:
-        return _settings(request, project, str(error))
+        problems.append(str(error))
+    if problems:
+        return _settings(request, project, problems)
     with store_of(request).write() as connection:
-        change_project(connection, project, settings=settings, title=title, open=bool(field(request, "open")))
-        log(connection, person_of(request).id, "settings", project=project.name)
+        change_project(connection, project, settings=settings, title=title, open=is_open)
+        log(connection, person_of(request).id, "settings", project=project.name, **_changes(project, settings, title, is_open))
         if settings.overlap != project.settings.overlap:
             follow_overlap(connection, project, settings.overlap)
         if settings.mix != project.settings.mix:
@@ -74,19 +79,27 @@ def settings_do(request: Request, name: Name) -> Response:
 @router.get("/p/{name}/guidelines")
 def guidelines(request: Request, name: Name) -> Response:
     """The instructions in all their versions, and a form for the next."""
-    project = place_of(request, name)
-    with store_of(request).read() as connection:
-        every = versions(connection, project.id)
-    return page(request, "guidelines.html", project=project, every=every, problem="")
+    return _guidelines(request, place_of(request, name))
 
 
 @router.post("/p/{name}/guidelines")
 def guidelines_do(request: Request, name: Name) -> Response:
     """Publishes a new version."""
-    project = place_of(request, name)
-    with store_of(request).write() as connection:
-        publish_instructions(connection, project.id, field(request, "text"), person_of(request).id)
+    project, text = place_of(request, name), field(request, "text")
+    try:
+        with store_of(request).write() as connection:
+            version = publish_instructions(connection, project.id, text, person_of(request).id)
+            log(connection, person_of(request).id, "instructions", project=project.name, version=version)
+    except Invalid as error:
+        return _guidelines(request, project, problem=str(error), text=text)
     return RedirectResponse(f"/p/{name}/guidelines?done=published", 303)
+
+
+def _guidelines(request: Request, project: Project, problem: str = "", text: str | None = None) -> Response:
+    with store_of(request).read() as connection:
+        every = versions(connection, project.id)
+    text = text if text is not None else (every[0].text if every else "")
+    return page(request, "guidelines.html", 422 if problem else 200, project=project, every=every, problem=problem, text=text)
 
 
 @router.post("/p/{name}/tasks/{number}/overlap")
@@ -97,6 +110,7 @@ def overlap_do(request: Request, name: Name, number: Id) -> Response:
         raise Invalid(f"overlap is a number from 1 to {MOST_OVERLAP}")
     with store_of(request).write() as connection:
         set_overlap(connection, [row.id], overlap)
+        log(connection, person_of(request).id, "overlap", project=name, task=row.id, overlap=overlap)
     return RedirectResponse(f"/p/{name}/tasks/{number}?done=saved", 303)
 
 
@@ -106,6 +120,7 @@ def close_do(request: Request, name: Name, number: Id) -> Response:
     row = task_of(request, name, number)
     with store_of(request).write() as connection:
         close_task(connection, row.id, not row.closed)
+        log(connection, person_of(request).id, "open task" if row.closed else "close task", project=name, task=row.id)
     return RedirectResponse(f"/p/{name}/tasks/{number}?done=saved", 303)
 
 
@@ -158,20 +173,28 @@ def task_of(request: Request, name: str, number: int) -> Row[Any]:
     return row
 
 
-def _settings(request: Request, project: Project, problem: str = "") -> Response:
+def _settings(request: Request, project: Project, problems: list[str] | None = None) -> Response:
+    """The form as the project has it, or, where something is wrong with it, as it was sent."""
+    settings = project.settings
+    values: dict[str, Any] = {name: getattr(settings, name) for name in NUMBERS}
+    values |= {"title": project.title, "open": project.open, "rate": settings.rate, "flags": settings.flags}
+    values["mix"] = "".join(f"{case} = {round(100 * share, 2)} %\n" for case, share in settings.mix.items())
+    if problems:
+        values |= {name: field(request, name) for name in ("title", "mix", *NUMBERS)}
+        values |= {name: bool(field(request, name)) for name in ("open", "rate")}
+        values["flags"] = _flags(request)
     said = {name: info.description for name, info in ProjectSettings.model_fields.items()}
-    status = 422 if problem else 200
     return page(
-        request,
-        "settings.html",
-        status,
-        project=project,
-        settings=project.settings,
-        flags=FLAGS,
-        mix=MIX,
-        problem=problem,
+        request, "settings.html", 422 if problems else 200, project=project, values=values, flags=FLAGS, mix=MIX, problems=problems or [],
         said_of=said,
-    )
+    )  # fmt: skip
+
+
+def _changes(project: Project, settings: ProjectSettings, title: str, is_open: bool) -> dict[str, Any]:
+    """What is another than before, for the journal."""
+    before = {**write_settings(project.settings), "title": project.title, "open": project.open}
+    after = {**write_settings(settings), "title": title, "open": is_open}
+    return {name: value for name, value in after.items() if value != before[name]}
 
 
 def _settled(connection: Connection, task_id: int) -> dict[str, Any] | None:
@@ -184,30 +207,40 @@ def known_of(value: Mapping[str, Any]) -> dict[str, Any]:
     return {"ranks": value["ranks"], "flags": value["flags"]}
 
 
-def _given(request: Request) -> dict[str, Any]:
-    """The form's fields as settings."""
-    form = request.state.form
-    out: dict[str, Any] = {
-        "rate": bool(field(request, "rate")),
-        "flags": [f for f in form.getlist("flags") if isinstance(f, str)],
-    }
-    for name in ("overlap", "gold_rate", "pass_score", "lease_minutes"):
+def _bounds(name: str) -> tuple[float, float]:
+    """From and up to what a number of the settings goes."""
+    said = ProjectSettings.model_fields[name].metadata
+    return next(m.ge for m in said if hasattr(m, "ge")), next(m.le for m in said if hasattr(m, "le"))
+
+
+def _flags(request: Request) -> list[str]:
+    return [f for f in request.state.form.getlist("flags") if isinstance(f, str)]
+
+
+def _given(request: Request) -> tuple[dict[str, Any], list[str]]:
+    """The form's fields as settings, and what is wrong with them, all at once."""
+    out: dict[str, Any] = {"rate": bool(field(request, "rate")), "flags": _flags(request)}
+    problems = []
+    for name in NUMBERS:
+        least, most = _bounds(name)
         text = field(request, name).strip()
+        whole = name == "overlap"
         try:
-            out[name] = int(text) if name == "overlap" else float(text)
+            number = int(text) if whole else float(text)
         except ValueError:
-            raise Invalid(f"{name}: {text[:40]!r} is no number") from None
+            number = math.nan
+        if least <= number <= most:
+            out[name] = number
+        else:
+            kind = "a whole number" if whole else "a number"
+            problems.append(f"{name.replace('_', ' ').capitalize()}: {text[:40]!r}; write {kind} from {least:g} to {most:g}.")
     shares = {}
-    for line in field(request, "mix").splitlines():
+    for line in filter(str.strip, field(request, "mix").splitlines()):
         case, _, share = line.partition("=" if "=" in line else ":")
-        if not line.strip():
-            continue
         try:
-            shares[clean(case.strip(), "use case", 64)] = float(share.strip().rstrip("%")) / (
-                100 if "%" in share else 1
-            )
-        except ValueError:
-            raise Invalid(f"mix: {line[:60]!r}; write a use case and its share a line, such as chat = 8.4 %") from None
+            shares[clean(case.strip(), "use case", 64)] = float(share.strip().rstrip("%")) / (100 if "%" in share else 1)
+        except (ValueError, Invalid):
+            problems.append(f"Mix of use cases: {line[:60]!r}; write a use case and its share a line, such as chat = 8.4 %.")
     if shares and (min(shares.values()) < 0 or not sum(shares.values()) <= 1.001):
-        raise Invalid("mix: shares are from 0, together at most 100 %")
-    return {**out, "mix": shares}
+        problems.append("Mix of use cases: shares are from 0, together at most 100 %.")
+    return {**out, "mix": shares}, problems

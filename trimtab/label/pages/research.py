@@ -21,6 +21,7 @@ from trimtab.common.errors import UserError
 from trimtab.data.formats import scan
 from trimtab.label import export
 from trimtab.label.api import Name, person_of, place_of, store_of
+from trimtab.label.arena import standings
 from trimtab.label.counts import Counted, counted
 from trimtab.label.errors import Invalid
 from trimtab.label.headers import UPLOAD_LIMIT
@@ -50,8 +51,12 @@ def dashboard(request: Request, name: Name) -> Response:
     """Progress, speed, agreement, position bias, alarms."""
     project = place_of(request, name)
     count, people, agreed = figures(store_of(request), project)
-    names = {p.id: p.shown for p in people}
-    return page(request, "dashboard.html", project=project, count=count, people=people, agreed=agreed, names=names)
+    with store_of(request).read() as connection:
+        matches = standings(connection, project)
+    return page(
+        request, "dashboard.html", project=project, count=count, people=people, agreed=agreed, names={p.id: p.shown for p in people},
+        matches=matches, votes=sum(m.won + m.tied + m.lost for m in matches), taller=max((n for _, n in count.days), default=0) or 1,
+    )  # fmt: skip
 
 
 def figures(store: Store, project: Project) -> "tuple[Counted, list[progress.Worker], progress.Agreed]":
@@ -135,11 +140,14 @@ def sample_do(request: Request, name: Name) -> Response:
     if k is None:
         return _import(request, project, problems=[f"Write a number of answers from 2 to {MOST_ANSWERS}."])
     try:
-        _, records = _uploaded(request)
+        shown, records = _uploaded(request)
         prompts = [_prompt_of(record) for _, record in records]
     except UserError as error:
         return _import(request, project, problems=[str(error)])
     served.jobs.begin(served.store, project, field(request, "model"), model, prompts, k)
+    with store_of(request).write() as connection:
+        about = {"project": project.name, "file": shown, "model": field(request, "model"), "prompts": len(prompts), "answers": k}
+        log(connection, person_of(request).id, "sample", **about)
     return RedirectResponse(f"/p/{name}/import", 303)
 
 
@@ -219,6 +227,7 @@ def prompts_do(request: Request, name: Name) -> Response:
     try:
         with store_of(request).write() as connection:
             added = add_prompt_tasks(connection, project, number, styles, project.settings.mix)
+            log(connection, person_of(request).id, "ask for prompts", project=project.name, number=added, styles=", ".join(styles))
     except Invalid:
         return _import(request, project, problems=["Choose at least one style."])
     return _imported(name, Imported(added))

@@ -52,6 +52,11 @@ def review(request: Request, name: Name) -> Response:
 @router.get("/p/{name}/tasks/{number}")
 def task_view(request: Request, name: Name, number: Id) -> Response:
     """A task with its answers, their models, every label, and its thread."""
+    return _task_view(request, name, number)
+
+
+def _task_view(request: Request, name: str, number: int, problem: str = "") -> Response:
+    """The page; with a ``problem``, what was typed to settle the task stands in the form again."""
     project, row = place_of(request, name), task_of(request, name, number)
     query = (
         select(labels, users.c.shown, assignments.c.shown.label("order"), reviews.c.accepted, reviews.c.note)
@@ -69,9 +74,21 @@ def task_view(request: Request, name: Name, number: Id) -> Response:
             select(assignments.c.state, assignments.c.reason, users.c.shown).join(users, users.c.id == assignments.c.user_id)
             .where(assignments.c.task_id == number, assignments.c.state.in_(("leased", "skipped")))
         ).all()  # fmt: skip
+    if said:
+        with store_of(request).write() as connection:
+            threads.mark_read(connection, project.id, person_of(request).id, said, number)
+    value = settled.value if settled else {}
+    typed: dict[str, Any] = {
+        "ranks": [rank or "" for rank in value.get("ranks") or [None] * len(row.completions)], "text": value.get("text", ""),
+        "note": settled.note if settled else "",
+    }  # fmt: skip
+    if problem:
+        typed = {"ranks": [field(request, f"rank-{i}") for i in range(len(row.completions))]}
+        typed |= {name: field(request, name) for name in ("text", "note")}
     return page(
-        request, "task_view.html", project=project, task=row, labels=given, messages=said, settled=settled, held=held
-    )
+        request, "task_view.html", 422 if problem else 200, project=project, task=row, labels=given, messages=said, settled=settled,
+        held=held, problem=problem, typed=typed,
+    )  # fmt: skip
 
 
 @router.post("/p/{name}/labels/{number}/review")
@@ -102,10 +119,13 @@ def review_do(request: Request, name: Name, number: Id) -> Response:
 def adjudicate_do(request: Request, name: Name, number: Id) -> Response:
     """Puts a reviewer's answer in the place of the labelers' (in exports that ask for it); a gold item's known answer follows it."""
     row = task_of(request, name, number)
-    value = _settled_ranks(request, len(row.completions)) if row.kind in RANKED else _settled_text(request, row)
-    note = clean(field(request, "note"), "the note", LONGEST_NOTE)
-    if row.purpose != "label" and not pairs_of(value["ranks"]):
-        raise Invalid("this task has a known answer: at least one answer is better than another")
+    try:
+        value = _settled_ranks(request, len(row.completions)) if row.kind in RANKED else _settled_text(request, row)
+        note = clean(field(request, "note"), "the note", LONGEST_NOTE)
+        if row.purpose != "label" and not pairs_of(value["ranks"]):
+            raise Invalid("this task has a known answer: at least one answer is better than another")
+    except Invalid as error:
+        return _task_view(request, name, number, str(error))
     with store_of(request).write() as connection:
         if row.purpose != "label":
             connection.execute(update(tasks).where(tasks.c.id == number).values(known=known_of(value)))

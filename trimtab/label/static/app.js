@@ -53,14 +53,18 @@ export function singleKeys() {
 for (const button of document.querySelectorAll("[data-open]")) {
   button.addEventListener("click", () => document.getElementById(button.dataset.open).showModal());
 }
+// Back from a dialog, keys are for the task again: on the button that opened it, Enter would open it once more.
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("close", () => { if (singleKeys()) document.getElementById("main").focus({ preventScroll: true }); });
+}
 
 for (const button of document.querySelectorAll(".raw-switch")) {
   button.addEventListener("click", () => {
-    const answer = button.closest(".answer");
+    const place = button.closest(".has-raw");
     const raw = button.getAttribute("aria-pressed") !== "true";
     button.setAttribute("aria-pressed", raw);
-    answer.querySelector(".text").hidden = raw;
-    answer.querySelector("pre.raw").hidden = !raw;
+    for (const text of place.querySelectorAll(".text")) text.hidden = raw;
+    for (const text of place.querySelectorAll("pre.raw")) text.hidden = !raw;
   });
 }
 
@@ -83,4 +87,6 @@ if (switcher) {
   switcher.addEventListener("change", () => localStorage.setItem("single-keys", switcher.checked ? "on" : "off"));
 }
 
+const tab = document.querySelector(".tabs [aria-current]");
+if (tab) tab.parentElement.scrollLeft = tab.offsetLeft - (tab.parentElement.clientWidth - tab.offsetWidth) / 2;
 if (location.hash === "#questions") document.getElementById("questions")?.showModal?.();

@@ -21,7 +21,7 @@ async function ask() {
   const said = text.value;
   try {
     const answer = await post(`${base}/ask`, { text: said, battle });
-    battle = answer.battle;
+    keep(answer.battle);
     add(said, answer);
     text.value = "";
     form.hidden = true; // until the vote
@@ -40,7 +40,26 @@ function add(said, answer) {
   for (const button of bout.querySelectorAll("[data-choice]")) button.addEventListener("click", () => vote(bout, number, button));
   turns.append(made);
   bout.scrollIntoView({ block: "start" });
-  bout.querySelector("[data-choice]").focus({ preventScroll: true });
+  bout.focus({ preventScroll: true }); // not a button: who presses Enter has not voted
+  return bout;
+}
+
+/** The conversation's last turn stands in the address, so that a reload finds it again. */
+function keep(number) {
+  battle = number;
+  history.replaceState(null, "", number ? `?battle=${number}` : location.pathname);
+}
+
+/** After the vote: the names, and which answer the conversation goes on from. */
+function told(bout, choice, names) {
+  const onward = choice === "b" ? 1 : 0;
+  bout.querySelector(".votes").disabled = true;
+  bout.querySelector(`[data-choice="${choice}"]`).classList.add("primary");
+  bout.querySelectorAll(".who").forEach((place, i) => { place.textContent = names[i]; });
+  if (choice === "a" || choice === "b") bout.querySelectorAll(".answer")[onward].classList.add("chosen");
+  const said = bout.querySelector(".onward");
+  said.textContent = `What you say next goes on from answer ${"AB"[onward]}.`;
+  said.hidden = false;
 }
 
 async function vote(bout, number, button) {
@@ -48,10 +67,7 @@ async function vote(bout, number, button) {
   votes.disabled = true; // dead from now on
   try {
     const answer = await post(`${base}/vote`, { battle: number, choice: button.dataset.choice });
-    button.classList.add("primary");
-    bout.querySelectorAll(".who").forEach((place, i) => { place.textContent = answer.names[i]; });
-    const chosen = { a: 0, b: 1 }[button.dataset.choice];
-    if (chosen !== undefined) bout.querySelectorAll(".answer")[chosen].classList.add("chosen");
+    told(bout, button.dataset.choice, answer.names);
     form.hidden = false;
     text.focus();
   } catch (error) {
@@ -62,4 +78,13 @@ async function vote(bout, number, button) {
 
 form?.addEventListener("submit", (event) => { event.preventDefault(); ask(); });
 text?.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) ask(); });
-document.getElementById("new")?.addEventListener("click", () => { battle = null; turns.replaceChildren(); form.hidden = false; text.focus(); });
+document.getElementById("new")?.addEventListener("click", () => { keep(null); turns.replaceChildren(); form.hidden = false; text.focus(); });
+
+const before = JSON.parse(turns?.dataset.last ?? "null");
+if (before) {
+  battle = before.battle;
+  const bout = add(before.said, before);
+  document.getElementById("new").hidden = false;
+  if (before.choice) told(bout, before.choice, before.names);
+  else form.hidden = true; // until the vote
+}

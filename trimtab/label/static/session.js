@@ -1,5 +1,5 @@
 // One task on the screen: active time, drafts that are kept, submitting once, skipping, undoing.
-import { post, toast } from "./app.js";
+import { post, singleKeys, toast, typing } from "./app.js";
 
 const IDLE = 60_000; // without a key, a click or a scroll for so long, nobody is at work
 const root = document.getElementById("task");
@@ -7,7 +7,7 @@ const address = `/api/assignments/${root.dataset.assignment}`;
 const draft = JSON.parse(root.dataset.draft || "{}");
 
 let active = draft.seconds || 0;
-let last = performance.now();
+let last = 0; // when the page was asked for: people read before its script is here
 let moved = performance.now();
 for (const kind of ["keydown", "pointerdown", "pointermove", "scroll", "input"]) {
   addEventListener(kind, () => { tick(); moved = performance.now(); }, { passive: true, capture: true });
@@ -55,6 +55,21 @@ export function session(value, missing) {
     waiting = setTimeout(save, 900);
   }
 
+  /** A way on where this task is not theirs any more: labelled in another tab, or gone to somebody else. */
+  function onward() {
+    const next = document.createElement("button");
+    next.type = "button";
+    next.textContent = "Go on to the next task";
+    next.addEventListener("click", async () => {
+      try {
+        const following = await post(`/api/projects/${root.dataset.project}/next`, {});
+        done = true;
+        location.assign(following.url);
+      } catch (error) { toast(error.message); }
+    });
+    return next;
+  }
+
   function refuse(text) {
     problem.textContent = text;
     problem.hidden = false;
@@ -77,6 +92,7 @@ export function session(value, missing) {
         return;
       } catch (error) {
         refuse(error.message);
+        if (error.status === 409 || error.status === 404) problem.append(" ", onward());
         if (!error.again || turn > 60) break;
         await new Promise((done) => setTimeout(done, Math.min(500 * 2 ** turn, 8000)));
       }
@@ -94,11 +110,20 @@ export function session(value, missing) {
   return { changed, submit, draft: draft.value };
 }
 
-document.getElementById("undo")?.addEventListener("click", async () => {
+const undo = document.getElementById("undo");
+undo?.addEventListener("click", async () => {
   try {
     const next = await post(`/api/projects/${root.dataset.project}/undo`, {});
     location.assign(next.url);
   } catch (error) { toast(error.message); }
+});
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]") || typing(event) || !singleKeys()) return;
+  const button = { s: document.querySelector("[data-open=skip]"), u: undo }[event.key.toLowerCase()];
+  if (!button) return;
+  event.preventDefault();
+  button.click();
 });
 
 document.getElementById("skip-form")?.addEventListener("submit", async (event) => {

@@ -1,5 +1,5 @@
 // Writing an answer or a prompt: drafts, a preview, examples.
-import { post, toast } from "./app.js";
+import "./preview.js";
 import { session } from "./session.js";
 
 const form = document.getElementById("paper");
@@ -28,7 +28,7 @@ function missing() {
 const task = session(value, missing);
 
 function count() {
-  const number = (text.value.match(/\S+/g) ?? []).length;
+  const number = (text.value.match(/\S*[\p{L}\p{N}]\S*/gu) ?? []).length;
   if (at("words")) at("words").textContent = `${number} word${number === 1 ? "" : "s"}`;
 }
 
@@ -44,16 +44,6 @@ form.addEventListener("input", () => { count(); task.changed(); });
 form.addEventListener("submit", (event) => event.preventDefault());
 at("more")?.addEventListener("click", () => { if (examples.children.length < 8) example(); });
 addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) task.submit(); });
-
-at("preview-switch")?.addEventListener("click", async (event) => {
-  const on = event.target.getAttribute("aria-pressed") !== "true";
-  try {
-    if (on) at("preview").innerHTML = (await post("/api/preview", { text: text.value })).html; // sanitised by the server
-  } catch (error) { toast(error.message); return; }
-  event.target.setAttribute("aria-pressed", on);
-  at("preview").hidden = !on;
-  text.hidden = on;
-});
 
 if (task.draft) {
   text.value = task.draft.text ?? "";
