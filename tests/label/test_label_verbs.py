@@ -21,7 +21,7 @@ from trimtab.data.files import write_records
 from trimtab.label.served import Served
 from trimtab.label.store import Store, open_store
 from trimtab.label.tables import tasks
-from trimtab.verbs.label_next import task_uncertainty
+from trimtab.verbs.label_next import WORTH_OF_ONE, WORTH_OF_SEVERAL, saved, task_uncertainty
 
 
 def test_from_a_file_to_a_file(
@@ -138,6 +138,19 @@ def test_uncertainty_by_hand() -> None:
     assert task_uncertainty(np.array([[0.0, 0.0, 50.0]])) == pytest.approx(1 / 3)
 
 
+def test_next_says_what_such_a_choice_saved() -> None:
+    """The figures are those that were measured: what random choice needs for the same accuracy, on the line between its points."""
+    means = json.loads((Path(__file__).resolve().parents[2] / "docs" / "proof.json").read_text())["labelling: saving"]["means"]
+    labels = [100, 200, 300, 400]
+    curve = [means[f"random {n}"] for n in labels]
+    assert curve == sorted(curve)
+    for way, worth in (("margin", WORTH_OF_ONE), ("spread", WORTH_OF_SEVERAL)):
+        k = max(i for i in range(3) if curve[i] <= means[f"{way} 200"])
+        assert worth == round(labels[k] + 100 * (means[f"{way} 200"] - curve[k]) / (curve[k + 1] - curve[k]))
+    assert saved(WORTH_OF_ONE).startswith("On simulated labelers 200 labels, half of them chosen so, were worth 268 chosen at random")
+    assert "saved nothing" in saved(WORTH_OF_SEVERAL)
+
+
 def test_next_puts_first_what_a_judge_wavers_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,7 +165,7 @@ def test_next_puts_first_what_a_judge_wavers_on(
     main(["label", "add", "l.db", "a.jsonl", "create=true", "project=p"])
     for judge in ("mine.py:one", "mean:mine.py:one,other.py:two"):
         assert main(["label", "next", "l.db", "--by", judge]) == 0
-        assert capsys.readouterr().out.splitlines()[-2].split()[1] == "2"
+        assert capsys.readouterr().out.splitlines()[-3].split()[1] == "2"
     place = Place(open_store("l.db"))
     assert place.rows(tasks)[1].priority > place.rows(tasks)[0].priority
     given = place.next("ada").assignment
