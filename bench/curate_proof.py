@@ -8,6 +8,7 @@ texts, so that what the curation says of its own finds is not believed.
 """
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -200,6 +201,28 @@ def at_scale(count: int) -> dict[str, Entry]:
     }  # fmt: skip
 
 
+def under_ray(count: int = 30_000) -> dict[str, Entry]:
+    """The same prompts by one process and by two workers of Ray Data (needs the extra ``scale``): are the bytes the same?"""
+    folder, began = RUNS / "ray", time.monotonic()
+    shutil.rmtree(folder, ignore_errors=True)
+    prompts = folder / "prompts.jsonl"
+    curate_data.write(count, prompts, seed=4)
+    command, seconds, hashes = ["curate", str(prompts.relative_to(ROOT)), "workers=2"], {}, {}
+    for runner, words in (("one process", ["workers=1"]), ("ray", ["workers=2", "runner=ray"])):
+        out, started = folder / words[-1].replace("=", "-"), time.monotonic()
+        trimtab(*command[:2], "-o", str(out.relative_to(ROOT)), *words)
+        seconds[runner] = time.monotonic() - started
+        files = (out / name for name in ("train.jsonl", "validation.jsonl", "test.jsonl", "left_out.jsonl", "card.json", "card.md"))
+        hashes[runner] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    shutil.rmtree(folder)
+    return {
+        "curation under Ray": {
+            "area": "curate_proof", "command": "trimtab " + " ".join([*command, "runner=ray"]), "wall_seconds": time.monotonic() - began,
+            "under_ray": {"prompts": count, "seconds": seconds, "hashes": hashes},
+        }
+    }  # fmt: skip
+
+
 class Memory:
     """The most memory that a process and its children had at one time: proportional set size, looked at twice a second."""
 
@@ -251,7 +274,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 PARTS = {
-    "curation": curation,
+    "curation": curation, "curation-ray": under_ray,
     "curation-100k": lambda: at_scale(100_000), "curation-300k": lambda: at_scale(300_000), "curation-1m": lambda: at_scale(1_000_000),
 }  # fmt: skip
 
@@ -266,6 +289,9 @@ def asked(entry: Mapping[str, Any]) -> list[Asked]:
     """(what is asked, what was measured, whether it is reached) of one entry; nothing of an entry that is none of these."""
     if "curated" in entry:
         return asked_of_scale(entry)
+    if "under_ray" in entry:
+        one, ray = entry["under_ray"]["hashes"].values()
+        return [("the same bytes under Ray with two workers as in one process", f"{len(one)} files", one == ray)]
     if "curation" not in entry:
         return []
     found = entry["curation"]
@@ -299,6 +325,9 @@ def render(entry: Mapping[str, Any]) -> list[str]:
         each = 1e6 * entry["cpu_seconds"] / entry["curated"]
         said = ", ".join(f"{step} {n:,}" for step, n in entry["steps"].items() if n)
         return [f"{each:.0f} processor microseconds a prompt. Kept {entry['kept']:,}; left out: {said}.", ""]
+    if "under_ray" in entry:
+        said = ", ".join(f"{runner} {seconds:.0f} s" for runner, seconds in entry["under_ray"]["seconds"].items())
+        return [f"{entry['under_ray']['prompts']:,} made-up prompts: {said}.", ""]
     found = entry["curation"]
     out = [*_table(["planted type", "found"], [[kind, percent(e)] for kind, e in found["planted"].items()])]
     out += _table(["clean prompts", "changed"], [[name, percent(e)] for name, e in found["clean"].items()])
