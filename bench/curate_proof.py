@@ -2,6 +2,7 @@
 
     python bench/proof.py curation                personal data, near-duplicates, use cases: a few minutes
     python bench/proof.py curation-100k ...       curation-300k, curation-1m: time and memory on made-up prompts
+    python bench/proof.py curation-ray            the same bytes under Ray (needs the extra scale)
 
 The prompts are made by ``bench/curate_data.py``, which writes down what it planted. Similarity is computed here once more, from the raw
 texts, so that what the curation says of its own finds is not believed.
