@@ -10,6 +10,7 @@ texts, so that what the curation says of its own finds is not believed.
 
 import csv
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -204,6 +205,9 @@ def at_scale(count: int) -> dict[str, Entry]:
 
 def under_ray(count: int = 30_000) -> dict[str, Entry]:
     """The same prompts by one process and by two workers of Ray Data (needs the extra ``scale``): are the bytes the same?"""
+    if importlib.util.find_spec("ray") is None:
+        print("curation-ray: left out, as ray is not installed (pip install 'trimtab[scale]')")
+        return {}
     folder, began = RUNS / "ray", time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     prompts = folder / "prompts.jsonl"
