@@ -19,7 +19,7 @@ def test_every_method_runs_on_another_device_and_gives_the_same_numbers(tmp_path
         [sys.executable, str(TESTS / "away_run.py"), str(tmp_path)], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    online = ["ppo", "ppo-penalty", "rloo", "scst", "grpo", "bon", "trpo"]
+    online = ["ppo", "ppo-penalty", "ppo-trunk", "rloo", "scst", "grpo", "bon", "trpo"]
     assert done.stdout.split() == ["sampling", "sft", "dpo", "reward", "kto", "slic", *online, "adapters"]
 
 
