@@ -1,4 +1,5 @@
-"""What the labelling app must show, measured: ``python bench/label_proof.py [load think killed rows careless browser fuzz saving]``.
+"""What the labelling app must show, measured: ``python bench/label_proof.py [load think killed rows careless browser fuzz agreement
+security saving]``.
 
 `make proof` writes the same into docs/proof.json (``python bench/proof.py label-load ...``). Each part returns what is asked, what was
 measured and whether it is reached. The simulated labelers, the fuzzing and the browser are those of tests/label, with the full numbers.
@@ -290,6 +291,47 @@ def fuzz(examples: int = 300) -> Part:
     return {"asked": [said], "lines": [f"{made} drawn calls, such as the schema allows and such as it does not."]}
 
 
+def agreement() -> Part:
+    """The published worked examples (sources in tests/label/test_agreement.py)."""
+    from test_agreement import UNITS
+
+    from trimtab.label.agreement import ac1, alpha, raw_agreement
+
+    levels = {"nominal": 0.743, "ordinal": 0.815, "interval": 0.849, "ratio": 0.797}
+    found = {level: round(alpha(UNITS, level).value, 3) for level in levels}  # type: ignore[arg-type]
+    said = ", ".join(f"{level} {value:.3f}" for level, value in found.items())
+    gwet = round(ac1(UNITS, 5).value, 5), round(raw_agreement(UNITS).value, 5)
+    return {
+        "asked": [
+            figure("Krippendorff's 4 coders, 12 units: nominal 0.743, ordinal 0.815, interval 0.849, ratio 0.797", said, found == levels),
+            figure("Gwet's AC1 on the same 0.77544, raw agreement 0.81818", f"{gwet[0]:.5f}, {gwet[1]:.5f}", gwet == (0.77544, 0.81818)),
+        ],
+        "lines": [],
+    }
+
+
+SECURITY = ("test_routes", "test_accounts", "test_pages", "test_values", "test_export", "test_serving")
+
+
+def security() -> Part:
+    """Who may do what, on every route of the routers; log-in, cookies, content policy, bodies, formulas, connections."""
+    from test_routes import ROLES, ROUTES, STATES
+
+    command = [sys.executable, "-m", "pytest", "-q", *(f"tests/label/{name}.py" for name in SECURITY)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|error|skipped)", done.stdout)}
+    fine = done.returncode == 0 and counts.get("passed", 0) > 0
+    routes = f"{len(ROUTES)} routes x {len(ROLES) + 1} (nobody, {', '.join(ROLES)})"
+    return {
+        "asked": [
+            figure("who may not is refused, on every route of the router and in every role", routes, fine),
+            figure("a change without the session's token or from another Origin is refused", f"{len(STATES)} routes", fine),
+            figure("tests of log-in, sessions, cookies, ids, policy, bodies, formulas, connections that fail: 0", f"{counts}", fine),
+        ],
+        "lines": [f"`{' '.join(command[1:])}`. XSS strings and the content policy in a browser: *labelling: browser*."],
+    }  # fmt: skip
+
+
 def saving() -> Part:
     """What active choice saves (bench/label_saving.py)."""
     import label_saving
@@ -299,7 +341,7 @@ def saving() -> Part:
 
 MEASURED: dict[str, Callable[[], Part]] = {
     "load": load, "think": think, "killed": killed, "rows": rows, "careless": careless, "browser": browser, "fuzz": fuzz,
-    "saving": saving,
+    "agreement": agreement, "security": security, "saving": saving,
 }  # fmt: skip
 
 
