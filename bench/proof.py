@@ -232,7 +232,7 @@ def final_loss(metrics: Path) -> float:
 # Areas with parts, questions and tables of their own: files of this folder with PARTS, asked(entry) and render(entry); their entries
 # have the file's name in "area".
 AREAS = {
-    f"{name}_proof": area(f"{name}_proof") for name in ("engine", "methods", "formats", "masks", "curate", "doctor", "label")
+    f"{name}_proof": area(f"{name}_proof") for name in ("engine", "methods", "village", "formats", "masks", "curate", "doctor", "label")
 }
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"demo-{seed}": functools.partial(demo, seed) for seed in SEEDS}, "fresh": fresh, "checks": checks, "base": base,

@@ -81,3 +81,26 @@ def test_what_formats_are_asked() -> None:
     assert [(measured, reached) for _, measured, reached in module.asked(bad)] == [
         ("1 of 2", False), ("5 of 6", False), ("1.60", False), ("0 of 1", False), ("2 of 3", False), ("0 examples", False),
     ]  # fmt: skip
+
+
+def test_what_the_village_table_is_asked() -> None:
+    """A method below SFT, a variant that differs from PPO, adapters three points below all weights and with half of their memory."""
+    module = proof_module().area("village_proof")
+
+    def row(title: str, share: float, **more: object) -> dict[str, object]:
+        figures = {"kl": 1.0, "reward": 0.1, "gold": 4.0, "words": 20.0, "win_rate_by_seed": [share], "command": "trimtab x"}
+        return {"title": title, "win_rate": {"value": share, "low": share - 0.02, "high": share + 0.02}, **figures, **more}
+
+    def apart(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.01, "high": value + 0.01}
+
+    rows = {"dpo": row("DPO", 0.6), "ppo": row("PPO", 0.61), "scst": row("SCST", 0.61)}
+    rows["dpo-lora"] = row("DPO, LoRA", 0.59, trained_share=0.2)
+    entry = {"methods": rows, "paired": {"scst - ppo": apart(0.0), "dpo-lora - dpo": apart(-0.01)}, "quantised_share": 0.28, "trials": {}}
+    assert [reached for *_, reached in module.asked(entry)] == [True] * 5
+    worse = {**rows, "scst": row("SCST", 0.49), "dpo-lora": row("DPO, LoRA", 0.57, trained_share=0.5)}
+    paired = {"scst - ppo": apart(-0.12), "dpo-lora - dpo": apart(-0.03)}
+    found = module.asked({**entry, "methods": worse, "paired": paired, "quantised_share": 0.4})
+    assert [reached for *_, reached in found] == [False] * 5 and found[0][1] == "4 methods; least 49.0 [47.0, 51.0] (SCST)"
+    page = module.render({**entry, "budget_cpu_seconds": 150})
+    assert page[4].startswith("| PPO | 61.0 [59.0, 63.0] | 61 | 1.00 | 0.10 | 4.00 | 20.0 | - | - | `trimtab x` |")
