@@ -159,7 +159,7 @@ class TreeSpan:
 
 @dataclass(frozen=True)
 class Segments:
-    """Who may attend to whom, as spans. ``models/attention.py`` turns it into kernel calls and keeps its plans in ``cache``."""
+    """Who may attend to whom, as spans. the kernels of ``models/`` turn it into calls and keep their plans in ``cache``."""
 
     spans: tuple[TreeSpan, ...]
     tokens: int

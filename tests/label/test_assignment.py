@@ -350,6 +350,8 @@ def test_what_was_skipped_or_done_as_an_ordinary_task_counts_in_the_screening(pl
     assert place.next("ada").assignment == given and place.rows(onboarding) == []
     place.submit("ada", given)
     assert [(r.passed, r.score) for r in place.rows(onboarding)] == [(True, 1.0)]
+    with pytest.raises(Refused, match="passed the project's onboarding"), place.store.write() as connection:
+        assignment.admit(connection, place.project, place.person("bob"))  # though nothing is written down of him yet
     assert place.next("bob").why == "failed"  # two ties: half of what is known
 
 

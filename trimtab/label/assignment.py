@@ -106,9 +106,9 @@ def claim(connection: Connection, project: Project, user_id: int, now: float | N
         return Next(None, "closed")
     if unread(connection, project.id, user_id) is not None:
         return Next(None, "instructions")
-    task = _screening_task(connection, project, user_id)
+    task, passed = _standing(connection, project, user_id)
     if task is None:
-        if not _passed(connection, project, user_id):
+        if not passed:
             return Next(None, "failed")
         if gold_due(connection, project, user_id):
             task = _first(connection, _GOLD, project.id, user_id)
@@ -126,8 +126,8 @@ def admit(connection: Connection, project: Project, user_id: int) -> None:
         raise Refused("this project is closed at the moment")
     if unread(connection, project.id, user_id) is not None:
         raise Refused("read the project's instructions first")
-    result = screening_result(connection, project.id, user_id)
-    if not (result.passed if result is not None else _screening_task(connection, project, user_id) is None):
+    task, passed = _standing(connection, project, user_id)
+    if task is not None or not passed:
         raise Refused("the arena opens once you have passed the project's onboarding")
 
 
@@ -284,19 +284,14 @@ def _held(connection: Connection, project_id: int, user_id: int) -> int | None:
     return connection.execute(_HELD, {"person": user_id, "project": project_id}).scalar()
 
 
-def _screening_task(connection: Connection, project: Project, user_id: int) -> Row[Any] | None:
-    if screening_result(connection, project.id, user_id) is not None:
-        return None
-    return _first(connection, _SCREENING, project.id, user_id)
-
-
-def _passed(connection: Connection, project: Project, user_id: int) -> bool:
-    """Whether this person, for whom no item of the screening is left, may label; true where there is no screening."""
+def _standing(connection: Connection, project: Project, user_id: int) -> tuple[Row[Any] | None, bool]:
+    """The item of the screening that comes next; where none is left, whether this person may label: true where there is no screening."""
     result = screening_result(connection, project.id, user_id)
     if result is not None:
-        return bool(result.passed)
-    # not written down yet: the last item was closed meanwhile, or all were done while they were ordinary tasks
-    return settle(connection, project, user_id) is not False
+        return None, bool(result.passed)
+    task = _first(connection, _SCREENING, project.id, user_id)
+    # Nothing is left and nothing is written down: the last item was closed meanwhile, or all were done while they were ordinary tasks.
+    return task, task is None and settle(connection, project, user_id) is not False
 
 
 def _first(connection: Connection, query: Select[Any], project_id: int, user_id: int) -> Row[Any] | None:

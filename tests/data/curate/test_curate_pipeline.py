@@ -448,7 +448,10 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for folder in ("left", "right"):
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / "x.jsonl", prompt(folder, f"Write a poem about {folder}"), "not JSON")
-    found, card = run([tmp_path / "left/x.jsonl", tmp_path / "right/x.jsonl"], tmp_path / "out")
+    files = [tmp_path / "left/x.jsonl", tmp_path / "right/x.jsonl"]
+    _, tagged = run(files, tmp_path / "tagged", f"sources={{{files[0]}: one, {files[1]}: two}}")
+    assert tagged["settings"]["sources"] == {"left/x.jsonl": "one", "right/x.jsonl": "two"} and sorted(tagged["sources"]) == ["one", "two"]
+    found, card = run(files, tmp_path / "out")
     assert sorted(card["sources"]) == ["left/x", "right/x"] and [i["file"] for i in card["inputs"]] == ["left/x.jsonl", "right/x.jsonl"]
     assert [row["where"] for row in found["left_out"]] == ["left/x.jsonl:2", "right/x.jsonl:2"]
     deep = ["/d/a/b/x.jsonl", "/d/c/b/x.jsonl", "/d/y.jsonl", "x.jsonl", "hub:a/x.jsonl"]

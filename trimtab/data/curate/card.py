@@ -83,14 +83,14 @@ def build(facts: Facts) -> JSON:
         "splits": {name: of_split(facts, name) for name in SPLITS},
         "linked": {"parts": facts.split.parts, "largest": facts.split.largest, "shares_reachable": facts.split.reachable},
         "outputs": {f"{name}.jsonl": sha256(facts.out / f"{name}.jsonl") for name in (*SPLITS, "left_out")},
-        "settings": settings(facts.settings), "versions": versions(),
+        "settings": settings(facts.settings, names), "versions": versions(),
     }  # fmt: skip
 
 
-def settings(given: CurateSettings) -> JSON:
+def settings(given: CurateSettings, names: Mapping[str, str]) -> JSON:
     """The settings, with files by their names: where they lie is no part of what was done."""
     out = dump(given)
-    out["sources"] = {_name(file): tag for file, tag in given.sources.items()}
+    out["sources"] = {names.get(file, _name(file)): tag for file, tag in given.sources.items()}
     out["evaluation"]["files"] = [_name(file) for file in given.evaluation.files]
     out["personal"]["key_file"] = _name(given.personal.key_file)
     out["use_cases"]["examples"] = [_name(file) for file in given.use_cases.examples]

@@ -70,7 +70,7 @@ def _conversation(request: Request, project: Project, battle: int) -> tuple[dict
 def api_arena_ask(request: Request, name: Name, body: Ask) -> Answers:
     """Two hidden models answer."""
     project, person, models = place_of(request, name), person_of(request), request.app.state.served.models
-    with store_of(request).read() as connection:
+    with store_of(request).write() as connection:  # it may write down that the screening is passed
         admit(connection, project, person.id)
         before = ring.own(connection, person.id, body.battle) if body.battle else None
     messages = ring.conversation(before, body.text)
