@@ -7,9 +7,10 @@ ranking is K = 4..9, PPO is K samples per prompt, and text for pretraining is a 
 Shape legend, here and wherever trees go: T tokens of the batch, N trees, C completions, S scored (trained) tokens.
 """
 
+import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -215,25 +216,51 @@ def pack_by_budget(trees: Sequence[PromptTree], budget: int) -> list[list[Prompt
 
 
 def pack_indices(trees: Sequence[PromptTree], budget: int) -> list[list[int]]:
-    """Splits ``trees`` into micro-batches of at most ``budget`` tokens each, a larger tree alone (best-fit decreasing).
+    """Splits ``trees`` into few, evenly filled micro-batches of at most ``budget`` tokens each; a larger tree goes alone.
 
-    With the largest tree at ``l`` tokens, at most 1 + tokens / (budget - l + 1) micro-batches; on preference pairs in practice
-    at most ceil(tokens / budget) + 1. (Trees just above a third of the budget go in twos whatever the rule.) Trees are never
-    split. The result depends on the trees only: equal sizes keep their order.
+    As many as tokens / budget asks for, if the trees fit when each goes into the emptiest, the largest first; else one more, and so on up
+    to what best-fit decreasing needs: with the largest tree at ``l`` tokens at most 1 + tokens / (budget - l + 1), on preference pairs in
+    practice at most ceil(tokens / budget) + 1. Even micro-batches need the least memory, and ranks that take one each end together. Trees
+    are never split. The result depends on the trees only: equal sizes keep their order.
     """
+    sizes = [tree.tokens for tree in trees]
+    order = sorted(range(len(trees)), key=lambda i: -sizes[i])
+    alone = [[i] for i in order if sizes[i] > budget]
+    rest = order[len(alone) :]
+    groups = _best_fit(rest, sizes, budget)
+    for count in range(-(-sum(sizes[i] for i in rest) // budget), len(groups) + 1):
+        even = _even(rest, sizes, count)
+        if all(sum(sizes[i] for i in members) <= budget for members in even):
+            groups = even
+            break
+    return [sorted(members) for members in (*alone, *groups)]
+
+
+def _best_fit(order: Sequence[int], sizes: Sequence[int], budget: int) -> list[list[int]]:
+    """Each item of ``order`` into the fullest bin that has room for it."""
     bins: list[list[int]] = []
     room: list[int] = []
-    for i in sorted(range(len(trees)), key=lambda i: -trees[i].tokens):
-        size = trees[i].tokens
-        fits = [b for b, free in enumerate(room) if free >= size]
+    for i in order:
+        fits = [b for b, free in enumerate(room) if free >= sizes[i]]
         if fits:
             best = min(fits, key=lambda b: room[b])
             bins[best].append(i)
-            room[best] -= size
+            room[best] -= sizes[i]
         else:
             bins.append([i])
-            room.append(budget - size)
-    return [sorted(members) for members in bins]
+            room.append(budget - sizes[i])
+    return bins
+
+
+def _even(order: Sequence[int], sizes: Sequence[int], count: int) -> list[list[int]]:
+    """Each item of ``order`` into the emptiest of ``count`` bins."""
+    bins: list[list[int]] = [[] for _ in range(count)]
+    filled = [(0, b) for b in range(count)]  # a heap
+    for i in order:
+        held, b = filled[0]
+        bins[b].append(i)
+        heapq.heapreplace(filled, (held + sizes[i], b))
+    return bins
 
 
 def by_completion(trees: Sequence[PromptTree], budget: int, score: Callable[[TreeBatch], Tensor]) -> list[list[float]]:
@@ -246,9 +273,12 @@ def by_completion(trees: Sequence[PromptTree], budget: int, score: Callable[[Tre
     return out
 
 
+@lru_cache(maxsize=2)  # steps of one epoch ask for it again and again
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """(count,) a permutation that depends on (seed, epoch) only."""
-    return generator(seed, "epoch", epoch).permutation(count)
+    """(count,) a permutation that depends on (seed, epoch) only; not to be written to."""
+    order = generator(seed, "epoch", epoch).permutation(count)
+    order.flags.writeable = False
+    return order
 
 
 def step_indices(count: int, batch_size: int, seed: int, step: int) -> list[int]:
