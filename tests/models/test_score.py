@@ -83,6 +83,14 @@ def test_gradients_by_finite_differences(
     )
 
 
+def test_a_second_derivative_is_refused() -> None:
+    """What the forward pass kept would count as constant in it: a gradient penalty would be wrong in silence."""
+    rows, weight, bias, targets = problem(torch.float64)
+    logprobs, _ = token_logprobs(rows, targets, Tail(weight, bias))
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(logprobs.sum(), rows, create_graph=True)
+
+
 def test_logprobs_and_entropy_worked_by_hand() -> None:
     """Weight = identity, row = log(1, 2, 5): p = 1/8, 2/8, 5/8; temperature 0.5 squares them: 1/30, 4/30, 25/30."""
     rows, targets = torch.tensor([[1.0, 2.0, 5.0]]).log(), torch.tensor([1])

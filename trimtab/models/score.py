@@ -174,6 +174,8 @@ class _ChunkedLogprobs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # what forward kept would count as constants, in silence
+            raise RuntimeError("score_tokens has no second derivative: call autograd without create_graph")
         rows, weight, bias, targets, lse, entropy, exact = ctx.saved_tensors
         d_logprobs, d_entropy, _ = grads
         options, dtype = ctx.options, ctx.dtype
