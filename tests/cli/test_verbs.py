@@ -116,6 +116,32 @@ def test_demonstrations_and_answers_in_any_format_have_logprobs_and_scores(
     assert "nothing.jsonl: holds no answers" in capsys.readouterr().err and not Path("none.jsonl").exists()
 
 
+def test_what_a_reward_model_cannot_read_is_left_out_and_counted(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tiny model reads 256 tokens: of three rows the last is longer; the others' rewards are those of a file without it."""
+    monkeypatch.chdir(tmp_path)
+    save_model(load_scorer(workshop / "base"), load_tokenizer(workshop / "base"), tmp_path / "reward")
+    texts = {"a": ["Yes.", "No."], "b": ["By the pond.", "I do not know."], "c": ["Short.", "A mill by the pond. " * 100]}
+    rows = [
+        {"id": name, "messages": [{"role": "user", "content": "Where?"}], "completions": [{"text": t} for t in row], "ranks": [None, None]}
+        for name, row in texts.items()
+    ]
+    write_lines(Path("answers.jsonl"), rows)
+    write_lines(Path("short.jsonl"), rows[:2])
+    assert main(["score", "reward", "answers.jsonl"]) == 0
+    line = "1 of 3 longer than the 256 tokens that the reward model reads (c) left out"
+    assert f"score: answers.jsonl: {line}" in capsys.readouterr().out
+    assert main(["score", "reward", "short.jsonl", "-o", "expected.jsonl"]) == 0
+    assert lines(Path("scores.jsonl")) == lines(Path("expected.jsonl"))
+    assert main(["rank", "answers.jsonl", "by=reward:reward"]) == 0
+    assert f"rank: {line}" in capsys.readouterr().out
+    assert [row["id"] for row in lines(Path("rankings.jsonl"))] == ["a", "b"]
+    write_lines(Path("long.jsonl"), rows[2:])
+    assert main(["score", "reward", "long.jsonl", "-o", "none.jsonl"]) == 2
+    assert "score: long.jsonl: 1 of 1 longer than the 256 tokens" in capsys.readouterr().err and not Path("none.jsonl").exists()
+
+
 def test_rows_of_one_prompt_are_joined_and_two_rankings_of_it_refused(
     workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ from trimtab.feedback.reward_model import reward_folder
 from trimtab.records import Comparison
 from trimtab.verbs.feedback import resolve_feedback
 from trimtab.verbs.outputs import OVERWRITE_SENTENCE, open_output
-from trimtab.verbs.score import scored
+from trimtab.verbs.score import readable, scored
 
 
 class Config(Settings):
@@ -91,8 +91,9 @@ def by_village(items: Sequence[Comparison], config: Config) -> list[Comparison]:
 
 
 def by_score(items: Sequence[Comparison], name: str) -> list[Comparison]:
-    """Rankings by falling score; equal scores tie. The scores are kept in the field ``scores``."""
+    """Rankings by falling score; equal scores tie. The scores are kept as ``scores``; what a reward model cannot read is left out."""
     feedback = resolve_feedback("village" if name == "gold" else name)
+    items = readable(feedback, items, "rank")
     scores = scored(feedback, items, f"rank by {name}")
     out = []
     for item, row in zip(items, scores, strict=True):

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 
+from trimtab.common.errors import UserError
 from trimtab.common.files import check_writable, write_text
 from trimtab.common.progress import Progress
 from trimtab.data.encode import comparison_trees
 from trimtab.data.formats import read_answers
 from trimtab.data.template import Renderer
+from trimtab.feedback.ensemble import reward_models
 from trimtab.feedback.protocol import Feedback
 from trimtab.feedback.reward_model import RewardModel
 from trimtab.models.load import load_policy, load_tokenizer, max_positions
@@ -29,9 +31,30 @@ def run_score(model: str, data: str, out: str, *, overwrite: bool = False) -> Pa
         UserError: ``out`` is there and ``overwrite`` is not set; the model or the file is wrong.
     """
     check_writable(out, overwrite=overwrite)
-    items = read_answers(data)
-    rewards = scored(RewardModel(model), items, "score")
+    judge = RewardModel(model)
+    items = readable(judge, read_answers(data), f"score: {data}")
+    rewards = scored(judge, items, "score")
     return _write(out, [{"id": c.prompt.id, "rewards": row} for c, row in zip(items, rewards, strict=True)])
+
+
+def readable(feedback: Feedback, items: Sequence[Comparison], what: str) -> list[Comparison]:
+    """``items`` without those that a reward model among the judges is too short for, which are counted in a line that names them.
+
+    Raises:
+        UserError: none is left.
+    """
+    judges = reward_models(feedback)
+    long = [item for item in items if any(judge.tree(item.prompt, item.completions).longest > judge.longest for judge in judges)]
+    if not long:
+        return list(items)
+    longest = min(judge.longest for judge in judges)
+    names = ", ".join(item.prompt.id for item in long[:5]) + (", ..." if len(long) > 5 else "")
+    found = f"{len(long):,} of {len(items):,} longer than the {longest:,} tokens that the reward model reads ({names})"
+    if len(long) == len(items):
+        raise UserError(f"{what}: {found}")
+    print(f"{what}: {found} left out")
+    left_out = {id(item) for item in long}
+    return [item for item in items if id(item) not in left_out]
 
 
 def scored(feedback: Feedback, items: Sequence[Comparison], title: str) -> list[list[float]]:
