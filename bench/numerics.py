@@ -14,6 +14,7 @@ from pathlib import Path
 if "gpu" not in sys.argv:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the table is of the CPU's paths
 
+import numpy as np
 import torch
 import work
 from torch import Tensor
@@ -107,19 +108,21 @@ def gpu_exactness() -> dict[str, dict[str, float]]:
     return made
 
 
-def packing(batch_size: int = 32) -> list[dict[str, float]]:
-    """One epoch of the workload's pairs in batches of ``batch_size``, for each budget."""
+def packing() -> list[dict[str, float]]:
+    """One epoch of the workload's pairs, for batches and budgets."""
     folder = work.prepare("tiny")
     trees, _ = comparison_trees(read_comparisons(str(folder / "native-pairs.jsonl")), Renderer(load_tokenizer(folder / "model")), 1024)
     out = []
-    for budget in (2048, 4096, 8192):
-        used = spare = steps = extra = 0
+    for batch_size, budget in ((32, 2048), (32, 4096), (32, 8192), (128, 4096), (128, 8192)):
+        filled = []
         for step in range(len(trees) // batch_size):
             chosen = [trees[i] for i in step_indices(len(trees), batch_size, 0, step)]
-            sizes = sorted(sum(t.tokens for t in group) for group in pack_by_budget(chosen, budget))
-            extra = max(extra, len(sizes) - math.ceil(sum(sizes) / budget))
-            used, spare, steps = used + (len(sizes) - 1) * budget, spare + (len(sizes) - 1) * budget - sum(sizes[1:]), steps + 1
-        out.append({"budget": budget, "pairs": len(trees), "steps": steps, "extra": extra, "empty": spare / max(1, used)})
+            filled.append([sum(t.tokens for t in group) for group in pack_by_budget(chosen, budget)])
+        out.append({
+            "budget": budget, "batch_size": batch_size, "steps": len(filled), "micro_batches": float(np.mean([len(f) for f in filled])),
+            "extra": max(len(f) - math.ceil(sum(f) / budget) for f in filled),
+            "imbalance": float(np.mean([1 - np.mean(f) / max(f) for f in filled])),
+        })  # fmt: skip
     return out
 
 

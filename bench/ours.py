@@ -9,7 +9,7 @@ import random
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,11 +35,11 @@ from trimtab.sampling.protocol import SamplingOptions
 from trimtab.training.loop import Learner
 from trimtab.training.method import OptimizerStep, State
 from trimtab.training.settings import TrainingSettings
-from trimtab.trees import PromptTree
+from trimtab.trees import PromptTree, epoch_order
 
 SETTINGS = TrainingSettings(
     lr=LR, adam_beta2=ADAM_BETA2, schedule="constant", warmup=0.0, compile=os.environ.get("BENCH_COMPILE", "auto"),
-    micro_batch_tokens=32768 if torch.cuda.is_available() else 8192,
+    micro_batch_tokens=32768 if torch.cuda.is_available() else 8192, checkpointing=bool(os.environ.get("BENCH_CHECKPOINTING")),
 )  # fmt: skip
 # Forward-equivalents of a step, of language models and of scorers: a forward is 1, a backward 2. RLOO: sampling 1, update 3, reference 1;
 # reward 1. PPO: sampling 1, old logprobs 1, reference 1, update 3; reward 1, old values 1, update 3.
@@ -48,10 +48,13 @@ PASSES = {"sft": (3, 0), "reward": (0, 3), "rankings": (0, 3), "dpo": (4, 0), "r
 
 @dataclass(frozen=True)
 class Side:
-    """One kind of work, ready to be timed: ``step(i)`` does step i and returns its loss, useful tokens and operations."""
+    """One kind of work, ready to be timed: ``step(i)`` does step i and returns its loss, useful tokens and operations; where answers are
+    sampled, their mean score and KL are noted."""
 
     step: Callable[[int], tuple[float, int, float]]
     parameters: int
+    scores: list[float] = field(default_factory=list)
+    kl: list[float] = field(default_factory=list)
 
 
 def offline(name: str, folder: Path) -> Side:
@@ -83,10 +86,12 @@ def offline(name: str, folder: Path) -> Side:
 
 
 def online(name: str, folder: Path) -> Side:
-    """PPO or RLOO: sample, score, update."""
+    """PPO or RLOO: sample, score, update. The prompts are asked in the file's order, as the peers ask them."""
     scale = work.scale_of(folder)
     what, renderer = work.works(scale)[name], Renderer(load_tokenizer(folder / "model"))
     prompts = [c.prompt for c in read_comparisons(str(folder / "native-pairs.jsonl"))][: work.PROMPTS * scale]
+    place = epoch_order(len(prompts), SETTINGS.seed, 0).argsort()  # methods ask prompts in this order of their places
+    prompts = [prompts[i] for i in place]
     trees, _ = prompt_trees(prompts, renderer, 1024)
     shared = {**SETTINGS.model_dump(exclude={"batch_size"}), "batch_size": what.prompts, "num_completions": what.answers}
     shared |= {"max_tokens": NEW_TOKENS, "beta": KL_BETA}
@@ -100,15 +105,21 @@ def online(name: str, folder: Path) -> Side:
         config = ppo.Config(**shared, minibatch_size=what.prompts, epochs_per_batch=1, value_coef=0.1, stop_kl=1e9)
         method = ppo.PPO(config, parts, load_scorer(folder / "scorer"))
     learner = Learner(method, method.config)
+    scores: list[float] = []
+    kl: list[float] = []
 
     def step(i: int) -> tuple[float, int, float]:
+        assert (i + 1) * what.prompts <= len(prompts), "every step has prompts of its own"
         made: list[PromptTree] = []
         method.update(watched(method.batches(State(i, 1 << 30)), made), learner, f"step {i}")
         policy_passes, others = PASSES[name]
         work_done = policy_passes * forward_operations(policy, made) + others * forward_operations(reward.model, made)
-        return learner.read_meter()["policy_loss"], sum(t.tokens for t in made), work_done
+        meter = learner.read_meter()
+        scores.append(method.logged["reward/proxy"])
+        kl.append(meter.get("kl/reference", method.kl))
+        return meter["policy_loss"], sum(t.tokens for t in made), work_done
 
-    return Side(step, sum(count(m) for m in method.modules.values()))
+    return Side(step, sum(count(m) for m in method.modules.values()), scores, kl)
 
 
 def watched(steps: Iterable[OptimizerStep], made: list[PromptTree]) -> Iterator[OptimizerStep]:
@@ -204,7 +215,7 @@ def main(name: str, steps: str, size: str = "134M") -> None:
         out.tokens.append(tokens)
         out.flops.append(operations)
         out.matrix_peak = max(out.matrix_peak, work.matrix_peak(work.fast_dtype()))
-    out.peak_bytes = work.peak_bytes()
+    out.peak_bytes, out.scores, out.kl = work.peak_bytes(), side.scores, side.kl
     out.print()
 
 

@@ -20,10 +20,12 @@ from work import ADAM_BETA2, BATCH, BETA, KL_BETA, LR, NEW_TOKENS, WORKS, Measur
 
 
 class Clock(TrainerCallback):
-    """Seconds from step to step, everything between them included, and the losses that the trainer logs."""
+    """Seconds from step to step, everything between them included, and what the trainer logs: losses; where it samples, scores and the KL
+    of an answer (RLOO's is of a token: ``kl_of`` times it)."""
 
-    def __init__(self, out: Measured, loss: str = "loss") -> None:
-        self.out, self.loss, self.last = out, loss, 0.0
+    def __init__(self, out: Measured, loss: str = "loss", score: str = "reward", kl: str = "kl", kl_of: int = NEW_TOKENS) -> None:
+        self.out, self.last = out, 0.0
+        self.noted = ((loss, out.losses, 1), (score, out.scores, 1), (kl, out.kl, kl_of))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.last = time.perf_counter()
@@ -35,8 +37,9 @@ class Clock(TrainerCallback):
         self.last = time.perf_counter()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if self.loss in (logs or {}):
-            self.out.losses.append(float(logs[self.loss]))
+        for name, into, times in self.noted:
+            if name in (logs or {}):
+                into.append(float(logs[name]) * times)
 
 
 def policy(folder: Path) -> Any:
@@ -110,8 +113,10 @@ def train(name: str, steps: int, folder: Path, out: Measured, checkpointing: boo
 
 def train_ppo(steps: int, folder: Path, out: Measured, checkpointing: bool, bf16: bool) -> None:
     """TRL 1.9's PPO; TRL 1.16 has none."""
-    from trl.experimental.ppo import PPOConfig, PPOTrainer
+    from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
+    loader = ppo_trainer.DataLoader  # it has no option for the data's own order
+    ppo_trainer.DataLoader = lambda *words, **options: loader(*words, **{**options, "shuffle": False})
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     size, scale = WORKS["ppo"].prompts, work.scale_of(folder)
     options = common(steps, size, scale, checkpointing, bf16)
@@ -124,7 +129,7 @@ def train_ppo(steps: int, folder: Path, out: Measured, checkpointing: bool, bf16
     )  # fmt: skip
     trainer = PPOTrainer(
         args, tokenizer, policy(folder), policy(folder), scorer(folder), data, scorer(folder), eval_dataset=data,
-        callbacks=[Clock(out, "loss/policy_avg")],
+        callbacks=[Clock(out, "loss/policy_avg", "objective/scores", "objective/kl", 1)],
     )  # fmt: skip
     trainer.train()
     out.parameters = sum(p.numel() for m in (trainer.policy_model, trainer.value_model) for p in m.parameters())

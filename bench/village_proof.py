@@ -15,6 +15,7 @@ It needs runs/proof/demo-0, -1 and -2 (``python bench/proof.py demo-0 demo-1 dem
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -80,14 +81,14 @@ METHODS = {
     "orpo": Tried("ORPO", "orpo", (), (("lr=2e-4", "odds_weight=0.1"), ("lr=2e-4", "odds_weight=1"), ("lr=4e-4", "odds_weight=1"))),
     "simpo": Tried("SimPO", "simpo", (), rates("5e-5", "1e-4", "2e-4")),
     "dpo-lora": Tried(
-        "DPO, LoRA", "dpo", ("beta=0.05", "sft_weight=0.5", "lora.rank=16", "lora.alpha=32"), rates("1e-3", "2e-3", "4e-3")
+        "DPO, LoRA", "dpo", ("beta=0.05", "sft_weight=0.5", "lora.rank=6", "lora.alpha=12"), rates("1e-3", "2e-3", "4e-3")
     ),
     "dpo-qlora": Tried(
-        "DPO, QLoRA", "dpo", ("beta=0.05", "sft_weight=0.5", "lora.rank=16", "lora.alpha=32", "lora.quantize=nf4"),
+        "DPO, QLoRA", "dpo", ("beta=0.05", "sft_weight=0.5", "lora.rank=6", "lora.alpha=12", "lora.quantize=nf4"),
         rates("1e-3", "2e-3", "4e-3"),
     ),
     "ppo-lora": Tried(
-        "PPO, LoRA", "ppo", (*ONLINE, "steps=22", "minibatch_size=8", "epochs_per_batch=1", "lora.rank=16", "lora.alpha=32"),
+        "PPO, LoRA", "ppo", (*ONLINE, "steps=22", "minibatch_size=8", "epochs_per_batch=1", "lora.rank=6", "lora.alpha=12"),
         rates("1e-3", "2e-3", "4e-3"),
     ),
 }  # fmt: skip
@@ -142,6 +143,8 @@ def train(method: str, trial: int, seed: int) -> Path:
     tried, folder = METHODS[method], RUNS / method / f"trial-{trial}" / str(seed)
     if "pairs=tournament" in tried.shared:
         candidates(seed)
+    if not (folder / "train.json").exists():
+        shutil.rmtree(folder / "run", ignore_errors=True)  # begun and stopped: what the first part took was not noted
     call(folder, "train", [tried.verb, *words(tried, seed), *tried.trials[trial], f"out={at(folder / 'run')}"])
     return folder
 
@@ -340,7 +343,7 @@ def asked(entry: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
         if f"{name} - {full}" in paired:
             said, share = paired[f"{name} - {full}"], rows[name]["trained_share"]
             out.append((f"{rows[name]['title']} within 2 points of all weights", span(said), said["value"] >= -0.02))
-            out.append((f"{rows[name]['title']}: at most 40 % of their gradients and moments", f"{100 * share:.0f} %", share <= 0.4))
+            out.append((f"{rows[name]['title']}: at most 5 % of their gradients and moments", f"{100 * share:.1f} %", share <= 0.05))
     share = entry["quantised_share"]
     out.append(("QLoRA: quantised layers at most 30 % of their bytes in bf16", f"{100 * share:.0f} %", share <= 0.3))
     return out

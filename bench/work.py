@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ SIZES = {
 SCALE = {"1B": 16}  # how many times the work of a step; peers accumulate so many batches
 BATCH = 8  # pairs, rankings or demonstrations of a step, times SCALE
 NEW_TOKENS = 64
-PROMPTS = 32  # what PPO and RLOO ask, again and again, times SCALE
+PROMPTS = 64  # what PPO and RLOO ask, times SCALE, in the file's order
 LONGEST = 512  # of a prompt with an answer; longer pairs are left out
 # What both sides are trained with.
 LR, BETA, KL_BETA = 1e-6, 0.1, 0.05
@@ -86,6 +86,8 @@ class Measured:
     matrix_peak: float  # best bf16 (float32 where bf16 is slow) product of this process, operations a second
     peak_bytes: int
     parameters: int
+    scores: list[float] = field(default_factory=list)  # PPO and RLOO: what the reward model says of a step's answers, on average
+    kl: list[float] = field(default_factory=list)  # and their summed log ratio to the reference, nats an answer
 
     def print(self) -> None:
         print("MEASURED " + json.dumps(asdict(self)), flush=True)

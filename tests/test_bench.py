@@ -19,7 +19,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModuleType]:
     patch = pytest.MonkeyPatch()
     patch.setenv("BENCH_FOLDER", str(tmp_path_factory.mktemp("bench")))
     patch.syspath_prepend(str(ROOT / "bench"))
-    modules = {name: importlib.import_module(name) for name in ("work", "ours", "speed")}
+    modules = {name: importlib.import_module(name) for name in ("work", "ours", "sides", "speed_page", "speed")}
     patch.setattr(modules["work"], "PAIRS", Path("nowhere"))
     yield modules
     patch.undo()
@@ -76,10 +76,34 @@ def test_a_ratio_below_what_is_asked_is_said(bench: dict[str, ModuleType]) -> No
         "machine": {"processor": "a", "threads": "2", "torch": "t", "products": "bfloat16"},
         "sft": {"trimtab": [run(1.0, 2.0), run(2.0, 3.0)], "as shipped": [run(10.0)], "tuned allocator": [run(5.0)]},
     }
-    said = bench["speed"].render(kept)  # single steps: the peer's only one against ours on the same batch, 1 s
-    assert "2.00 s | 10.00 s | as shipped | 5.0 (10.0 to 10.0) | 4 reached | 3.0 of 3.0 GB | 100 %" in said
-    assert "2.00 s | 5.00 s | tuned allocator | 2.5 (5.0 to 5.0) | 3 **missed**" in said
-    assert "| sft | 100 | 50 | 1000 | 50 % |" in said  # 1e12 operations in 2 s at a peak of 1e12
+    said = bench["speed_page"].render(kept)  # single steps: the peer's only one against ours on the same batch, 1 s
+    assert "2.00 s | 10.00 s | as shipped | 4, 1 | 5.0 (10.0 to 10.0) | 4 reached | 3.0 of 3.0 GB (100 %) |" in said
+    assert "2.00 s | 5.00 s | tuned allocator | 4, 1 | 2.5 (5.0 to 5.0) | 3 **missed**" in said
+    assert "| sft | 100 | 50 | 10 | 1000 | 50 % |" in said  # 1e12 operations in 2 s at a peak of 1e12; the peer's 100 tokens in 10 s
+
+
+def test_memory_is_compared_alike_and_beside_what_any_training_holds(bench: dict[str, ModuleType]) -> None:
+    """100M weights with gradients and moments are 1.6 GB: of peaks of 2.6 and 4.1 GB 1.0 and 2.5 are left (40 %); of 1.9 and 2.0, 75 %."""
+
+    def run(gigabytes: float) -> list[dict[str, Any]]:
+        return [{"peak_bytes": gigabytes * 1e9, "parameters": 100_000_000}]
+
+    kept = {"sft": {"trimtab": run(2.6), "tuned, no checkpointing": run(4.1), "trimtab, checkpointing": run(1.9), "as shipped": run(2.0)}}
+    said = bench["speed_page"].memory(kept)
+    assert "| sft | no | 1.0 GB | 2.5 GB | 40 % reached |" in said
+    assert "| sft | yes | 0.3 GB | 0.4 GB | 75 % **missed** |" in said
+
+
+def test_each_iteration_asks_the_next_prompts_of_the_file(bench: dict[str, ModuleType], folder: Path) -> None:
+    """As the peers do: the prompts of RLOO's step i are the file's 4 i to 4 i + 3, so their tokens can be counted."""
+    side = bench["ours"].online("rloo", folder)
+    tokenizer = bench["ours"].load_tokenizer(folder / "model")
+    rows = bench["work"].rows(folder, "pairs")
+    for i in (0, 1):
+        _, tokens, _ = side.step(i)
+        asked = sum(len(tokenizer(row["prompt"]).input_ids) for row in rows[4 * i : 4 * i + 4])
+        assert tokens == asked + 16 * 64
+    assert side.kl[0] == 0 and len(side.scores) == 2
 
 
 def test_the_page_holds_what_was_measured() -> None:

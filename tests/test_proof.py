@@ -84,7 +84,7 @@ def test_what_formats_are_asked() -> None:
 
 
 def test_what_the_village_table_is_asked() -> None:
-    """A method below SFT, a variant that differs from PPO, adapters three points below all weights and with half of their memory."""
+    """A method below SFT, a variant that differs from PPO, adapters three points below all weights and with a tenth of their memory."""
     module = proof_module().area("village_proof")
 
     def row(title: str, share: float, **more: object) -> dict[str, object]:
@@ -95,10 +95,10 @@ def test_what_the_village_table_is_asked() -> None:
         return {"value": value, "low": value - 0.01, "high": value + 0.01}
 
     rows = {"dpo": row("DPO", 0.6), "ppo": row("PPO", 0.61), "scst": row("SCST", 0.61)}
-    rows["dpo-lora"] = row("DPO, LoRA", 0.59, trained_share=0.2)
+    rows["dpo-lora"] = row("DPO, LoRA", 0.59, trained_share=0.04)
     entry = {"methods": rows, "paired": {"scst - ppo": apart(0.0), "dpo-lora - dpo": apart(-0.01)}, "quantised_share": 0.28, "trials": {}}
     assert [reached for *_, reached in module.asked(entry)] == [True] * 5
-    worse = {**rows, "scst": row("SCST", 0.49), "dpo-lora": row("DPO, LoRA", 0.57, trained_share=0.5)}
+    worse = {**rows, "scst": row("SCST", 0.49), "dpo-lora": row("DPO, LoRA", 0.57, trained_share=0.1)}
     paired = {"scst - ppo": apart(-0.12), "dpo-lora - dpo": apart(-0.03)}
     found = module.asked({**entry, "methods": worse, "paired": paired, "quantised_share": 0.4})
     assert [reached for *_, reached in found] == [False] * 5 and found[0][1] == "4 methods; least 49.0 [47.0, 51.0] (SCST)"
