@@ -96,7 +96,8 @@ def test_what_the_village_table_is_asked() -> None:
 
     rows = {"dpo": row("DPO", 0.6), "ppo": row("PPO", 0.61), "scst": row("SCST", 0.61)}
     rows["dpo-lora"] = row("DPO, LoRA", 0.59, trained_share=0.04)
-    entry = {"methods": rows, "paired": {"scst - ppo": apart(0.0), "dpo-lora - dpo": apart(-0.01)}, "quantised_share": 0.28, "trials": {}}
+    paired = {"scst - ppo": apart(0.0), "dpo-lora - dpo": apart(-0.01)}
+    entry = {"methods": rows, "paired": paired, "quantised_share": 0.28, "trials": {}, "seeds": [0, 1]}
     assert [reached for *_, reached in module.asked(entry)] == [True] * 5
     worse = {**rows, "scst": row("SCST", 0.49), "dpo-lora": row("DPO, LoRA", 0.57, trained_share=0.1)}
     paired = {"scst - ppo": apart(-0.12), "dpo-lora - dpo": apart(-0.03)}
