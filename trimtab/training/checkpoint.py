@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetensors.torch import load as safetensors_load, save as safetensors_save
 from torch import Tensor, nn
 
 from trimtab.common.errors import UserError
-from trimtab.common.files import disk_error, read_json, sync_directory
+from trimtab.common.files import disk_error, read_json, replace_folder
 from trimtab.training.optimizer import give_back, kept_of
 
 FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
@@ -47,15 +46,8 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for name, data in files.items():
-            with open(temporary / name, "wb") as f:
-                f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
-        sync_directory(temporary)
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
-        sync_directory(folder)
+            (temporary / name).write_bytes(data)
+        replace_folder(temporary, final)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise disk_error(error, final) from error
