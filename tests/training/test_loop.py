@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save as safetensors_save
 from tiny_models import FAMILIES, online_parts, pair, random_trees, read_lines, save_tiny_policy
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
@@ -335,7 +336,78 @@ def test_a_damaged_manifest_is_refused_in_one_line(text: str, tmp_path: Path) ->
     path.write_text(text)
     with pytest.raises(UserError) as caught:
         run(sft(), tmp_path)
-    assert str(path.parent) in str(caught.value) and "\n" not in str(caught.value)
+    assert str(path.parent) in str(caught.value) and "damaged" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_without_its_manifest_is_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+    """It got its name when it was complete: not a reason to begin anew in silence."""
+    run(sft(), tmp_path)
+    kept = (tmp_path / "metrics.jsonl").read_bytes()
+    path = tmp_path / "checkpoints" / f"step-{STEPS}"
+    (path / "manifest.json").unlink()
+    with pytest.raises(UserError, match=rf"^{path}: damaged \(.*manifest.json: no such file\); delete this checkpoint"):
+        run(sft(), tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == kept and path.is_dir()
+    shutil.rmtree(path)
+    assert run(sft(), tmp_path) == run(sft(), tmp_path / "whole")
+
+
+def test_what_somebody_else_keeps_beside_the_checkpoints_is_left_alone(tmp_path: Path) -> None:
+    """A note, a copy and a folder of one's own, and a link to a folder; what a kill left of a checkpoint is removed."""
+    with pytest.raises(Interrupted):
+        run(pressing(sft(), 2), tmp_path)
+    place = tmp_path / "checkpoints"
+    shutil.copytree(place / "step-3", place / "step-3-kept")
+    shutil.copytree(place / "step-3", place / "best")
+    (place / "step-9").write_text("a file of that name")
+    (place / "notes.txt").write_text("mine")
+    (place / "step-1").symlink_to(place / "best")
+    others = {p.name for p in place.iterdir()} - {"step-3"}
+    for left in (".step-2.tmp", ".step-2.old", "step-2"):
+        (place / left).mkdir()
+    assert run(sft(), tmp_path) == run(sft(), tmp_path / "whole")
+    assert {p.name for p in place.iterdir()} == others | {"step-6"}
+    assert len(list((place / "best").iterdir())) == len(list((place / "step-3-kept").iterdir())) == 4
+
+
+def test_an_older_checkpoint_that_cannot_be_removed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rmtree = shutil.rmtree
+
+    def refused(path: Path, ignore_errors: bool = False) -> None:
+        if path.name == "step-2" and not ignore_errors:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        rmtree(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", refused)
+    with pytest.raises(UserError, match=rf"^{tmp_path}/checkpoints/step-2: cannot write \(Permission denied\)") as caught:
+        run(sft(), tmp_path)
+    assert "\n" not in str(caught.value) and checkpoint.latest(tmp_path / "checkpoints") == tmp_path / "checkpoints/step-4"
+
+
+def test_a_checkpoint_is_written_from_the_weights_and_moments_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file after the other, on the CPU without a copy of them; the bytes are those that safetensors makes in memory."""
+    module, written = nn.Linear(40, 50), dict[str, set[int]]()
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.ones(40)).sum().backward()
+    optimizer.step()
+    save_file = checkpoint.save_file
+
+    def seeing(tensors: dict[str, Tensor], path: Path) -> None:
+        written[path.name] = {t.data_ptr() for t in tensors.values()}
+        save_file(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", seeing)
+    checkpoint.save(tmp_path, 3, dict(module.named_parameters()), optimizer, {"a": 1})
+    moments = {t.data_ptr() for kept in optimizer.state.values() for t in kept.values()}
+    assert written == {"weights.safetensors": {p.data_ptr() for p in module.parameters()}, "optimizer.safetensors": moments}
+    expected = safetensors_save({name: p.detach() for name, p in module.named_parameters()})
+    assert (tmp_path / "step-3" / "weights.safetensors").read_bytes() == expected
+    again = nn.Linear(40, 50)
+    other = torch.optim.AdamW(again.parameters())
+    assert checkpoint.load(tmp_path / "step-3", dict(again.named_parameters()), other) == {"step": 3, "a": 1}
+    shutil.rmtree(tmp_path / "step-3")
+    for a, b in zip(module.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b) and all(torch.equal(optimizer.state[a][kind], value) for kind, value in other.state[b].items())
 
 
 def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:

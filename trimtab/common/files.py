@@ -76,12 +76,15 @@ def sync(path: Path | str) -> None:
 
 def replace_folder(new: Path, place: Path) -> None:
     """Makes ``new`` durable and renames it to ``place``, which stands beside it. What stood there is renamed first and removed last: at
-    whatever moment the process is killed, one of the two is whole, the old one perhaps as ``.NAME.old``.
+    whatever moment the process is killed, one of the two is whole, the old one perhaps as ``.NAME.old``. Who may read the folder may
+    read its files: safetensors writes its own for their owner alone.
 
     Raises:
         OSError: it cannot be written, or a file is in its place; what stood there still does.
     """
     for path in (*new.rglob("*"), new):
+        if path.is_file():
+            path.chmod(new.stat().st_mode & 0o666)
         sync(path)
     old = place.with_name(f".{place.name}.old")
     try:
