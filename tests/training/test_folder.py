@@ -2,13 +2,15 @@
 
 import errno
 import json
+import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_models import read_lines
 
-from trimtab.common.errors import UserError
+from trimtab.common.errors import RunFailed, UserError
 from trimtab.common.files import atomic_write, read_json, write_json
 from trimtab.training.folder import RunFolder, content_hash
 
@@ -87,6 +89,31 @@ def test_metrics_are_one_line_for_each_value_and_truncation_drops_a_torn_one(tmp
     assert read_lines(tmp_path / "samples.jsonl") == [{"step": 1, "text": "ä"}]
     folder.truncate({})
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+
+
+def test_a_file_shorter_than_at_the_checkpoint_is_refused_and_no_other_is_cut(tmp_path: Path) -> None:
+    """Metrics go on for a line after the checkpoint; of the samples a byte is lost, or the whole file."""
+    folder = begun(tmp_path)
+    folder.log(1, {"loss": 0.5})
+    folder.log_samples(1, [{"text": "a"}])
+    kept = folder.offsets()
+    folder.log(2, {"loss": 0.25})
+    before, size = (tmp_path / "metrics.jsonl").read_bytes(), kept["samples.jsonl"]
+    for left in (size - 1, None):
+        (tmp_path / "samples.jsonl").unlink() if left is None else os.truncate(tmp_path / "samples.jsonl", left)
+        said = rf"^{tmp_path}/samples.jsonl: damaged \({left or 0} bytes, {size} when the checkpoint was made\); put the whole"
+        with pytest.raises(UserError, match=said) as caught:
+            folder.truncate(kept)
+        assert str(caught.value).endswith(f"delete {tmp_path}/checkpoints to train from the start") and "\n" not in str(caught.value)
+        assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(("step", "value", "mend"), [(0, math.nan, "look at the model"), (3, -math.inf, "start again with a lower lr")])
+def test_a_metric_that_is_no_number_ends_the_run_and_is_not_written(step: int, value: float, mend: str, tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    with pytest.raises(RunFailed, match=f"^step {step}: the metric eval/loss is {value}; .*{mend}") as caught:
+        folder.log(step, {"loss": 0.5, "eval/loss": value})
+    assert "\n" not in str(caught.value) and not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_a_file_in_the_place_of_the_folder_is_told_as_such(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import copy
 import errno
+import json
+import math
 import os
 import re
 import shutil
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from trimtab.common import precision
-from trimtab.common.errors import UserError
+from trimtab.common.errors import RunFailed, UserError
 from trimtab.feedback.protocol import Rule
 from trimtab.methods import bon, grpo, ppo, rloo, scst, trpo
 from trimtab.methods.control import KLControl, Penalty
@@ -431,7 +433,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
 
     def full(handle: int) -> None:
         calls[0] += (path / "checkpoints").exists()
-        if calls[0] > 8:  # six for the first checkpoint: four files, two directories
+        if calls[0] > 11:  # six for the first checkpoint: four files, two directories; then metrics, times and their directory
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(handle)
 
@@ -441,6 +443,65 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pyte
     assert [p.name for p in (path / "checkpoints").iterdir()] == ["step-2"]
     monkeypatch.undo()
     assert run(sft(), path) == expected
+
+
+def test_metrics_are_durable_before_the_checkpoint_that_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the last line written before a checkpoint and its name: the streams are synced in their full length, and their folder."""
+    synced, fsync, rename, found = dict[str, int](), os.fsync, Path.rename, []
+
+    def noted(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        synced[str(path.relative_to(tmp_path.resolve()))] = path.stat().st_size
+        fsync(handle)
+
+    def named(path: Path, target: Path) -> Path:
+        now = {name: (tmp_path / name).stat().st_size for name in ("metrics.jsonl", "timing.jsonl")}
+        found.append("." in synced and {name: synced.get(name) for name in now} == now)
+        synced.clear()
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "rename", named)
+    run(sft(), tmp_path)
+    assert found == [True] * 3
+
+
+def test_a_disk_that_fails_under_the_metrics_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def full(handle: int) -> None:
+        if os.readlink(f"/proc/self/fd/{handle}").endswith("metrics.jsonl") and (tmp_path / "checkpoints").exists():
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="metrics.jsonl: the disk is full"):
+        run(sft(), tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-2"]
+
+
+def test_metrics_that_lost_lines_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(pressing(sft(), 2), tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("")
+    method = sft()
+    method.loss = lambda batch: pytest.fail("trained")  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"metrics.jsonl: damaged \(0 bytes, [\d,]+ when the checkpoint was made\)"):
+        run(method, tmp_path)
+
+
+def test_an_evaluation_that_is_no_number_ends_the_run_at_its_last_checkpoint(tmp_path: Path) -> None:
+    """The third step's: what is left is as after the second step, every line of it JSON."""
+    method = sft()
+    evaluate = method.evaluate
+    method.evaluate = lambda state: {  # type: ignore[method-assign]
+        name: value if state.step < 3 else math.nan for name, value in evaluate(state).items()
+    }
+    with pytest.raises(RunFailed, match=r"^step 3: the metric eval/\w+ is nan; the last checkpoint is left"):
+        run(method, tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-2"]
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in lines} == {0, 1, 2}
 
 
 def test_metrics_that_do_not_fit_on_the_disk_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
