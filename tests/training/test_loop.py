@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,9 @@ from trimtab.models.score import ValueHead
 from trimtab.training import checkpoint
 from trimtab.training.compile import compile_layers, compiles
 from trimtab.training.loop import Interrupted
-from trimtab.training.method import Method, Metrics, MicroBatch
+from trimtab.training.method import Method, Metrics, MicroBatch, tree_names
 from trimtab.training.settings import TrainingSettings
+from trimtab.trees import TreeBatch
 
 
 def reward(budget: int = SETTINGS.micro_batch_tokens) -> Method:
@@ -206,7 +208,7 @@ def test_a_number_that_is_not_finite_names_the_trees_and_leaves_the_checkpoint(w
         loss, found = true(batch)
         calls[0] += 1
         if (tmp_path / "checkpoints" / "step-4").exists():
-            names.append(batch.trees.trees[0].key)
+            names.append([tree.key for tree in batch.trees.trees])
             return (loss * float("nan") if where == "loss" else (loss - loss.detach()).abs().sqrt() + loss), found
         return loss, found
 
@@ -214,7 +216,9 @@ def test_a_number_that_is_not_finite_names_the_trees_and_leaves_the_checkpoint(w
     with pytest.raises(UserError) as caught:
         run(method, tmp_path)
     message = str(caught.value)
-    assert message.startswith("step 5: the " + where) and f"{names[0]!r}" in message and "\n" not in message
+    assert len(names[0]) > 1 and len(names) == (1 if where == "loss" else 2)
+    said = ", ".join(repr(key) for batch in names for key in batch)
+    assert message.startswith(f"step 5: the {where} is nan on trees {said}; nothing was stepped on it") and "\n" not in message
     kept = checkpoint.latest(tmp_path / "checkpoints")
     assert kept is not None and kept.name == "step-4"
     fresh = sft()
@@ -223,6 +227,15 @@ def test_a_number_that_is_not_finite_names_the_trees_and_leaves_the_checkpoint(w
     for a, b in zip(fresh.modules["policy"].parameters(), method.modules["policy"].parameters(), strict=True):
         assert torch.equal(a, b)
     assert run(sft(), tmp_path) == run(sft(), tmp_path / "whole")
+
+
+def test_of_many_trees_twenty_are_named_and_the_rest_counted() -> None:
+    """27 in three micro-batches, one of them in two (its answers were computed apart)."""
+    made = [replace(tree, key=f"k{i}") for i, tree in enumerate(trees(27, 0))]
+    batches = [MicroBatch(TreeBatch.pack(made[a:b]), 1.0) for a, b in ((0, 3), (2, 20), (20, 27))]
+    first = ", ".join(f"'k{i}'" for i in range(20))
+    assert tree_names(batches) == f"{first} and 7 more"
+    assert tree_names(batches[:2]) == first and tree_names(batches[:1]) == "'k0', 'k1', 'k2'"
 
 
 @pytest.mark.parametrize("kind", [sft, reward, dpo])
