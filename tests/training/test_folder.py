@@ -73,6 +73,38 @@ def test_changed_parent_is_refused_and_a_hub_name_has_no_hash(tmp_path: Path) ->
         RunFolder(tmp_path / "run").begin("sft", {}, parents=parents)
 
 
+def test_what_a_run_reads_may_not_lie_where_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the two are written: relative, with .., through a link; at the place or inside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "data.jsonl").write_text("{}")
+    (tmp_path / "run" / "samples.jsonl").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    places = {"run/model": "model", "link/model": "model", "run/../run/model/data.jsonl": "model", "run/samples.jsonl": "samples.jsonl"}
+    for source, name in places.items():
+        for out in ("run", "link", str(tmp_path / "run")):
+            said = f"^{source}: this run reads it and would write {out}/{name} in its place; choose another out=DIR$"
+            with pytest.raises(UserError, match=said):
+                RunFolder(out).refuse_to_replace(["model"], [source])
+
+
+def test_a_run_may_not_lie_in_a_folder_that_it_reads(tmp_path: Path) -> None:
+    """It would change while it is read, and could not be taken up again."""
+    for out in ("texts", "texts/run"):
+        (tmp_path / "texts").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match=f"^{tmp_path}/{out}: lies in {tmp_path}/texts, which this run reads and must not change"):
+            RunFolder(tmp_path / out).refuse_to_replace([], [tmp_path / "texts"])
+
+
+def test_other_places_beside_a_run_may_be_read(tmp_path: Path) -> None:
+    """Also inside its folder, or with a name that only begins like the model's; a hub's name is no place."""
+    for name in ("run/base", "run/model-base", "other/model"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "run" / "data.jsonl").write_text("{}")
+    read = ["run/base", "run/model-base", "other/model", "run/data.jsonl", "run/model/gone"]
+    RunFolder(tmp_path / "run").refuse_to_replace(["model"], [*(tmp_path / name for name in read), "someone/model"])
+
+
 def test_metrics_are_one_line_for_each_value_and_truncation_drops_a_torn_one(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     folder.log(1, {"loss": 0.5, "lr": 1e-3})

@@ -35,6 +35,21 @@ class RunFolder:
         self._before = 0.0
         self._lock = contextlib.ExitStack()
 
+    def refuse_to_replace(self, outputs: Iterable[str], read: Iterable[Path | str]) -> None:
+        """Before anything is begun: what a run reads must be there and the same until its end, or it could not be taken up again.
+
+        Raises:
+            UserError: something in ``read`` lies where the run will write (its own files, and ``outputs`` inside the folder), or is a
+                folder in which the run's own lies.
+        """
+        own = self.path.resolve()
+        for source in (Path(p) for p in read if Path(p).exists()):
+            for name in (*STREAMS, "run.json", "results.json", *outputs):
+                if source.resolve().is_relative_to((own / name).resolve()):
+                    raise UserError(f"{source}: this run reads it and would write {self.path / name} in its place; choose another out=DIR")
+            if source.is_dir() and own.is_relative_to(source.resolve()):
+                raise UserError(f"{self.path}: lies in {source}, which this run reads and must not change; choose another out=DIR")
+
     def begin(
         self,
         verb: str,
