@@ -17,6 +17,8 @@ from trimtab.methods import build
 from trimtab.methods.build import methods, need, read_data, run, run_method, start_tokenizer
 from trimtab.models.load import grow_vocabulary, load_policy, load_tokenizer, save_model
 from trimtab.records import Message, Prompt
+from trimtab.sampling import engine
+from trimtab.sampling.engine import NativeEngine
 from trimtab.training.folder import content_hash
 
 
@@ -185,6 +187,17 @@ def test_a_method_of_ones_own_does_not_replace_what_it_reads_either(tmp_path: Pa
     with pytest.raises(UserError, match="run/mine: this run reads it and would write .*run/mine in its place"):
         run_method("mine", config, build_mine, no_rewards)
     assert content_hash(start) == before
+
+
+def test_python_gets_the_allocator_of_the_command_line(sft_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs a method or makes an engine; a step took four times as long without."""
+    asked = []
+    for module in (build, engine):
+        monkeypatch.setattr(module, "keep_freed_memory", lambda: asked.append(1))
+    run("sft", sft_config(sft_run, sft_run / "demos.jsonl"), no_rewards)
+    assert len(asked) == 1
+    NativeEngine(load_policy(sft_run / "policy"), 0)
+    assert len(asked) == 2
 
 
 def test_a_finished_run_is_not_run_again(

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import trimtab.methods
 from trimtab.common.config import Settings
 from trimtab.common.errors import UserError
+from trimtab.common.memory import keep_freed_memory
 from trimtab.common.yamls import one_line
 from trimtab.data.encode import Report
 from trimtab.data.formats import Kind, ReadSettings, left_out_file
@@ -106,6 +107,7 @@ def run(name: str, config: TrainingSettings, rewards: Rewards) -> Path:
 
 def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Rewards], Trained], rewards: Rewards) -> Path:
     """``run`` for a method that is not in this folder: pass its ``build``."""
+    keep_freed_memory()
     torch.set_num_threads(config.threads or ALL_THREADS)
     require(config.track)
     folder = RunFolder(config.out or f"runs/{name}")
