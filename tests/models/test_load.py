@@ -110,11 +110,17 @@ def test_the_names_in_a_model_folder_are_durable_before_it_has_its_own(tmp_path:
     assert set(events[:-3]) == files and events[-3:] == [".model.tmp", "renamed", "at"]
 
 
-def test_who_may_read_the_folder_may_read_the_weights(tmp_path: Path) -> None:
-    """Files have the modes that Python gives to new ones."""
+def test_who_may_read_the_folder_may_read_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files have the modes that Python gives to new ones; a file system that has none is no error."""
     (tmp_path / "plain").write_text("")
     saved = save_tiny_policy(tmp_path / "start")
     assert {p.stat().st_mode for p in saved.iterdir()} == {(tmp_path / "plain").stat().st_mode}
+
+    def without_modes(path: Path, mode: int) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", without_modes)
+    assert load_policy(save_tiny_policy(tmp_path / "other"))
 
 
 def test_a_link_in_the_models_place_is_replaced_and_what_it_points_to_is_left(

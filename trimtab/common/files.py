@@ -84,7 +84,8 @@ def replace_folder(new: Path, place: Path) -> None:
     """
     for path in (*new.rglob("*"), new):
         if path.is_file():
-            path.chmod(new.stat().st_mode & 0o666)
+            with contextlib.suppress(OSError):  # a file system without modes
+                path.chmod(new.stat().st_mode & 0o666)
         sync(path)
     old = place.with_name(f".{place.name}.old")
     try:
