@@ -92,7 +92,7 @@ def test_a_run_may_not_lie_in_a_folder_that_it_reads(tmp_path: Path) -> None:
     """It would change while it is read, and could not be taken up again."""
     for out in ("texts", "texts/run"):
         (tmp_path / "texts").mkdir(exist_ok=True)
-        with pytest.raises(UserError, match=f"^{tmp_path}/{out}: lies in {tmp_path}/texts, which this run reads and must not change"):
+        with pytest.raises(UserError, match=f"^{tmp_path}/{out}: this run would write into {tmp_path}/texts, which it reads"):
             RunFolder(tmp_path / out).refuse_to_replace([], [tmp_path / "texts"])
 
 

@@ -48,7 +48,7 @@ class RunFolder:
                 if source.resolve().is_relative_to((own / name).resolve()):
                     raise UserError(f"{source}: this run reads it and would write {self.path / name} in its place; choose another out=DIR")
             if source.is_dir() and own.is_relative_to(source.resolve()):
-                raise UserError(f"{self.path}: lies in {source}, which this run reads and must not change; choose another out=DIR")
+                raise UserError(f"{self.path}: this run would write into {source}, which it reads; choose another out=DIR")
 
     def begin(
         self,
