@@ -1,5 +1,10 @@
 """Seeded streams, progress lines, memory figures."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -112,3 +117,25 @@ def test_memory_is_in_bytes_and_only_grows() -> None:
 
 def test_the_allocator_setting_may_be_asked_for_twice() -> None:
     assert keep_freed_memory() == keep_freed_memory()
+
+
+def resident_mb_after_freeing_64(environment: dict[str, str]) -> float:
+    """What a fresh process that asked for the setting still has of a block of 64 MB that it wrote to and freed."""
+    code = """if True:
+        from trimtab.common.memory import keep_freed_memory
+        keep_freed_memory()
+        resident = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+        before = resident()
+        block = bytearray(b"1" * 64_000_000)
+        del block
+        print(resident() - before)
+    """
+    given = {k: v for k, v in os.environ.items() if k != "TRIMTAB_KEEP_MEMORY"} | environment
+    return float(subprocess.run([sys.executable, "-c", code], env=given, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_freed_memory_is_kept_unless_the_environment_says_otherwise() -> None:
+    assert resident_mb_after_freeing_64({}) > 60
+    assert resident_mb_after_freeing_64({"TRIMTAB_KEEP_MEMORY": "1"}) > 60
+    assert resident_mb_after_freeing_64({"TRIMTAB_KEEP_MEMORY": "0"}) < 10

@@ -193,7 +193,10 @@ def test_the_reward_rises(start: Path) -> None:
 def test_a_number_that_is_not_finite_stops_before_the_step(start: Path) -> None:
     method = make(start, reward=lambda prompt, text: math.nan)
     before = weights(method)
-    with pytest.raises(RunFailed, match=r"step 1: the surrogate is nan, .* no step was taken"):
+    answers, _ = make(start).batches(State(0, 9))
+    keys = "', '".join(dict.fromkeys(tree.key for batch in answers for tree in batch.trees.trees))
+    assert keys.count(",") == 3
+    with pytest.raises(RunFailed, match=rf"step 1: the surrogate is nan, its gradient nan on trees '{keys}'; no step was taken"):
         iterate(method)
     assert torch.equal(weights(method), before)
 

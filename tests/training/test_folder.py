@@ -2,13 +2,15 @@
 
 import errno
 import json
+import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_models import read_lines
 
-from trimtab.common.errors import UserError
+from trimtab.common.errors import RunFailed, UserError
 from trimtab.common.files import atomic_write, read_json, write_json
 from trimtab.training.folder import RunFolder, content_hash
 
@@ -71,6 +73,38 @@ def test_changed_parent_is_refused_and_a_hub_name_has_no_hash(tmp_path: Path) ->
         RunFolder(tmp_path / "run").begin("sft", {}, parents=parents)
 
 
+def test_what_a_run_reads_may_not_lie_where_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the two are written: relative, with .., through a link; at the place or inside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "data.jsonl").write_text("{}")
+    (tmp_path / "run" / "samples.jsonl").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    places = {"run/model": "model", "link/model": "model", "run/../run/model/data.jsonl": "model", "run/samples.jsonl": "samples.jsonl"}
+    for source, name in places.items():
+        for out in ("run", "link", str(tmp_path / "run")):
+            said = f"^{source}: this run reads it and would write {out}/{name} in its place; choose another out=DIR$"
+            with pytest.raises(UserError, match=said):
+                RunFolder(out).refuse_to_replace(["model"], [source])
+
+
+def test_a_run_may_not_lie_in_a_folder_that_it_reads(tmp_path: Path) -> None:
+    """It would change while it is read, and could not be taken up again."""
+    for out in ("texts", "texts/run"):
+        (tmp_path / "texts").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match=f"^{tmp_path}/{out}: this run would write into {tmp_path}/texts, which it reads"):
+            RunFolder(tmp_path / out).refuse_to_replace([], [tmp_path / "texts"])
+
+
+def test_other_places_beside_a_run_may_be_read(tmp_path: Path) -> None:
+    """Also inside its folder, or with a name that only begins like the model's; a hub's name is no place."""
+    for name in ("run/base", "run/model-base", "other/model"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "run" / "data.jsonl").write_text("{}")
+    read = ["run/base", "run/model-base", "other/model", "run/data.jsonl", "run/model/gone"]
+    RunFolder(tmp_path / "run").refuse_to_replace(["model"], [*(tmp_path / name for name in read), "someone/model"])
+
+
 def test_metrics_are_one_line_for_each_value_and_truncation_drops_a_torn_one(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     folder.log(1, {"loss": 0.5, "lr": 1e-3})
@@ -87,6 +121,31 @@ def test_metrics_are_one_line_for_each_value_and_truncation_drops_a_torn_one(tmp
     assert read_lines(tmp_path / "samples.jsonl") == [{"step": 1, "text": "ä"}]
     folder.truncate({})
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+
+
+def test_a_file_shorter_than_at_the_checkpoint_is_refused_and_no_other_is_cut(tmp_path: Path) -> None:
+    """Metrics go on for a line after the checkpoint; of the samples a byte is lost, or the whole file."""
+    folder = begun(tmp_path)
+    folder.log(1, {"loss": 0.5})
+    folder.log_samples(1, [{"text": "a"}])
+    kept = folder.offsets()
+    folder.log(2, {"loss": 0.25})
+    before, size = (tmp_path / "metrics.jsonl").read_bytes(), kept["samples.jsonl"]
+    for left in (size - 1, None):
+        (tmp_path / "samples.jsonl").unlink() if left is None else os.truncate(tmp_path / "samples.jsonl", left)
+        said = rf"^{tmp_path}/samples.jsonl: damaged \({left or 0} bytes, {size} when the checkpoint was made\); put the whole"
+        with pytest.raises(UserError, match=said) as caught:
+            folder.truncate(kept)
+        assert str(caught.value).endswith(f"delete {tmp_path}/checkpoints to train from the start") and "\n" not in str(caught.value)
+        assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(("step", "value", "mend"), [(0, math.nan, "look at the model"), (3, -math.inf, "start again with a lower lr")])
+def test_a_metric_that_is_no_number_ends_the_run_and_is_not_written(step: int, value: float, mend: str, tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    with pytest.raises(RunFailed, match=f"^step {step}: the metric eval/loss is {value}; .*{mend}") as caught:
+        folder.log(step, {"loss": 0.5, "eval/loss": value})
+    assert "\n" not in str(caught.value) and not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_a_file_in_the_place_of_the_folder_is_told_as_such(tmp_path: Path) -> None:

@@ -1,31 +1,46 @@
 """The loop: a run that is stopped at any moment and goes on is the run that was never stopped, bit for bit."""
 
 import copy
-import errno
+import json
+import math
 import os
 import re
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import FAMILIES, online_parts, pair, random_trees, read_lines, save_tiny_policy
+from small_runs import (
+    SETTINGS,
+    STEPS,
+    Killed,
+    counting,
+    killing,
+    metrics,
+    offline,
+    outcome,
+    pressing,
+    run,
+    sft,
+    trees,
+)
+from tiny_models import FAMILIES, online_parts, pair, read_lines, save_tiny_policy
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from trimtab.common import precision
-from trimtab.common.errors import UserError
+from trimtab.common.errors import RunFailed, UserError
 from trimtab.feedback.protocol import Rule
 from trimtab.methods import bon, grpo, ppo, rloo, scst, trpo
 from trimtab.methods.control import KLControl, Penalty
 from trimtab.methods.dpo import DPO
 from trimtab.methods.kto import KTO
 from trimtab.methods.mix import Mix, Ptx
-from trimtab.methods.offline import FixedData, Offline
 from trimtab.methods.orpo import ORPO
 from trimtab.methods.reward import Reward
 from trimtab.methods.sft import SFT
@@ -38,39 +53,10 @@ from trimtab.models.nf4 import quantise
 from trimtab.models.score import ValueHead
 from trimtab.training import checkpoint
 from trimtab.training.compile import compile_layers, compiles
-from trimtab.training.folder import RunFolder
-from trimtab.training.loop import Interrupted, train
-from trimtab.training.method import Method, Metrics, MicroBatch, State
+from trimtab.training.loop import Interrupted
+from trimtab.training.method import Method, Metrics, MicroBatch, tree_names
 from trimtab.training.settings import TrainingSettings
-from trimtab.trees import PromptTree
-
-STEPS = 6
-SETTINGS = TrainingSettings(
-    lr=1e-2, save_every=2, eval_every=3, micro_batch_tokens=60, weight_decay=0.1, max_grad_norm=0.5, dtype="float32"
-)
-
-
-class Killed(BaseException):
-    """What kill -9 is to the code: no handler of ours runs."""
-
-
-def ranked(tree: PromptTree) -> PromptTree:
-    ranks = tuple(1 + (i * 2) % 3 for i in range(len(tree.completions)))  # 1 3 2: every pair counts
-    return PromptTree(tree.prompt, tree.completions, key=tree.key, ranks=ranks)
-
-
-def trees(count: int, seed: int) -> list[PromptTree]:
-    return [ranked(t) for t in random_trees([(4 + i % 5, (3 + i % 4, 6, 2 + i % 3)) for i in range(count)], seed)]
-
-
-def offline(kind: Any, *models: Any, budget: int = SETTINGS.micro_batch_tokens, **options: Any) -> Offline:
-    data = FixedData(trees(10, 0), trees(4, 1), batch_size=4, budget=budget, seed=5)
-    made: Offline = kind(*models, data, **options)
-    return made
-
-
-def sft(budget: int = SETTINGS.micro_batch_tokens) -> Method:
-    return offline(SFT, pair(FAMILIES["llama"]())[0], budget=budget)
+from trimtab.trees import TreeBatch
 
 
 def reward(budget: int = SETTINGS.micro_batch_tokens) -> Method:
@@ -140,57 +126,6 @@ def make(request: pytest.FixtureRequest) -> Callable[[], Method]:
     return {"sft": sft, "reward": reward, "dpo": dpo}[request.param]
 
 
-def run(method: Method, path: Path, settings: TrainingSettings = SETTINGS, steps: int = STEPS) -> dict[str, bytes]:
-    """Trains in ``path`` and gives everything that must not depend on stops: final weights, metrics, samples."""
-    folder = RunFolder(path)
-    folder.begin(method.name, settings.model_dump())
-    try:
-        train(method, settings, folder, steps)
-    finally:
-        folder.let_go()  # as the system does for a process that ends
-    return outcome(method, path)
-
-
-def outcome(method: Method, path: Path) -> dict[str, bytes]:
-    weights = {
-        f"{m}.{n}": p.detach().numpy().tobytes()
-        for m, module in method.modules.items()
-        for n, p in module.named_parameters()
-    }
-    files = {name: (path / name).read_bytes() for name in ("metrics.jsonl", "samples.jsonl") if (path / name).exists()}
-    return {**weights, **files}
-
-
-def metrics(path: Path) -> dict[tuple[int, str], float]:
-    return {(row["step"], row["name"]): row["value"] for row in read_lines(path / "metrics.jsonl")}
-
-
-def killing(method: Method, at: int) -> Method:
-    """``method`` whose ``at``-th loss call (from 0) is the process's last."""
-    calls = iter(range(10_000))
-    loss = method.loss
-
-    def once(batch: MicroBatch) -> tuple[Tensor, Metrics]:
-        if next(calls) == at:
-            raise Killed
-        return loss(batch)
-
-    method.loss = once  # type: ignore[method-assign]
-    return method
-
-
-def counting(method: Method, calls: list[int]) -> Method:
-    """``method`` that notes the trees of each loss call."""
-    loss = method.loss
-
-    def counted(batch: MicroBatch) -> tuple[Tensor, Metrics]:
-        calls.append(len(batch.trees.trees))
-        return loss(batch)
-
-    method.loss = counted  # type: ignore[method-assign]
-    return method
-
-
 def test_a_run_changes_every_weight_and_logs_every_step(make: Callable[[], Method], tmp_path: Path) -> None:
     """Otherwise equality below would mean little: weights move, the loss is finite, evaluation stands at steps 0, 3 and 6."""
     method = make()
@@ -224,66 +159,6 @@ def test_a_run_killed_anywhere_goes_on_bit_for_bit(make: Callable[[], Method], t
         assert run(make(), path) == expected, at
 
 
-def test_a_run_killed_within_any_file_operation_of_a_checkpoint_goes_on_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before each fsync, rename and removal that the run makes, one after the other."""
-    settings = SETTINGS.model_copy(update={"save_every": 1})
-    expected = run(sft(), tmp_path / "whole", settings, steps=3)
-
-    def trap(at: int) -> list[int]:
-        seen = [0]
-
-        def wrap(owner: Any, name: str) -> None:
-            true = getattr(owner, name)
-
-            def call(*args: Any, **options: Any) -> Any:
-                seen[0] += 1
-                if seen[0] == at:
-                    raise Killed
-                return true(*args, **options)
-
-            monkeypatch.setattr(owner, name, call)
-
-        wrap(os, "fsync")
-        wrap(Path, "rename")
-        wrap(checkpoint.shutil, "rmtree")
-        return seen
-
-    with monkeypatch.context():
-        seen = trap(-1)
-        run(sft(), tmp_path / "count", settings, steps=3)
-        total = seen[0]
-    monkeypatch.undo()
-    assert total > 20
-    for at in range(3, total + 1, 2):  # the first two are run.json's
-        path = tmp_path / f"kill-{at}"
-        trap(at)
-        with pytest.raises(Killed):
-            run(sft(), path, settings, steps=3)
-        monkeypatch.undo()
-        assert run(sft(), path, settings, steps=3) == expected, at
-        left = {p.name for p in (path / "checkpoints").iterdir()}
-        assert "step-3" in left and left <= {
-            "step-3",
-            "step-2",
-        }  # the older one where the last removal was what did not run
-
-
-def pressing(method: Method, step: int, times: int = 1) -> Method:
-    """``method`` in whose loop step ``step`` (from 0) Ctrl-C is pressed."""
-    batches = method.batches
-
-    def press(state: State) -> Any:
-        if state.step == step:
-            for _ in range(times):
-                signal.raise_signal(signal.SIGINT)
-        return batches(state)
-
-    method.batches = press  # type: ignore[method-assign]
-    return method
-
-
 def test_ctrl_c_finishes_the_step_and_leaves_a_run_that_goes_on(make: Callable[[], Method], tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     expected = run(make(), tmp_path / "whole")
@@ -309,78 +184,18 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     assert run(sft(), tmp_path / "b") == expected
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "missing"])
-@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
-def test_a_damaged_checkpoint_is_refused_in_one_line(name: str, damage: str, tmp_path: Path) -> None:
-    run(sft(), tmp_path)
-    path = tmp_path / "checkpoints" / f"step-{STEPS}" / name
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    if damage == "missing":
-        path.unlink()
-    else:
-        path.write_bytes({"flip": bytes(data), "cut": bytes(data[: len(data) // 2]), "empty": b""}[damage])
+def test_an_evaluation_that_is_no_number_ends_the_run_at_its_last_checkpoint(tmp_path: Path) -> None:
+    """The third step's: what is left is as after the second step, every line of it JSON."""
     method = sft()
-    untouched = outcome(method, tmp_path)
-    with pytest.raises(UserError) as caught:
+    evaluate = method.evaluate
+    method.evaluate = lambda state: {  # type: ignore[method-assign]
+        name: value if state.step < 3 else math.nan for name, value in evaluate(state).items()
+    }
+    with pytest.raises(RunFailed, match=r"^step 3: the metric eval/\w+ is nan; the last checkpoint is left"):
         run(method, tmp_path)
-    assert str(caught.value).startswith(f"{path}: damaged") and "\n" not in str(caught.value)
-    assert outcome(method, tmp_path) == untouched
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"weights.safetensors": "0"}', "{"])
-def test_a_damaged_manifest_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
-    run(sft(), tmp_path)
-    path = tmp_path / "checkpoints" / f"step-{STEPS}" / "manifest.json"
-    path.write_text(text)
-    with pytest.raises(UserError) as caught:
-        run(sft(), tmp_path)
-    assert str(path.parent) in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
-    """Another family by a parameter's name; the same family in another size by its shape, not by broadcasting."""
-    run(sft(), tmp_path)
-    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))])
-    found = checkpoint.latest(tmp_path / "checkpoints")
-    assert found is not None
-    with pytest.raises(UserError, match="made by another model or method"):
-        checkpoint.load(found, {"policy.other": nn.Parameter(torch.zeros(1))}, optimizer)
-    policy = sft().modules["policy"]
-    names = {f"policy.{n}": nn.Parameter(torch.zeros(*p.shape, 1)) for n, p in policy.named_parameters()}
-    with pytest.raises(UserError, match="made by another model or method"):
-        checkpoint.load(found, names, optimizer)
-
-
-def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second checkpoint cannot be written: one line, the first still there and good, nothing half-written beside it."""
-    expected = run(sft(), tmp_path / "whole")
-    path, calls, fsync = tmp_path / "full", [0], os.fsync
-
-    def full(handle: int) -> None:
-        calls[0] += (path / "checkpoints").exists()
-        if calls[0] > 8:  # six for the first checkpoint: four files, two directories
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fsync(handle)
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="checkpoints/step-4: the disk is full; free some space"):
-        run(sft(), path)
-    assert [p.name for p in (path / "checkpoints").iterdir()] == ["step-2"]
-    monkeypatch.undo()
-    assert run(sft(), path) == expected
-
-
-def test_metrics_that_do_not_fit_on_the_disk_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: RunFolder, stream: str, rows: Any) -> None:
-        return append(self, stream, rows)
-
-    append = RunFolder._append
-    folder = RunFolder(tmp_path)
-    folder.begin("sft", {})
-    (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(UserError, match="metrics.jsonl: cannot write"):
-        full(folder, "metrics.jsonl", [{"a": 1}])
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-2"]
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in lines} == {0, 1, 2}
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -393,7 +208,7 @@ def test_a_number_that_is_not_finite_names_the_trees_and_leaves_the_checkpoint(w
         loss, found = true(batch)
         calls[0] += 1
         if (tmp_path / "checkpoints" / "step-4").exists():
-            names.append(batch.trees.trees[0].key)
+            names.append([tree.key for tree in batch.trees.trees])
             return (loss * float("nan") if where == "loss" else (loss - loss.detach()).abs().sqrt() + loss), found
         return loss, found
 
@@ -401,7 +216,9 @@ def test_a_number_that_is_not_finite_names_the_trees_and_leaves_the_checkpoint(w
     with pytest.raises(UserError) as caught:
         run(method, tmp_path)
     message = str(caught.value)
-    assert message.startswith("step 5: the " + where) and f"{names[0]!r}" in message and "\n" not in message
+    assert len(names[0]) > 1 and len(names) == (1 if where == "loss" else 2)
+    said = ", ".join(repr(key) for batch in names for key in batch)
+    assert message.startswith(f"step 5: the {where} is nan on trees {said}; nothing was stepped on it") and "\n" not in message
     kept = checkpoint.latest(tmp_path / "checkpoints")
     assert kept is not None and kept.name == "step-4"
     fresh = sft()
@@ -410,6 +227,15 @@ def test_a_number_that_is_not_finite_names_the_trees_and_leaves_the_checkpoint(w
     for a, b in zip(fresh.modules["policy"].parameters(), method.modules["policy"].parameters(), strict=True):
         assert torch.equal(a, b)
     assert run(sft(), tmp_path) == run(sft(), tmp_path / "whole")
+
+
+def test_of_many_trees_twenty_are_named_and_the_rest_counted() -> None:
+    """27 in three micro-batches, one of them in two (its answers were computed apart)."""
+    made = [replace(tree, key=f"k{i}") for i, tree in enumerate(trees(27, 0))]
+    batches = [MicroBatch(TreeBatch.pack(made[a:b]), 1.0) for a, b in ((0, 3), (2, 20), (20, 27))]
+    first = ", ".join(f"'k{i}'" for i in range(20))
+    assert tree_names(batches) == f"{first} and 7 more"
+    assert tree_names(batches[:2]) == first and tree_names(batches[:1]) == "'k0', 'k1', 'k2'"
 
 
 @pytest.mark.parametrize("kind", [sft, reward, dpo])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_models import tiny_policy
 from torch import nn
+from transformers import get_scheduler
 
 from trimtab.common.errors import UserError
 from trimtab.training.optimizer import adamw, kept_of, learning_rate, trained_parameters
@@ -29,6 +30,22 @@ def test_schedules_worked_by_hand() -> None:
 def test_the_final_rate_is_a_share_of_the_peak() -> None:
     assert rates(schedule="linear", lr=2.0, final_lr=0.5) == [2.0, 1.75, 1.5, 1.25]
     assert rates(schedule="cosine", final_lr=1.0) == [1.0] * 4
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0.0, 0.3])
+def test_the_step_after_the_last_would_have_the_final_rate_as_in_transformers(schedule: str, warmup: float) -> None:
+    """The sentence of the option; theirs counts its warm-up from 0 and so agrees from the peak on."""
+    settings = TrainingSettings(lr=1.0, warmup=warmup, schedule=schedule, final_lr=0.0)
+    warm, found = round(10 * warmup), [learning_rate(settings, step, 10) for step in range(11)]
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_scheduler(schedule, optimizer, num_warmup_steps=warm, num_training_steps=10)
+    for step in range(11):
+        assert step < warm or found[step] == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        theirs.step()
+    assert found[9] > 0.02 and found[10] == pytest.approx(0.0, abs=1e-12)
+    assert "the step after the last" in str(TrainingSettings.model_fields["final_lr"].description)
 
 
 def test_warm_up_rises_in_equal_steps_to_the_peak_and_never_starts_at_zero() -> None:

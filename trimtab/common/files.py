@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         with open(temporary, "rb") as f:
             os.fsync(f.fileno())
         os.replace(temporary, path)
-        sync_directory(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise disk_error(error, path) from error
     finally:
@@ -64,13 +65,48 @@ def refuse_missing_folder(source: Path | str) -> None:
         raise UserError(f"{source}: no such model folder")
 
 
-def sync_directory(path: Path | str) -> None:
-    """Makes renames inside ``path`` durable."""
+def sync(path: Path | str) -> None:
+    """Makes a file's bytes durable, or the names inside a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def replace_folder(new: Path, place: Path) -> None:
+    """Makes ``new`` durable and renames it to ``place``, which stands beside it. What stood there is renamed first and removed last: at
+    whatever moment the process is killed, one of the two is whole, the old one perhaps as ``.NAME.old``. Who may read the folder may
+    read its files: safetensors writes its own for their owner alone.
+
+    Raises:
+        OSError: it cannot be written, or a file is in its place; what stood there still does.
+    """
+    for path in (*new.rglob("*"), new):
+        if path.is_file():
+            with contextlib.suppress(OSError):  # a file system without modes
+                path.chmod(new.stat().st_mode & 0o666)
+        sync(path)
+    old = place.with_name(f".{place.name}.old")
+    try:
+        if place.is_dir():
+            _remove(old)
+            place.rename(old)
+        new.rename(place)
+    except BaseException:
+        if old.is_dir() and not place.exists():
+            old.rename(place)
+        raise
+    sync(place.parent)
+    _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """Without complaint, a link to a folder as the link that it is."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def disk_error(error: Exception, path: Path | str) -> UserError:

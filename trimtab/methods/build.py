@@ -3,7 +3,7 @@
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import trimtab.methods
 from trimtab.common.config import Settings
 from trimtab.common.errors import UserError
+from trimtab.common.memory import keep_freed_memory
 from trimtab.common.yamls import one_line
 from trimtab.data.encode import Report
 from trimtab.data.formats import Kind, ReadSettings, left_out_file
@@ -49,6 +50,7 @@ from trimtab.trees import PromptTree
 Rewards = Callable[[str], Feedback]
 
 INPUT_FIELDS = ("data", "eval_data", "demonstrations", "tokenizer", "chat_template", "ptx.demonstrations", "ptx.text")
+OUTPUTS = ("model", "value")  # what the methods of this folder save; more in ``Trained.outputs``
 DROPOUT_SENTENCE = "share of what attention and MLP compute that is dropped in training; draws depend on how a step is split and compiled"
 LR_SENTENCE = "peak learning rate; the default is for models of a billion weights, one of a few million takes a hundred times more"
 ALL_THREADS = torch.get_num_threads()  # before any run of this process chose fewer
@@ -105,16 +107,14 @@ def run(name: str, config: TrainingSettings, rewards: Rewards) -> Path:
 
 def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Rewards], Trained], rewards: Rewards) -> Path:
     """``run`` for a method that is not in this folder: pass its ``build``."""
+    keep_freed_memory()
     torch.set_num_threads(config.threads or ALL_THREADS)
     require(config.track)
     folder = RunFolder(config.out or f"runs/{name}")
     given = config.model_dump()
-    if not folder.begin(
-        name,
-        given,
-        inputs=inputs_of(given),
-        parents=parents_of(given),
-    ):
+    inputs, parents = inputs_of(given), parents_of(given)
+    folder.refuse_to_replace(saved_in(OUTPUTS), [*inputs, *parents])
+    if not folder.begin(name, given, inputs=inputs, parents=parents):
         print(f"{folder.path}: already done; delete it to run again")
         return folder.path
     lora = config.lora if isinstance(config, StartSettings) else Lora()
@@ -127,6 +127,7 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
         if not given.get("eval_data", True):
             refuse_idle(config, "without eval_data; write eval_data=FILE, or leave it out", "eval_limit")
         trained = build(config, rewards)
+        folder.refuse_to_replace(saved_in(trained.outputs), [*inputs, *parents])  # a method from outside may name them otherwise
         adapted = [has_adapters(module) for module in trained.method.modules.values() if isinstance(module, PreTrainedModel)]
         assert all(adapted) if lora.rank else not any(adapted), f"{name} does not hand its models to adapt()"
         if not trained.items:
@@ -135,10 +136,20 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
         for inner, (model, tokenizer) in trained.outputs.items():
             save_model(model, tokenizer, folder.path / inner)
             if has_adapters(model):
-                save_adapter(model, tokenizer, folder.path / ("adapter" if inner == "model" else f"{inner}-adapter"))
+                save_adapter(model, tokenizer, folder.path / adapter_name(inner))
         folder.end("done", trained.finish(folder.path))
     print(f"{name}: done; {folder.path / next(iter(trained.outputs), '')} holds the model, trimtab report {folder.path} shows the run")
     return folder.path
+
+
+def adapter_name(inner: str) -> str:
+    """The folder of the adapters that were trained in the model which is saved as ``inner``."""
+    return "adapter" if inner == "model" else f"{inner}-adapter"
+
+
+def saved_in(outputs: Iterable[str]) -> list[str]:
+    """Every folder inside a run's own that ``outputs`` may be saved in."""
+    return [place for inner in outputs for place in (inner, adapter_name(inner))]
 
 
 def steps_of(config: TrainingSettings, items: int) -> int:

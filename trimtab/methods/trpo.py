@@ -29,7 +29,7 @@ from trimtab.methods.offline import total
 from trimtab.methods.online import Answers, Held, OnlineSettings, engine_logprobs, load_parts
 from trimtab.models.fisher import exact_kl, fisher_vector, scored_rows, trained
 from trimtab.models.score import Tail, score_tokens, tail_of, token_logprobs
-from trimtab.training.method import Learner, Metrics, MicroBatch, OptimizerStep, State
+from trimtab.training.method import Learner, Metrics, MicroBatch, OptimizerStep, State, tree_names
 from trimtab.training.trust_region import Search, line_search, natural_step
 from trimtab.trees import PromptTree, TreeBatch, pack_indices, step_indices
 
@@ -167,8 +167,7 @@ class TRPO(Held):
         out = joined(slopes)
         norm = float(out.norm())
         if not (math.isfinite(value) and math.isfinite(norm)):
-            keys = ", ".join(repr(batch.trees.trees[0].key) for batch in answers)
-            raise RunFailed(f"{where}: the surrogate is {value}, its gradient {norm} (micro-batches from trees {keys}); no step was taken")
+            raise RunFailed(f"{where}: the surrogate is {value}, its gradient {norm} on trees {tree_names(answers)}; no step was taken")
         return value, out
 
     def fisher(self, step: OptimizerStep, vector: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from trimtab.common.device import here
 from trimtab.common.errors import UserError
-from trimtab.common.files import disk_error, read_json, refuse_missing_folder, sync_directory
+from trimtab.common.files import disk_error, read_json, refuse_missing_folder, replace_folder
 from trimtab.common.rng import seed_for
 from trimtab.models.attention import NAME
 from trimtab.models.check import check_architecture
@@ -144,19 +144,13 @@ def save_adapter(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fol
 
 
 def _save(write: Callable[[Path], None], tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """What ``write`` writes and the tokenizer: written beside ``folder``, synced, then renamed."""
+    """What ``write`` writes and the tokenizer: written beside ``folder``, then put in its place."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         write(temporary)
         tokenizer.save_pretrained(temporary)
-        for path in [p for p in temporary.rglob("*") if p.is_file()]:
-            with open(path, "rb") as f:
-                os.fsync(f.fileno())
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-        sync_directory(folder.parent)
+        replace_folder(temporary, folder)
     except (OSError, SafetensorError) as error:
         raise disk_error(error, folder) from error
     except Exception as error:  # tokenizers knows no other kind; the system's error is in its words

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from trimtab.common.device import has_triton
 from trimtab.common.errors import UserError
+from trimtab.common.memory import keep_freed_memory
 from trimtab.common.rng import seed_for
 from trimtab.models.attention import TreeLayout
 from trimtab.models.load import max_positions
@@ -77,6 +78,7 @@ class NativeEngine:
         decode: DecodeText | None = None,
     ) -> None:  # fmt: skip
         assert rows >= 1
+        keep_freed_memory()
         self.model, self.end_id, self.rows, self.kv_bytes, self.autocast, self.decode = model, end_id, rows, kv_bytes, autocast, decode
         self.stats: SamplingStats | None = None
         self._recorder: Recorder | None = None

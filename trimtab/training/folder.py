@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -16,8 +17,8 @@ from typing import Any
 import torch
 
 from trimtab.common.device import here
-from trimtab.common.errors import Interrupted, UserError
-from trimtab.common.files import disk_error, read_json, sha256, write_json
+from trimtab.common.errors import Interrupted, RunFailed, UserError
+from trimtab.common.files import disk_error, read_json, sha256, sync, write_json
 from trimtab.common.precision import in_bf16
 
 STREAMS = ("metrics.jsonl", "samples.jsonl", "timing.jsonl")
@@ -33,6 +34,21 @@ class RunFolder:
         self._started = time.time()
         self._before = 0.0
         self._lock = contextlib.ExitStack()
+
+    def refuse_to_replace(self, outputs: Iterable[str], read: Iterable[Path | str]) -> None:
+        """Before anything is begun: what a run reads must be there and the same until its end, or it could not be taken up again.
+
+        Raises:
+            UserError: something in ``read`` lies where the run will write (its own files, and ``outputs`` inside the folder), or is a
+                folder in which the run's own lies.
+        """
+        own = self.path.resolve()
+        for source in (Path(p) for p in read if Path(p).exists()):
+            for name in (*STREAMS, "run.json", "results.json", *outputs):
+                if source.resolve().is_relative_to((own / name).resolve()):
+                    raise UserError(f"{source}: this run reads it and would write {self.path / name} in its place; choose another out=DIR")
+            if source.is_dir() and own.is_relative_to(source.resolve()):
+                raise UserError(f"{self.path}: this run would write into {source}, which it reads; choose another out=DIR")
 
     def begin(
         self,
@@ -130,7 +146,16 @@ class RunFolder:
             raise
 
     def log(self, step: int, values: Mapping[str, float], stream: str = "metrics.jsonl") -> None:
-        """Appends one line for each value."""
+        """Appends one line for each value.
+
+        Raises:
+            RunFailed: one of them is not finite, which no decision can rest on and no JSON file can hold.
+        """
+        for name, value in values.items():
+            if not math.isfinite(value):
+                before = "nothing is trained yet; look at the model and the held-out data (trimtab doctor MODEL FILE)"
+                later = "the last checkpoint is left; start again with a lower lr and another out=DIR"
+                raise RunFailed(f"step {step}: the metric {name} is {value}; {later if step else before}")
         self._append(stream, [{"step": step, "name": name, "value": value} for name, value in values.items()])
 
     def log_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -138,15 +163,39 @@ class RunFolder:
         self._append("samples.jsonl", [{"step": step, **row} for row in rows])
 
     def offsets(self) -> dict[str, int]:
-        """Sizes of the append-only files now: a checkpoint keeps them."""
-        return {name: (self.path / name).stat().st_size if (self.path / name).exists() else 0 for name in STREAMS}
+        """Sizes of the append-only files now, up to which they are durable: a checkpoint keeps them.
+
+        Raises:
+            UserError: the disk is full, or fails.
+        """
+        paths = [path for name in STREAMS if (path := self.path / name).exists()]
+        for path in (*paths, self.path):
+            try:
+                sync(path)
+            except OSError as error:
+                raise disk_error(error, path) from error
+        return {name: self._size(name) for name in STREAMS}
 
     def truncate(self, offsets: Mapping[str, int]) -> None:
-        """Drops what was appended after a checkpoint, a torn last line included."""
+        """Drops what was appended after a checkpoint, a torn last line included.
+
+        Raises:
+            UserError: a file is shorter than it was at the checkpoint; nothing is dropped then.
+        """
         for name in STREAMS:
-            path = self.path / name
-            if path.exists() and path.stat().st_size > offsets.get(name, 0):
-                os.truncate(path, offsets.get(name, 0))
+            size, before = self._size(name), offsets.get(name, 0)
+            if size < before:
+                raise UserError(
+                    f"{self.path / name}: damaged ({size:,} bytes, {before:,} when the checkpoint was made); put the whole file back, "
+                    f"or delete {self.path / 'checkpoints'} to train from the start"
+                )
+        for name in STREAMS:
+            if self._size(name) > offsets.get(name, 0):
+                os.truncate(self.path / name, offsets.get(name, 0))
+
+    def _size(self, stream: str) -> int:
+        path = self.path / stream
+        return path.stat().st_size if path.exists() else 0
 
     def _append(self, stream: str, rows: Iterable[Mapping[str, Any]]) -> None:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

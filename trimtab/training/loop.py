@@ -19,7 +19,7 @@ from trimtab.common.progress import Progress
 from trimtab.training import checkpoint
 from trimtab.training.compile import compile_layers, compiles
 from trimtab.training.folder import RunFolder
-from trimtab.training.method import Method, Metrics, MicroBatch, OptimizerStep, State
+from trimtab.training.method import Method, Metrics, MicroBatch, OptimizerStep, State, tree_names
 from trimtab.training.optimizer import adamw, learning_rate, trained_parameters
 from trimtab.training.settings import TrainingSettings
 from trimtab.training.tracking import tracking
@@ -54,12 +54,11 @@ class Learner:
             for batch in micro_batches:
                 loss, metrics = self.backward(batch)
                 if not math.isfinite(loss):
-                    raise RunFailed(f"{where}: the loss is {loss} on trees {batch.trees.trees[0].key!r}...; {LOWER}")
+                    raise RunFailed(f"{where}: the loss is {loss} on trees {tree_names([batch])}; {LOWER}")
                 _add(seen, metrics)
             norm = self.clip()
             if not math.isfinite(norm):
-                keys = ", ".join(repr(b.trees.trees[0].key) for b in micro_batches)
-                raise RunFailed(f"{where}: the gradient is {norm} (micro-batches from trees {keys}); {LOWER}")
+                raise RunFailed(f"{where}: the gradient is {norm} on trees {tree_names(micro_batches)}; {LOWER}")
             self.count({**seen, "grad_norm": (norm, 1.0)})
             if not self.method.before_step(seen):
                 self.optimizer.zero_grad()

@@ -41,6 +41,13 @@ class State:
 OptimizerStep = Sequence[MicroBatch]
 
 
+def tree_names(batches: Iterable[MicroBatch], most: int = 20) -> str:
+    """Which trees were computed, by their keys: ``'a', 'b' and 7 more``."""
+    keys = list(dict.fromkeys(tree.key for batch in batches for tree in batch.trees.trees))
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(map(repr, keys[:most])) + more
+
+
 class Learner(Protocol):
     """The loop's half of an update: it accumulates gradients, checks them, clips them and steps the optimizer."""
 

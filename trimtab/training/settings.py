@@ -25,7 +25,7 @@ class TrainingSettings(Settings):
         32, ge=1, description="trees (prompts) per optimizer step; online methods: prompts per iteration"
     )
     micro_batch_tokens: int = Field(
-        8192, ge=1, description="tokens computed at once; bounds memory, never changes results"
+        8192, ge=1, description="tokens computed at once; bounds memory, changes results by rounding only (with dropout, by its draws)"
     )
     checkpointing: bool = Field(
         False, description="compute activations again in the backward pass: a third more time, far less memory, the same numbers"
@@ -36,7 +36,9 @@ class TrainingSettings(Settings):
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="how lr falls after the warm-up")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which lr rises from 0")
-    final_lr: float = Field(0.1, ge=0, le=1, description="lr at the end, as a share of the peak (linear, cosine)")
+    final_lr: float = Field(
+        0.1, ge=0, le=1, description="what lr falls to, as a share of the peak (linear, cosine): the step after the last would have it"
+    )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decay of matrices; vectors are never decayed")
     optimizer: Literal["adamw", "adamw8bit"] = Field(
         "adamw", description="adamw8bit keeps its moments in 8 bits: 2 bytes a weight, not 8 (bitsandbytes; extra qlora)"
