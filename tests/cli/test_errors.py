@@ -187,14 +187,14 @@ def test_full_disk_keeps_the_last_checkpoint(
 
     def full(handle: int) -> None:
         calls.append(handle)
-        if len(calls) > 18:  # run.json takes 2, each checkpoint 6: the third one fails while its files are written
+        if len(calls) > 24:  # run.json takes 2, each checkpoint 9 (metrics first): the third one fails while its files are written
             raise OSError(errno.ENOSPC, "No space left on device")
         real(handle)
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     assert "the disk is full" in refused(capsys, "sft", *words, "threads=1")
     assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["step-2"]
-    monkeypatch.setattr(checkpoint.os, "fsync", real)
+    monkeypatch.setattr(os, "fsync", real)
     assert main(["sft", *words, "threads=1"]) == 0, "the same command goes on once there is room"
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "done"
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
