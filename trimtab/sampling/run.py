@@ -1,0 +1,202 @@
+"""One call of the native engine: rows of samples, one token of each at every step, until every sample is drawn."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trimtab.common.device import has_triton
+from trimtab.common.errors import UserError
+from trimtab.common.rng import seed_for
+from trimtab.models.score import hidden_states, tail_of
+from trimtab.sampling.cache import Decode, Paged, Pool, Probe, Reading, Rows, Shape, pages_for, reading_tables
+from trimtab.sampling.draws import draw, uniforms
+from trimtab.sampling.graphs import Graphs, Recorder, few
+from trimtab.sampling.prefill import PREFILL_TOKENS, PromptCache
+from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, Stop
+from trimtab.sampling.schedule import ROW_MULTIPLE, Group, Schedule, group_jobs
+from trimtab.sampling.stops import StopStrings
+
+
+class Run:
+    """One call of ``sample``: job j is sample j % k of prompt j // k."""
+
+    def __init__(
+        self, model: PreTrainedModel, end_id: int, prompts: Sequence[Sequence[int]], k: int, options: SamplingOptions, keys: Sequence[str],
+        *, rows: int, kv_bytes: int, stops: StopStrings | None, recorder: Recorder | None,
+    ) -> None:  # fmt: skip
+        self.model, self.device, self.options, self.end_id, self.stops = model, model.device, options, end_id, stops
+        self.tail, self.head = tail_of(model), model.get_output_embeddings()
+        self.tokens = self.steps = 0
+
+        numbers = {ids: n for n, ids in enumerate(dict.fromkeys(tuple(prompt) for prompt in prompts))}
+        distinct, prompt_of = list(numbers), [numbers[tuple(prompt)] for prompt in prompts for _ in range(k)]
+        self.lasts = np.array([distinct[p][-1] for p in prompt_of])
+        self.streams = [seed_for(options.seed, "sample", key, j) for key in keys for j in range(k)]
+
+        shapes = self._probe(distinct[0][0])
+        prefixes = [len(ids) - 1 for ids in distinct]
+        rows, slots, pages, self.width, groups = self._room(shapes, prompt_of, prefixes, k, rows, kv_bytes)
+        self.own = Rows(shapes, rows, self.device)
+        self.prompts = PromptCache(model, distinct, Pool(shapes, pages, self.device), slots)
+        self.schedule = Schedule(groups, rows, slots)
+        shape = (rows, options.max_tokens)
+        self.uniforms, self.logprobs, self.policy_logprobs = (np.zeros(shape, dtype=np.float32) for _ in range(3))
+        self.ids = np.zeros(shape, dtype=np.int64)
+        self.drawn = np.zeros(rows, dtype=np.int64)
+        self.feed = np.zeros(rows, dtype=np.int64)  # the token each row computes next
+        # How rows read the prompts' pages: None when a row came or went.
+        self.tables: tuple[np.ndarray, ...] | None = None
+        self.reading: Reading | Paged | None = None
+        self.graphs = Graphs(self._recorded, self.device, recorder) if recorder is not None else None
+
+    def _room(
+        self, shapes: Mapping[int, Shape], prompt_of: Sequence[int], prefixes: Sequence[int], k: int, most: int, kv_bytes: int
+    ) -> tuple[int, int, int, int, list[Group]]:
+        """For as many rows as ``kv_bytes`` hold, at most ``most``: rows, slots, pages, width and groups."""
+        rows = round_up(min(most, len(prompt_of)), ROW_MULTIPLE)
+        while True:
+            width = min(k, rows)
+            groups = group_jobs(prompt_of, prefixes, width)
+            # Twice the slots that full rows need, for prompts with only some samples left, and a few to compute ahead.
+            full = -(-rows // width)
+            slots = min(len(groups), (full if width == 1 else 2 * full) + -(-full // 4))
+            pages = sum(pages_for(group.prefix) for group in groups[:slots])
+            self.kv_bytes = Rows.bytes_needed(shapes, rows, self.options.max_tokens) + Pool.bytes_needed(shapes, pages)
+            if self.kv_bytes <= kv_bytes:
+                return rows, slots, pages, width, groups
+            if rows == ROW_MULTIPLE:
+                raise UserError(
+                    f"keys and values of {rows} samples of {groups[0].prefix} + {self.options.max_tokens} tokens take "
+                    f"{self.kv_bytes:,} bytes, kv_bytes allows {kv_bytes:,}: give it more, or shorten the prompts"
+                )
+            rows = max(ROW_MULTIPLE, rows * kv_bytes // self.kv_bytes // ROW_MULTIPLE * ROW_MULTIPLE)
+
+    def _probe(self, token: int) -> dict[int, Shape]:
+        """What each layer keeps.
+
+        Raises:
+            UserError: a layer keeps its state elsewhere (recurrent, or it never calls the attention function).
+        """
+        probe = Probe()
+        one = torch.tensor([token], device=self.device)
+        hidden_states(self.model, one, torch.zeros_like(one), probe)
+        layers = self.model.config.get_text_config().num_hidden_layers
+        if len(probe.shapes) != layers:
+            raise UserError(
+                f"{type(self.model).__name__}: only {len(probe.shapes)} of {layers} layers use attention that can be cached, "
+                "so it cannot be sampled from"
+            )
+        return probe.shapes
+
+    def all(self, on_progress: OnProgress | None) -> list[Sample]:
+        """Draws every job; samples in the order of jobs."""
+        samples: dict[int, Sample] = {}
+        while True:
+            while filled := self.schedule.fill_slots(PREFILL_TOKENS):
+                self.prompts.fill(filled)
+            self._admit()
+            if not self.schedule.busy.any():
+                return [samples[job] for job in range(len(samples))]
+            finished = self._step()
+            for row, stop in finished:
+                samples[int(self.schedule.job[row])] = self._sample(row, stop)
+            if finished:
+                self._release(np.array([row for row, _ in finished]))
+                if on_progress is not None:
+                    on_progress(len(samples), self.tokens)
+
+    def _admit(self) -> None:
+        """Gives idle rows to waiting samples."""
+        rows = self.schedule.admit()
+        if len(rows):
+            jobs = self.schedule.job[rows]
+            self.feed[rows] = self.lasts[jobs]
+            self.uniforms[rows] = uniforms([self.streams[job] for job in jobs], self.options.max_tokens)
+            self.tables = self.reading = None
+
+    def _release(self, rows: np.ndarray) -> None:
+        """Rows whose samples are finished give back their pages."""
+        self.prompts.release(self.schedule.release(rows))
+        self.drawn[rows] = 0
+        targets, sources = self.schedule.close_ranks()
+        for array in (self.uniforms, self.logprobs, self.policy_logprobs, self.ids, self.drawn, self.feed):
+            array[targets] = array[sources]
+        self.own.move(targets, sources)
+        self.drawn[sources] = 0
+        self.tables = self.reading = None
+
+    def _step(self) -> list[tuple[int, Stop]]:
+        """One token for every row in use; returns the rows that finished with it."""
+        schedule = self.schedule
+        # Where steps are recorded, shapes are few: all rows while samples wait, and room for every token from the start.
+        count = schedule.used_rows if self.graphs is None else schedule.rows if schedule.waiting else few(schedule.used_rows, schedule.rows)
+        rows, drawn, busy = np.arange(count), self.drawn[:count], schedule.busy[:count]
+        self.own.reach(int(drawn.max()) + 1 if self.graphs is None else self.options.max_tokens)
+        if self.tables is None and schedule.longest_prefix:
+            table, pool = self.prompts.table, self.prompts.pool
+            blocks = pages_for(schedule.longest_prefix) if self.graphs is None else table.shape[1]
+            pages = table[schedule.slot[:count], :blocks] * busy[:, None]
+            if has_triton(self.device):
+                self.tables = (pages,)
+            else:
+                used = pool.used if self.graphs is None else pool.size
+                self.tables = reading_tables(pages, schedule.place[:count], self.width, used)
+        row = (self.feed[:count], drawn, schedule.prefix[:count], self.uniforms[rows, drawn])
+        if self.graphs is not None:
+            found = self.graphs([*row, *(self.tables or ())])
+        else:
+            if self.reading is None and self.tables is not None:
+                self.reading = self._reading([self._tensor(table) for table in self.tables])
+            feed, columns, prefix, uniform = (self._tensor(array) for array in row)
+            found = self._token(feed, columns, prefix, uniform, self.reading)
+        tokens, logprobs, policy_logprobs = (t.cpu().numpy() for t in found)
+
+        self.ids[rows, drawn], self.feed[:count] = tokens, tokens
+        self.logprobs[rows, drawn], self.policy_logprobs[rows, drawn] = logprobs, policy_logprobs
+        drawn += busy
+        self.tokens += int(busy.sum())
+        self.steps += 1
+        return self._finished(tokens, busy, drawn)
+
+    def _token(
+        self, feed: Tensor, drawn: Tensor, prefix: Tensor, uniform: Tensor, reading: Reading | Paged | None
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """(n,) each row's token to compute, its place and its prompt's length -> the next token and its logprobs, as ``draw``."""
+        hidden = hidden_states(self.model, feed, prefix + drawn, Decode(reading, self.own, drawn, prefix))
+        return draw(hidden, self.head(hidden), self.tail, self.options, uniform)
+
+    def _recorded(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """``_token`` of its inputs and the tables, in that order."""
+        feed, drawn, prefix, uniform, *tables = inputs
+        return self._token(feed, drawn, prefix, uniform, self._reading(tables) if tables else None)
+
+    def _reading(self, tables: Sequence[Tensor]) -> Reading | Paged:
+        """How rows read the prompts' pages, from the arrays of ``_step``."""
+        return (Paged if has_triton(self.device) else Reading)(self.prompts.pool, *tables)
+
+    def _finished(self, tokens: np.ndarray, busy: np.ndarray, drawn: np.ndarray) -> list[tuple[int, Stop]]:
+        ended = tokens == self.end_id
+        over = ended | (drawn >= self.options.max_tokens)
+        maybe = self.stops.candidates(tokens) & ~ended if self.stops else np.zeros_like(busy)
+        finished: list[tuple[int, Stop]] = []
+        for row in np.flatnonzero(busy & (over | maybe)).tolist():
+            if maybe[row] and self.stops and self.stops.found(self.ids[row, : drawn[row]].tolist()):
+                finished.append((row, "string"))
+            elif over[row]:
+                finished.append((row, "end" if ended[row] else "length"))
+        return finished
+
+    def _sample(self, row: int, stop: Stop) -> Sample:
+        size = self.drawn[row]
+        ids, logprobs, policy = (a[row, :size].tolist() for a in (self.ids, self.logprobs, self.policy_logprobs))
+        return Sample(tuple(ids), tuple(logprobs), tuple(policy), stop)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array.copy()).to(self.device)
+
+
+def round_up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
