@@ -109,15 +109,20 @@ class Pool:
         self._taken[pages] = False
         self._taken[:RESERVED] = True
 
+    def copy(self, sources: np.ndarray, targets: np.ndarray) -> None:
+        """Pages ``targets`` become what pages ``sources`` are."""
+        of, to = torch.from_numpy(sources), torch.from_numpy(targets)
+        for pair in self.layers.values():
+            for tensor in pair:
+                tensor[to] = tensor[of]
+
     def close_ranks(self, table: np.ndarray) -> None:
         """Moves the last pages into the holes when there are many, and their numbers in ``table``."""
         used = self.used
         if used - int(self._taken.sum()) <= HOLES * used:
             return
         targets, sources = moves_to_front(self._taken)
-        for pair in self.layers.values():
-            for tensor in pair:
-                tensor[torch.from_numpy(targets)] = tensor[torch.from_numpy(sources)]
+        self.copy(sources, targets)
         self._taken[targets], self._taken[sources] = True, False
         now_at = np.arange(len(self._taken))
         now_at[sources] = targets

@@ -16,7 +16,7 @@ from trimtab.sampling.draws import draw, uniforms
 from trimtab.sampling.graphs import Graphs, Recorder, few
 from trimtab.sampling.prefill import PREFILL_TOKENS, PromptCache
 from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, Stop
-from trimtab.sampling.schedule import ROW_MULTIPLE, Group, Schedule, group_jobs
+from trimtab.sampling.schedule import ROW_MULTIPLE, Group, Schedule, group_jobs, slots_for
 from trimtab.sampling.stops import StopStrings
 
 
@@ -37,8 +37,8 @@ class Run:
         self.streams = [seed_for(options.seed, "sample", key, j) for key in keys for j in range(k)]
 
         shapes = self._probe(distinct[0][0])
-        prefixes = [len(ids) - 1 for ids in distinct]
-        rows, slots, pages, self.width, groups = self._room(shapes, prompt_of, prefixes, k, rows, kv_bytes)
+        groups = group_jobs(prompt_of, [len(ids) - 1 for ids in distinct], k)
+        rows, slots, pages = self._room(shapes, groups, rows, kv_bytes)
         self.own = Rows(shapes, rows, self.device)
         self.prompts = PromptCache(model, distinct, Pool(shapes, pages, self.device), slots)
         self.schedule = Schedule(groups, rows, slots)
@@ -53,20 +53,16 @@ class Run:
         self.graphs = Graphs(self._recorded, self.device, recorder) if recorder is not None else None
 
     def _room(
-        self, shapes: Mapping[int, Shape], prompt_of: Sequence[int], prefixes: Sequence[int], k: int, most: int, kv_bytes: int
-    ) -> tuple[int, int, int, int, list[Group]]:
-        """For as many rows as ``kv_bytes`` hold, at most ``most``: rows, slots, pages, width and groups."""
-        rows = round_up(min(most, len(prompt_of)), ROW_MULTIPLE)
+        self, shapes: Mapping[int, Shape], groups: Sequence[Group], most: int, kv_bytes: int
+    ) -> tuple[int, int, int]:
+        """For as many rows as ``kv_bytes`` hold, at most ``most``: rows, slots and pages."""
+        rows = round_up(min(most, sum(len(group.jobs) for group in groups)), ROW_MULTIPLE)
         while True:
-            width = min(k, rows)
-            groups = group_jobs(prompt_of, prefixes, width)
-            # Twice the slots that full rows need, for prompts with only some samples left, and a few to compute ahead.
-            full = -(-rows // width)
-            slots = min(len(groups), (full if width == 1 else 2 * full) + -(-full // 4))
+            slots = slots_for(groups, rows)
             pages = sum(pages_for(group.prefix) for group in groups[:slots])
             self.kv_bytes = Rows.bytes_needed(shapes, rows, self.options.max_tokens) + Pool.bytes_needed(shapes, pages)
             if self.kv_bytes <= kv_bytes:
-                return rows, slots, pages, width, groups
+                return rows, slots, pages
             if rows == ROW_MULTIPLE:
                 raise UserError(
                     f"keys and values of {rows} samples of {groups[0].prefix} + {self.options.max_tokens} tokens take "
@@ -143,7 +139,7 @@ class Run:
                 self.tables = (pages,)
             else:
                 used = pool.used if self.graphs is None else pool.size
-                self.tables = reading_tables(pages, schedule.place[:count], self.width, used)
+                self.tables = reading_tables(pages, schedule.place[:count], schedule.width, used)
         row = (self.feed[:count], drawn, schedule.prefix[:count], self.uniforms[rows, drawn])
         if self.graphs is not None:
             found = self.graphs([*row, *(self.tables or ())])
