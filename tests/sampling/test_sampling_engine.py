@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trimtab.common.errors import UserError
 from trimtab.models.score import score_tokens
-from trimtab.sampling import engine as engine_module
+from trimtab.sampling import engine as engine_module, run as run_module
 from trimtab.sampling.engine import NativeEngine
 from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
 from trimtab.trees import PromptTree, TreeBatch
@@ -29,6 +29,10 @@ def prompts(count: int, longest: int = 40, seed: int = 0) -> list[list[int]]:
 
 def names(count: int) -> list[str]:
     return [f"p{i}" for i in range(count)]
+
+
+def logprobs_of(samples: list[list[Sample]]) -> list[float]:
+    return [x for of_prompt in samples for sample in of_prompt for x in sample.policy_logprobs]
 
 
 def ids_of(samples: list[list[Sample]]) -> list[list[tuple[int, ...]]]:
@@ -228,6 +232,33 @@ def test_kv_memory_is_bounded_reported_and_changes_nothing() -> None:
     assert narrow.stats.kv_bytes <= 300_000 and narrow.stats.rows < 64 and narrow.stats.steps > wide.stats.steps
     with pytest.raises(UserError, match="kv_bytes"):
         NativeEngine(model, END, kv_bytes=1000).sample(prompts(16), 4, options, names(16))
+
+
+@pytest.mark.parametrize(("family", "autocast"), [("llama", False), ("llama", True), ("gpt_oss", False)])
+def test_any_number_of_rows_draws_the_same(family: str, autocast: bool) -> None:
+    """Products have multiples of 8 rows; those that fill them up have no keys and values."""
+    model, options = tiny_policy(family), SamplingOptions(max_tokens=8, seed=1)
+    expected = NativeEngine(model, END, rows=32, autocast=autocast).sample(prompts(4), 3, options, names(4))
+    for rows in (1, 3, 9):
+        engine = NativeEngine(model, END, rows=rows, autocast=autocast)
+        found = engine.sample(prompts(4), 3, options, names(4))
+        assert ids_of(found) == ids_of(expected)
+        assert logprobs_of(found) == pytest.approx(logprobs_of(expected), abs=1e-5)
+        assert engine.stats is not None and engine.stats.rows == rows
+        assert rows * 32 * 256 < engine.stats.kv_bytes <= (rows * 32 + 64 * 5) * 256  # 256 bytes a token; 4 pages and one at most
+
+
+def test_on_its_own_an_engine_takes_a_share_of_the_free_memory_and_one_row_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, options = tiny_policy("llama"), SamplingOptions(max_tokens=8)
+    expected = NativeEngine(model, END).sample(prompts(8), 4, options, names(8))
+    seen = []
+    for free in (1e9, 8e5, 0):
+        monkeypatch.setattr(run_module, "free_bytes", lambda device, free=free: int(free))
+        engine = NativeEngine(model, END)
+        assert ids_of(engine.sample(prompts(8), 4, options, names(8))) == ids_of(expected)
+        assert engine.stats is not None and (engine.stats.kv_bytes <= 0.3 * free or engine.stats.rows == 1)
+        seen.append(engine.stats.rows)
+    assert seen[0] == 32 > seen[1] > 8 and seen[2] == 1
 
 
 def test_the_model_is_left_as_it_was() -> None:

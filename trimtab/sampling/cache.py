@@ -150,7 +150,7 @@ class Rows:
     """Every layer's keys and values of ``rows`` samples, (rows, b, G, BLOCK, D) each; ``blocks`` grows with the longest sample."""
 
     def __init__(self, shapes: Mapping[int, Shape], rows: int, device: torch.device) -> None:
-        self.blocks = 0
+        self.rows, self.blocks = rows, 0
 
         def nothing(shape: Shape, size: int) -> Tensor:
             return torch.zeros(rows, 0, shape.heads, BLOCK, size, dtype=shape.dtype, device=device)
@@ -246,7 +246,8 @@ class Paged:
 
 @dataclass(eq=False)  # not frozen: see TreeLayout
 class Decode(Layout):
-    """One new token in each of n rows: written to its row, attending to the row's prompt and to the row's tokens so far."""
+    """One new token in each of n rows: written to its row, attending to the row's prompt and to the row's tokens so far. Tokens behind
+    these fill a product up: they see nothing, and nothing of them is kept."""
 
     prompts: Reading | Paged | None  # None where no row has a prompt of more than one token
     own: Rows
@@ -257,6 +258,12 @@ class Decode(Layout):
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
         """See ``Layout.attend``."""
+        n = len(self.columns)
+        if len(query) == n:
+            return self._attend(layer, query, key, value, rule)
+        return nn.functional.pad(self._attend(layer, query[:n], key[:n], value[:n], rule), (0, 0, 0, 0, 0, len(query) - n))
+
+    def _attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
         keys, values = (self._written(kept, new) for kept, new in zip(self.own.layers[layer], (key, value), strict=True))
         if has_triton(query.device):
             from trimtab.sampling.paged import paged_attention  # Triton is not there without a GPU

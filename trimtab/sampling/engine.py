@@ -6,7 +6,7 @@ row through the model, draws the next tokens with one uniform each, and gives th
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +17,10 @@ from trimtab.models.load import max_positions
 from trimtab.models.score import tail_of
 from trimtab.sampling.graphs import Recorder, recorder_for
 from trimtab.sampling.packed import can_pack, packed_linears
+from trimtab.sampling.plan import bytes_of_one, probe
 from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, check_prompts
-from trimtab.sampling.run import Run, round_up
-from trimtab.sampling.schedule import ROW_MULTIPLE
+from trimtab.sampling.run import Run
+from trimtab.sampling.schedule import ROW_MULTIPLE, round_up
 from trimtab.sampling.stops import Decode, StopStrings
 
 
@@ -43,16 +44,17 @@ class SamplingStats:
 class NativeEngine:
     """``Engine`` over a causal language model that ``load_policy`` or ``new_policy`` made.
 
-    ``end_id`` ends a sample. At most ``rows`` sequences are drawn at once, fewer where ``kv_bytes`` would not hold their
-    keys and values. ``autocast`` computes in bf16 where torch's autocast does. ``decode`` (token ids to text) is needed for stop
-    strings only. ``stats`` tells what the last call did.
+    ``end_id`` ends a sample. At most ``rows`` sequences are drawn at once, fewer where ``kv_bytes`` would not hold their keys and
+    values; 0 is 30 % of the memory that is free when a call begins (``plan.FREE_SHARE``), and always enough for one. ``autocast`` computes
+    in bf16 where torch's autocast does. ``decode`` (token ids to text) is needed for stop strings only. ``stats`` tells what the last call
+    did.
     """
 
     def __init__(
-        self, model: PreTrainedModel, end_id: int, *, rows: int = 256, kv_bytes: int = 2 << 30, autocast: bool = False,
+        self, model: PreTrainedModel, end_id: int, *, rows: int = 256, kv_bytes: int = 0, autocast: bool = False,
         decode: Decode | None = None,
     ) -> None:  # fmt: skip
-        assert rows >= 1
+        assert rows >= 1 and kv_bytes >= 0
         self.model, self.end_id, self.rows, self.kv_bytes, self.autocast, self.decode = model, end_id, rows, kv_bytes, autocast, decode
         self.stats: SamplingStats | None = None
         self._recorder: Recorder | None = None
@@ -80,7 +82,8 @@ class NativeEngine:
         if not prompts or not k:
             return [[] for _ in prompts]
         began = time.perf_counter()
-        with _sampling(self.model, self.autocast, rows=round_up(min(self.rows, len(prompts) * k), ROW_MULTIPLE)):
+        rows = round_up(min(self.rows, len(prompts) * k), ROW_MULTIPLE)
+        with _sampling(self.model, self.autocast), self._packed(rows):
             run = Run(
                 self.model, self.end_id, prompts, k, options, keys, rows=self.rows, kv_bytes=self.kv_bytes, stops=self._stops(options.stop),
                 recorder=self.recorder,
@@ -90,10 +93,20 @@ class NativeEngine:
             finally:
                 run.graphs = None  # it holds the run, and with it keys and values, which would lie beside the training step's memory
         self.stats = SamplingStats(
-            samples=len(samples), tokens=run.tokens, prompt_tokens=run.prompts.computed, steps=run.steps, rows=run.schedule.rows,
-            kv_bytes=run.kv_bytes, seconds=time.perf_counter() - began,
+            samples=len(samples), tokens=run.tokens, prompt_tokens=run.prompts.computed, steps=run.steps, rows=run.plan.rows,
+            kv_bytes=run.plan.kv_bytes, seconds=time.perf_counter() - began,
         )  # fmt: skip
         return [samples[i : i + k] for i in range(0, len(samples), k)]
+
+    def bytes_of_one(self, longest: int) -> int:
+        """What the keys and values of one sample take at most whose prompt and completion have ``longest`` tokens together: ``kv_bytes``
+        must hold that."""
+        with _sampling(self.model, self.autocast):
+            return bytes_of_one(probe(self.model, 0), longest)
+
+    def _packed(self, rows: int) -> AbstractContextManager[None]:
+        """Inside, weights are packed for ``rows`` rows where that makes steps faster."""
+        return packed_linears(self.model, rows) if self.autocast and can_pack(self.model.device) else nullcontext()
 
     def _stops(self, stop: tuple[str, ...]) -> StopStrings | None:
         """What watches for ``stop``: it asks for every token's text, so it is made once."""
@@ -118,8 +131,8 @@ def uncompiled(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def _sampling(model: PreTrainedModel, autocast: bool, rows: int) -> Iterator[None]:
-    """Evaluation mode, no gradients, optionally bf16 with weights packed for ``rows`` rows; everything as it was afterwards."""
+def _sampling(model: PreTrainedModel, autocast: bool) -> Iterator[None]:
+    """Evaluation mode, no gradients, optionally bf16; everything as it was afterwards."""
     training = [module for module in model.modules() if module.training]
     # Autocast keeps its cast of a weight from step to step only where the weight wants a gradient.
     frozen = [p for p in model.parameters() if autocast and not p.requires_grad and p.dtype == torch.float32]
@@ -133,8 +146,7 @@ def _sampling(model: PreTrainedModel, autocast: bool, rows: int) -> Iterator[Non
         # On CPU layers that training compiled run as they are: a program for another number of rows would take longer than the samples.
         plain = nullcontext() if kind == "cuda" else uncompiled(model)
         with torch.no_grad(), torch.autocast(kind, dtype=torch.bfloat16, enabled=autocast), plain:
-            with packed_linears(model, rows) if autocast and can_pack(model.device) else nullcontext():
-                yield
+            yield
     finally:
         torch.clear_autocast_cache()
         for parameter in frozen:

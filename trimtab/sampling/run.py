@@ -1,22 +1,23 @@
 """One call of the native engine: rows of samples, one token of each at every step, until every sample is drawn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trimtab.common.device import has_triton
+from trimtab.common.device import free_bytes, has_triton
 from trimtab.common.errors import UserError
 from trimtab.common.rng import seed_for
 from trimtab.models.score import hidden_states, tail_of
-from trimtab.sampling.cache import Decode, Paged, Pool, Probe, Reading, Rows, Shape, pages_for, reading_tables
+from trimtab.sampling.cache import Decode, Paged, Pool, Reading, Rows, pages_for, reading_tables
 from trimtab.sampling.draws import draw, uniforms
 from trimtab.sampling.graphs import Graphs, Recorder, few
+from trimtab.sampling.plan import FREE_SHARE, plan, probe
 from trimtab.sampling.prefill import PREFILL_TOKENS, PromptCache
 from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, Stop
-from trimtab.sampling.schedule import ROW_MULTIPLE, Group, Schedule, group_jobs, slots_for
+from trimtab.sampling.schedule import Schedule, group_jobs
 from trimtab.sampling.stops import StopStrings
 
 
@@ -36,12 +37,18 @@ class Run:
         self.lasts = np.array([distinct[p][-1] for p in prompt_of])
         self.streams = [seed_for(options.seed, "sample", key, j) for key in keys for j in range(k)]
 
-        shapes = self._probe(distinct[0][0])
+        shapes = probe(model, distinct[0][0])
         groups = group_jobs(prompt_of, [len(ids) - 1 for ids in distinct], k)
-        rows, slots, pages = self._room(shapes, groups, rows, kv_bytes)
-        self.own = Rows(shapes, rows, self.device)
-        self.prompts = PromptCache(model, distinct, Pool(shapes, pages, self.device), slots)
-        self.schedule = Schedule(groups, rows, slots)
+        self.plan = plan(groups, shapes, options.max_tokens, rows, kv_bytes or int(FREE_SHARE * free_bytes(self.device)))
+        if kv_bytes and self.plan.kv_bytes > kv_bytes:
+            raise UserError(
+                f"keys and values of one sample of {groups[0].prefix + 1} + {options.max_tokens} tokens take {self.plan.kv_bytes:,} bytes, "
+                f"kv_bytes allows {kv_bytes:,}: give it more, or 0 for a share of what is free"
+            )
+        self.own = Rows(shapes, self.plan.rows, self.device)
+        self.prompts = PromptCache(model, distinct, Pool(shapes, self.plan.pages, self.device), self.plan.slots)
+        self.schedule = Schedule(groups, self.plan.rows, self.plan.slots)
+        rows = self.schedule.size
         shape = (rows, options.max_tokens)
         self.uniforms, self.logprobs, self.policy_logprobs = (np.zeros(shape, dtype=np.float32) for _ in range(3))
         self.ids = np.zeros(shape, dtype=np.int64)
@@ -51,41 +58,6 @@ class Run:
         self.tables: tuple[np.ndarray, ...] | None = None
         self.reading: Reading | Paged | None = None
         self.graphs = Graphs(self._recorded, self.device, recorder) if recorder is not None else None
-
-    def _room(
-        self, shapes: Mapping[int, Shape], groups: Sequence[Group], most: int, kv_bytes: int
-    ) -> tuple[int, int, int]:
-        """For as many rows as ``kv_bytes`` hold, at most ``most``: rows, slots and pages."""
-        rows = round_up(min(most, sum(len(group.jobs) for group in groups)), ROW_MULTIPLE)
-        while True:
-            slots = slots_for(groups, rows)
-            pages = sum(pages_for(group.prefix) for group in groups[:slots])
-            self.kv_bytes = Rows.bytes_needed(shapes, rows, self.options.max_tokens) + Pool.bytes_needed(shapes, pages)
-            if self.kv_bytes <= kv_bytes:
-                return rows, slots, pages
-            if rows == ROW_MULTIPLE:
-                raise UserError(
-                    f"keys and values of {rows} samples of {groups[0].prefix} + {self.options.max_tokens} tokens take "
-                    f"{self.kv_bytes:,} bytes, kv_bytes allows {kv_bytes:,}: give it more, or shorten the prompts"
-                )
-            rows = max(ROW_MULTIPLE, rows * kv_bytes // self.kv_bytes // ROW_MULTIPLE * ROW_MULTIPLE)
-
-    def _probe(self, token: int) -> dict[int, Shape]:
-        """What each layer keeps.
-
-        Raises:
-            UserError: a layer keeps its state elsewhere (recurrent, or it never calls the attention function).
-        """
-        probe = Probe()
-        one = torch.tensor([token], device=self.device)
-        hidden_states(self.model, one, torch.zeros_like(one), probe)
-        layers = self.model.config.get_text_config().num_hidden_layers
-        if len(probe.shapes) != layers:
-            raise UserError(
-                f"{type(self.model).__name__}: only {len(probe.shapes)} of {layers} layers use attention that can be cached, "
-                "so it cannot be sampled from"
-            )
-        return probe.shapes
 
     def all(self, on_progress: OnProgress | None) -> list[Sample]:
         """Draws every job; samples in the order of jobs."""
@@ -128,18 +100,19 @@ class Run:
         """One token for every row in use; returns the rows that finished with it."""
         schedule = self.schedule
         # Where steps are recorded, shapes are few: all rows while samples wait, and room for every token from the start.
-        count = schedule.used_rows if self.graphs is None else schedule.rows if schedule.waiting else few(schedule.used_rows, schedule.rows)
+        count = schedule.used_rows if self.graphs is None else schedule.size if schedule.waiting else few(schedule.used_rows, schedule.size)
         rows, drawn, busy = np.arange(count), self.drawn[:count], schedule.busy[:count]
         self.own.reach(int(drawn.max()) + 1 if self.graphs is None else self.options.max_tokens)
         if self.tables is None and schedule.longest_prefix:
             table, pool = self.prompts.table, self.prompts.pool
             blocks = pages_for(schedule.longest_prefix) if self.graphs is None else table.shape[1]
-            pages = table[schedule.slot[:count], :blocks] * busy[:, None]
+            live = min(count, schedule.rows)
+            pages = table[schedule.slot[:live], :blocks] * busy[:live, None]
             if has_triton(self.device):
                 self.tables = (pages,)
             else:
                 used = pool.used if self.graphs is None else pool.size
-                self.tables = reading_tables(pages, schedule.place[:count], schedule.width, used)
+                self.tables = reading_tables(pages, schedule.place[:live], schedule.width, used)
         row = (self.feed[:count], drawn, schedule.prefix[:count], self.uniforms[rows, drawn])
         if self.graphs is not None:
             found = self.graphs([*row, *(self.tables or ())])
@@ -161,7 +134,8 @@ class Run:
         self, feed: Tensor, drawn: Tensor, prefix: Tensor, uniform: Tensor, reading: Reading | Paged | None
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """(n,) each row's token to compute, its place and its prompt's length -> the next token and its logprobs, as ``draw``."""
-        hidden = hidden_states(self.model, feed, prefix + drawn, Decode(reading, self.own, drawn, prefix))
+        live = self.own.rows  # more rows are computed where a product wants them, but keep nothing
+        hidden = hidden_states(self.model, feed, prefix + drawn, Decode(reading, self.own, drawn[:live], prefix[:live]))
         return draw(hidden, self.head(hidden), self.tail, self.options, uniform)
 
     def _recorded(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -192,7 +166,3 @@ class Run:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array.copy()).to(self.device)
-
-
-def round_up(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple

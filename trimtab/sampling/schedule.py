@@ -53,14 +53,14 @@ def slots_for(groups: Sequence[Group], rows: int) -> int:
 
 
 class Schedule:
-    """Rows and slots, filled from ``groups``. Public arrays have one entry per row."""
+    """Rows and slots, filled from ``groups``. Public arrays have one entry per row, and idle ones behind up to ``size``, the next multiple
+    of ``ROW_MULTIPLE``, which are computed and never used."""
 
     def __init__(self, groups: Sequence[Group], rows: int, slots: int) -> None:
-        self.rows, self.width = rows, width_of(groups, rows)
-        self.job = np.full(rows, IDLE, dtype=np.int64)
-        self.slot = np.zeros(rows, dtype=np.int64)
-        self.place = np.zeros(rows, dtype=np.int64)  # tells the rows of a slot apart, below ``width``
-        self.prefix = np.zeros(rows, dtype=np.int64)
+        self.rows, self.size, self.width = rows, round_up(rows, ROW_MULTIPLE), width_of(groups, rows)
+        self.job = np.full(self.size, IDLE, dtype=np.int64)
+        self.slot, self.prefix = np.zeros((2, self.size), dtype=np.int64)
+        self.place = np.zeros(self.size, dtype=np.int64)  # tells the rows of a slot apart, below ``width``
         self._waiting = deque(groups)
         self._ready: deque[tuple[int, int, int]] = deque()  # (job, slot, prefix) whose prompts are cached
         self._left = np.zeros(slots, dtype=np.int64)  # samples of each slot that are not finished
@@ -70,7 +70,7 @@ class Schedule:
 
     @property
     def busy(self) -> np.ndarray:
-        """(rows,) bool."""
+        """(size,) bool."""
         return self.job != IDLE
 
     @property
@@ -82,7 +82,7 @@ class Schedule:
     def used_rows(self) -> int:
         """Rows that a step computes: up to the last busy one, in multiples of ``ROW_MULTIPLE``."""
         busy = np.flatnonzero(self.busy)
-        return -(-(int(busy[-1]) + 1) // ROW_MULTIPLE) * ROW_MULTIPLE if len(busy) else 0
+        return round_up(int(busy[-1]) + 1, ROW_MULTIPLE) if len(busy) else 0
 
     @property
     def longest_prefix(self) -> int:
@@ -95,7 +95,7 @@ class Schedule:
         Empty while the slots in use are enough, so that prompts are computed many at a time.
         """
         free = np.flatnonzero(self._left == 0)
-        starved = not self._ready and not self.busy.all()
+        starved = not self._ready and not self.busy[: self.rows].all()
         if not self._waiting or not len(free) or not (starved or 4 * len(free) >= len(self._left)):
             return []
         filled: list[tuple[int, Group]] = []
@@ -114,7 +114,7 @@ class Schedule:
 
     def admit(self) -> np.ndarray:
         """Gives idle rows to samples that are ready; returns the rows."""
-        rows = np.flatnonzero(self.job == IDLE)[: len(self._ready)]
+        rows = np.flatnonzero(self.job[: self.rows] == IDLE)[: len(self._ready)]
         if len(rows):
             taken = np.array([self._ready.popleft() for _ in range(len(rows))])
             self.job[rows], self.slot[rows], self.prefix[rows] = taken.T
@@ -140,7 +140,7 @@ class Schedule:
     def close_ranks(self) -> tuple[np.ndarray, np.ndarray]:
         """When no sample waits, moves busy rows to the lowest places. Returns (targets, sources)."""
         busy = self.busy
-        if self._waiting or self._ready or -(-int(busy.sum()) // ROW_MULTIPLE) * ROW_MULTIPLE >= self.used_rows:
+        if self._waiting or self._ready or round_up(int(busy.sum()), ROW_MULTIPLE) >= self.used_rows:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         targets, sources = moves_to_front(busy)
         for array in (self.job, self.slot, self.place, self.prefix):
@@ -153,3 +153,8 @@ def moves_to_front(taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Moves that bring what is ``taken`` (bool) to the lowest places: (free places, who goes there)."""
     count = int(taken.sum())
     return np.flatnonzero(~taken[:count]), np.flatnonzero(taken[count:]) + count
+
+
+def round_up(count: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-count // multiple) * multiple
