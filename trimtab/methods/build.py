@@ -14,7 +14,7 @@ from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import trimtab.methods
-from trimtab.common.config import Settings
+from trimtab.common.config import Settings, defaults_of
 from trimtab.common.errors import UserError
 from trimtab.common.yamls import one_line
 from trimtab.data.encode import Report
@@ -114,6 +114,7 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
         given,
         inputs=inputs_of(given),
         parents=parents_of(given),
+        defaults=defaults_of(type(config)),
     ):
         print(f"{folder.path}: already done; delete it to run again")
         return folder.path
