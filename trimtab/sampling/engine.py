@@ -7,7 +7,6 @@ row through the model, draws the next tokens with one uniform each, and gives th
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
@@ -18,27 +17,10 @@ from trimtab.models.score import tail_of
 from trimtab.sampling.graphs import Recorder, recorder_for
 from trimtab.sampling.packed import can_pack, packed_linears
 from trimtab.sampling.plan import bytes_of_one, probe
-from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, check_prompts
+from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, SamplingStats, check_prompts
 from trimtab.sampling.run import Run
 from trimtab.sampling.schedule import ROW_MULTIPLE, round_up
 from trimtab.sampling.stops import Decode, StopStrings
-
-
-@dataclass(frozen=True)
-class SamplingStats:
-    """What the last call of ``sample`` did."""
-
-    samples: int
-    tokens: int  # drawn
-    prompt_tokens: int  # computed once per distinct prompt
-    steps: int
-    rows: int  # sequences drawn at once
-    kv_bytes: int  # allocated for keys and values
-    seconds: float
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / max(self.seconds, 1e-9)
 
 
 class NativeEngine:
@@ -48,6 +30,10 @@ class NativeEngine:
     values; 0 is 30 % of the memory that is free when a call begins (``plan.FREE_SHARE``), and always enough for one. ``autocast`` computes
     in bf16 where torch's autocast does. ``decode`` (token ids to text) is needed for stop strings only. ``stats`` tells what the last call
     did.
+
+    The weights are the model's own: there is no copy that has to be kept up to date. In bf16 there are copies for the time of a call: on
+    CPU of the linear layers, 2 bytes a weight, in the order that the processor multiplies in (``packed``; counted in ``stats``), and
+    autocast's casts of other float32 weights that products use.
     """
 
     def __init__(
@@ -83,7 +69,7 @@ class NativeEngine:
             return [[] for _ in prompts]
         began = time.perf_counter()
         rows = round_up(min(self.rows, len(prompts) * k), ROW_MULTIPLE)
-        with _sampling(self.model, self.autocast), self._packed(rows):
+        with _sampling(self.model, self.autocast), self._packed(rows) as packed_bytes:
             run = Run(
                 self.model, self.end_id, prompts, k, options, keys, rows=self.rows, kv_bytes=self.kv_bytes, stops=self._stops(options.stop),
                 recorder=self.recorder,
@@ -94,7 +80,7 @@ class NativeEngine:
                 run.graphs = None  # it holds the run, and with it keys and values, which would lie beside the training step's memory
         self.stats = SamplingStats(
             samples=len(samples), tokens=run.tokens, prompt_tokens=run.prompts.computed, steps=run.steps, rows=run.plan.rows,
-            kv_bytes=run.plan.kv_bytes, seconds=time.perf_counter() - began,
+            kv_bytes=run.plan.kv_bytes, packed_bytes=packed_bytes, seconds=time.perf_counter() - began,
         )  # fmt: skip
         return [samples[i : i + k] for i in range(0, len(samples), k)]
 
@@ -104,9 +90,9 @@ class NativeEngine:
         with _sampling(self.model, self.autocast):
             return bytes_of_one(probe(self.model, 0), longest)
 
-    def _packed(self, rows: int) -> AbstractContextManager[None]:
-        """Inside, weights are packed for ``rows`` rows where that makes steps faster."""
-        return packed_linears(self.model, rows) if self.autocast and can_pack(self.model.device) else nullcontext()
+    def _packed(self, rows: int) -> AbstractContextManager[int]:
+        """Inside, weights are packed for ``rows`` rows where that makes steps faster; the bytes of the copies."""
+        return packed_linears(self.model, rows) if self.autocast and can_pack(self.model.device) else nullcontext(0)
 
     def _stops(self, stop: tuple[str, ...]) -> StopStrings | None:
         """What watches for ``stop``: it asks for every token's text, so it is made once."""

@@ -1,7 +1,7 @@
 """What every engine takes and gives. The native engine and an outside server (vLLM) stand behind the same protocol."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
 from trimtab.common.errors import UserError
@@ -63,8 +63,46 @@ class Sample:
     stop: Stop
 
 
+@dataclass(frozen=True)
+class SamplingStats:
+    """What one call of ``sample`` did, or several added up."""
+
+    samples: int
+    tokens: int  # drawn
+    prompt_tokens: int  # computed: once per distinct prompt of a call, the last token of each sample's prompt beside
+    steps: int
+    rows: int  # sequences drawn at once
+    kv_bytes: int  # allocated for keys and values
+    packed_bytes: int  # of weights copied into another order for the call
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / max(self.seconds, 1e-9)
+
+    def __add__(self, other: "SamplingStats") -> "SamplingStats":
+        """Both calls: sums, of rows and memory the larger."""
+        one, two = asdict(self), asdict(other)
+        larger = {name: max(one[name], two[name]) for name in ("rows", "kv_bytes", "packed_bytes")}
+        return SamplingStats(**{name: one[name] + two[name] for name in one} | larger)
+
+    def __str__(self) -> str:
+        packed = f", {_size(self.packed_bytes)} of packed weights" if self.packed_bytes else ""
+        return (
+            f"{self.samples:,} answers, {self.tokens:,} tokens at {self.tokens_per_second:,.0f} tokens/s, {self.prompt_tokens:,} prompt "
+            f"tokens computed; {self.rows:,} at once, {_size(self.kv_bytes)} of keys and values{packed}"
+        )
+
+
+def _size(count: int) -> str:
+    size, unit = next((size, unit) for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= size or unit == "kB")
+    return f"{count / size:.1f} {unit}"
+
+
 class Engine(Protocol):
-    """Anything that completes prompts."""
+    """Anything that completes prompts. ``stats`` tells what the last call did, where the engine knows."""
+
+    stats: SamplingStats | None
 
     def sample(
         self, prompts: Sequence[Sequence[int]], k: int, options: SamplingOptions, keys: Sequence[str], *,

@@ -5,6 +5,8 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,13 +18,13 @@ from trimtab.common.precision import DTYPE_SENTENCE, Dtype
 from trimtab.common.progress import Progress
 from trimtab.common.rng import generator
 from trimtab.data.files import write_records
-from trimtab.data.formats import ReadSettings, read_demonstrations
+from trimtab.data.formats import ReadSettings, read_demonstrations, refuse_shared_ids
 from trimtab.data.formats.aloud import read_aloud
 from trimtab.data.template import Renderer, read_template
 from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folders
 from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt
-from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
-from trimtab.sampling.protocol import Sample, SamplingOptions
+from trimtab.sampling.choose import ENGINE_SENTENCE, KV_SENTENCE, EngineName, engine_for
+from trimtab.sampling.protocol import Sample, SamplingOptions, SamplingStats
 from trimtab.verbs.outputs import FILES, OVERWRITE_SENTENCE, open_output
 
 PROMPTS_AT_ONCE = 512
@@ -69,6 +71,7 @@ class Config(ReadSettings):
     seed: int = Field(0, description="seed of the draws")
     stream: int = Field(0, ge=0, description="another number draws other answers with the same seed")
     engine: EngineName = Field("native", description=ENGINE_SENTENCE)
+    kv_gb: float = Field(0.0, ge=0, description=KV_SENTENCE)
     dtype: Dtype = Field("auto", description=DTYPE_SENTENCE)
 
 
@@ -90,6 +93,7 @@ def run(config: Config) -> Path:
     if read and not (prompts := read[config.skip :]):
         raise UserError(f"{config.data}: skip={config.skip} leaves none of its {len(read)} prompts")
     prompts = prompts[: config.limit] if config.limit else prompts
+    refuse_shared_ids(prompts, config.data)  # draws depend on the id: theirs would be of one random stream
     inputs = [config.data, *([config.demonstrations] if config.shots else [])]
     parents = [str(folder) for folder in model_folders(config.model)]
     place = open_output(config.out, "sample", config, "answers.jsonl", overwrite=config.overwrite, inputs=inputs, parents=parents)
@@ -118,10 +122,12 @@ def run(config: Config) -> Path:
             print(f"sample: {fewer} prompts with fewer than {wanted_shots} examples: over {limit} tokens with all of them")
         longest = max(map(len, tokens), default=0) + config.max_tokens
         engine = engine_for(
-            config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype, longest=longest, decode=renderer.decode
-        )
+            config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype, longest=longest, kv_gb=config.kv_gb,
+            decode=renderer.decode,
+        )  # fmt: skip
         wanted = [int(generator(config.seed, "num_completions", p.id).integers(low, high + 1)) for p in prompts]
         records: dict[int, Comparison] = {}
+        stats: list[SamplingStats] = []
         keys = [f"{p.id}/stream {config.stream}" if config.stream else p.id for p in prompts]
         with Progress(f"sample {name}", sum(wanted), "answers") as bar, torch.no_grad():
             for k, group in _by_count(wanted):
@@ -131,10 +137,13 @@ def run(config: Config) -> Path:
                     bar.advance(before + answers - bar.done, tokens_per_second=tokens / (time.monotonic() - began))
 
                 answers = engine.sample([tokens[i] for i in group], k, options, [keys[i] for i in group], on_progress=show)
+                stats += [engine.stats] if engine.stats else []
                 for i, row in zip(group, answers, strict=True):
                     completions = tuple(completion(s, renderer, name, options.stop) for s in row)
                     records[i] = Comparison(prompts[i], completions, (None,) * k)
         write_records(out.path, [records[i] for i in range(len(prompts))])
+        if stats:
+            print(f"sample: {reduce(add, stats)}")
     return out.path
 
 
