@@ -12,6 +12,7 @@ from tiny_models import plain_logprobs, write_lines
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trimtab.cli import main
+from trimtab.data.template import Renderer
 from trimtab.models.load import load_scorer, load_tokenizer, save_model
 from trimtab.training.folder import locked
 from trimtab.village.judge import judge
@@ -287,3 +288,22 @@ def test_sampling_takes_the_memory_that_it_is_given_and_says_what_it_took(
     assert float(said[0][4]) <= 1e6 * float(least) < float(said[1][4])
     completions = [c for row in lines(tmp_path / "0.jsonl") for c in row["completions"]]
     assert [int(x) for x in said[1][:2]] == [len(completions), sum(len(c["token_ids"]) for c in completions)]
+
+
+def test_a_special_token_as_stop_string_ends_an_answer_and_no_text_changes(workshop: Path, tmp_path: Path) -> None:
+    """The model knows nothing yet and now and then draws the control token before an answer; its text never holds one."""
+    tokenizer, stop = load_tokenizer(f"{workshop}/base"), "<|assistant|>"
+    renderer, special = Renderer(tokenizer), tokenizer.convert_tokens_to_ids(stop)
+    assert special in tokenizer.all_special_ids and special != renderer.end_id
+    words = ["sample", f"{workshop}/base", f"{workshop}/world/prompts.test.jsonl", "num_completions=8", "max_tokens=64", "temperature=9"]
+    assert main([*words, f"out={tmp_path}/free.jsonl"]) == 0 and main([*words, f'stop=["{stop}"]', f"out={tmp_path}/stopped.jsonl"]) == 0
+    free, stopped = ([c for row in lines(tmp_path / f"{name}.jsonl") for c in row["completions"]] for name in ("free", "stopped"))
+    found = 0
+    for a, b in zip(free, stopped, strict=True):
+        if special in a["token_ids"]:
+            found += 1
+            assert b == {"text": renderer.decode(a["token_ids"][: a["token_ids"].index(special)]), "model": "base", "stop": "string"}
+        else:
+            assert a == b
+        assert stop not in a["text"] + b["text"]
+    assert 0 < found < len(free)

@@ -28,8 +28,8 @@ class NativeEngine:
 
     ``end_id`` ends a sample. At most ``rows`` sequences are drawn at once, fewer where ``kv_bytes`` would not hold their keys and
     values; 0 is 30 % of the memory that is free when a call begins (``plan.FREE_SHARE``), and always enough for one. ``autocast`` computes
-    in bf16 where torch's autocast does. ``decode`` (token ids to text) is needed for stop strings only. ``stats`` tells what the last call
-    did.
+    in bf16 where torch's autocast does. ``decode`` (token ids to text, special tokens included) is needed for stop strings only. ``stats``
+    tells what the last call did.
 
     The weights are the model's own: there is no copy that has to be kept up to date. In bf16 there are copies for the time of a call: on
     CPU of the linear layers, 2 bytes a weight, in the order that the processor multiplies in (``packed``; counted in ``stats``), and

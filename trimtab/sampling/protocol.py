@@ -17,7 +17,8 @@ class SamplingOptions:
     """How tokens are drawn. In this order: logits / ``temperature``, the ``top_k`` largest, the ``top_p`` nucleus.
 
     ``top_p`` 1 and ``top_k`` 0 switch them off; tokens tied with the last one kept are kept. ``greedy`` takes the largest
-    logit and ignores the other three. ``stop`` are strings: a sample ends with the token that completes one of them.
+    logit and ignores the other three. ``stop`` are strings: a sample ends with the token that completes one of them, special tokens counted
+    as their text.
 
     Raises:
         UserError: a value is out of its range.

@@ -123,7 +123,7 @@ def run(config: Config) -> Path:
         longest = max(map(len, tokens), default=0) + config.max_tokens
         engine = engine_for(
             config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype, longest=longest, kv_gb=config.kv_gb,
-            decode=renderer.decode,
+            decode=renderer.written,
         )  # fmt: skip
         wanted = [int(generator(config.seed, "num_completions", p.id).integers(low, high + 1)) for p in prompts]
         records: dict[int, Comparison] = {}
@@ -153,8 +153,7 @@ def completion(sample: Sample, renderer: Renderer, name: str, stop: Sequence[str
     One that ran into a string of ``stop`` ends before it, and has no ids: theirs are of a longer text.
     """
     if sample.stop == "string":
-        text = renderer.decode(sample.token_ids)
-        return Completion(text[: min(at for s in stop if (at := text.find(s)) >= 0)], name, stop="string")
+        return Completion(renderer.decode_before(sample.token_ids, stop), name, stop="string")
     return Completion(renderer.decode(sample.token_ids), name, sample.token_ids, renderer.sha, sample.stop)
 
 
