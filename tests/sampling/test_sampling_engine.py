@@ -9,7 +9,7 @@ from fit import goodness_of_fit, next_tokens
 from tiny_models import FAMILIES, VOCABULARY, pair, plain_logprobs, tiny_policy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trimtab.common.errors import UserError
+from trimtab.common.errors import RunFailed, UserError
 from trimtab.models.score import score_tokens
 from trimtab.sampling import engine as engine_module, run as run_module
 from trimtab.sampling.engine import NativeEngine
@@ -339,6 +339,27 @@ def test_prompts_that_leave_no_room_are_refused_by_name() -> None:
         engine.sample([[]], 1, SamplingOptions(max_tokens=10), ["none"])
     with pytest.raises(UserError, match="decode"):
         engine.sample([[2]], 1, SamplingOptions(max_tokens=10, stop=("x",)), ["a"])
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("options", [{}, {"greedy": True}, {"temperature": 0.7}, {"top_p": 0.9}])
+def test_a_model_whose_numbers_are_not_finite_is_no_model(options: dict[str, Any], autocast: bool) -> None:
+    """By one weight, which some tokens meet and others do not."""
+    model = tiny_policy("llama")
+    engine, options = NativeEngine(model, END, autocast=autocast), {"max_tokens": 5, **options}
+    for number in (float("nan"), float("inf")):
+        with torch.no_grad():
+            model.model.embed_tokens.weight[7, 3] = number
+        engine.sample([[5, 9]], 1, SamplingOptions(**options), ["fine"])
+        with pytest.raises(RunFailed, match=r"prompt 'bad': the model's logits are not finite .* doctor"):
+            engine.sample([[5, 9], [5, 7]], 2, SamplingOptions(**options), ["fine", "bad"])
+
+
+def test_token_ids_that_the_model_does_not_have_are_refused_by_name() -> None:
+    engine = NativeEngine(tiny_policy("gpt2"), END)
+    for wrong in (VOCABULARY, -1):
+        with pytest.raises(UserError, match=f"prompt 'b' has token ids that the model does not know, it knows 0 to {VOCABULARY - 1}"):
+            engine.sample([[2, 3], [2, wrong, 4]], 1, SamplingOptions(max_tokens=3), ["a", "b"])
 
 
 def test_the_last_position_can_be_reached() -> None:

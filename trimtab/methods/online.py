@@ -34,7 +34,7 @@ from trimtab.methods.control import KLControl, proportional
 from trimtab.models.score import score_tokens
 from trimtab.records import Completion, Prompt
 from trimtab.sampling.choose import ENGINE_SENTENCE, KV_SENTENCE, EngineName, engine_for
-from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
+from trimtab.sampling.protocol import LEAST_TEMPERATURE, Engine, Sample, SamplingOptions
 from trimtab.training.method import Method, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, pack_indices
 
@@ -55,7 +55,7 @@ class SampledSettings(StartSettings):
     num_completions: int = Field(1, ge=1, description="answers sampled for each prompt")
     max_tokens: int = Field(64, ge=1, description="longest answer, tokens")
     temperature: float = Field(
-        1.0, gt=0, description="sampling temperature; logprobs are of logits / temperature throughout"
+        1.0, ge=LEAST_TEMPERATURE, description="sampling temperature; logprobs are of logits / temperature throughout"
     )
     engine: EngineName = Field("native", description=ENGINE_SENTENCE)
     kv_gb: float = Field(0.0, ge=0, description=KV_SENTENCE)

@@ -62,7 +62,7 @@ class NativeEngine:
         In float32 on CPU the same key gives the same ids whatever ``rows`` and the other prompts are.
         """
         assert len(prompts) == len(keys), f"{len(prompts)} prompts, {len(keys)} keys"
-        check_prompts(prompts, options, keys, max_positions(self.model))
+        check_prompts(prompts, options, keys, max_positions(self.model), self.model.get_input_embeddings().num_embeddings)
         if options.stop and self.decode is None:
             raise UserError("stop strings need a tokenizer: give the engine decode=")
         if not prompts or not k:

@@ -5,8 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
 from trimtab.common.errors import UserError
+from trimtab.models.score import refuse_unknown_ids
 
 Stop = Literal["end", "length", "string"]
+
+# A float32 logit of 16 to 32 has steps of 2e-6; divided by this they are 0.002 nats, and below it logprobs are rounding more than anything.
+LEAST_TEMPERATURE = 1e-3
 
 # Called now and then with (samples finished, tokens drawn) so far.
 OnProgress = Callable[[int, int], None]
@@ -16,9 +20,9 @@ OnProgress = Callable[[int, int], None]
 class SamplingOptions:
     """How tokens are drawn. In this order: logits / ``temperature``, the ``top_k`` largest, the ``top_p`` nucleus.
 
-    ``top_p`` 1 and ``top_k`` 0 switch them off; tokens tied with the last one kept are kept. ``greedy`` takes the largest
-    logit and ignores the other three. ``stop`` are strings: a sample ends with the token that completes one of them, special tokens counted
-    as their text.
+    ``temperature`` is at least ``LEAST_TEMPERATURE``. ``top_p`` 1 and ``top_k`` 0 switch them off; tokens tied with the last one kept are
+    kept. ``greedy`` takes the largest logit and ignores the other three. ``stop`` are strings: a sample ends with the token that completes
+    one of them, special tokens counted as their text.
 
     Raises:
         UserError: a value is out of its range.
@@ -35,8 +39,8 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise UserError(f"max_tokens is {self.max_tokens}: give at least 1")
-        if not self.temperature > 0:
-            raise UserError(f"temperature is {self.temperature}: give a number above 0, or greedy=true for the likeliest token")
+        if not self.temperature >= LEAST_TEMPERATURE:
+            raise UserError(f"temperature is {self.temperature}: give {LEAST_TEMPERATURE} or more, or greedy=true for the likeliest token")
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p is {self.top_p}: give a share above 0 and at most 1 (1 switches it off)")
         if self.top_k < 0:
@@ -115,15 +119,19 @@ class Engine(Protocol):
         other prompts, on how many there are or on their order.
 
         Raises:
-            UserError: a prompt is empty or leaves the model no room for ``max_tokens``.
+            UserError: a prompt is empty, leaves the model no room for ``max_tokens``, or has a token id that it does not know.
+            RunFailed: the model's logits are not finite.
         """
 
 
-def check_prompts(prompts: Sequence[Sequence[int]], options: SamplingOptions, keys: Sequence[str], positions: int) -> None:
+def check_prompts(
+    prompts: Sequence[Sequence[int]], options: SamplingOptions, keys: Sequence[str], positions: int, vocabulary: int
+) -> None:  # fmt: skip
     """What every engine refuses.
 
     Raises:
-        UserError: a prompt is empty, or leaves a model of ``positions`` positions no room for ``max_tokens``.
+        UserError: a prompt is empty, leaves a model of ``positions`` positions no room for ``max_tokens``, or has an id outside its
+            ``vocabulary``.
     """
     for prompt, key in zip(prompts, keys, strict=True):
         if not len(prompt):
@@ -133,3 +141,4 @@ def check_prompts(prompts: Sequence[Sequence[int]], options: SamplingOptions, ke
                 f"prompt {key!r} has {len(prompt)} tokens and max_tokens is {options.max_tokens}, but the model has "
                 f"{positions} positions: shorten the prompt or lower max_tokens"
             )
+        refuse_unknown_ids(f"prompt {key!r}", (min(prompt), max(prompt)), vocabulary, "encode it with the model's own tokenizer")

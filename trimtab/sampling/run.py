@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trimtab.common.device import free_bytes, has_triton
-from trimtab.common.errors import UserError
+from trimtab.common.errors import RunFailed, UserError
 from trimtab.common.rng import seed_for
 from trimtab.models.score import hidden_states, tail_of
 from trimtab.sampling.cache import Decode, Paged, Pool, Reading, Rows, pages_for, reading_tables
@@ -30,6 +30,7 @@ class Run:
     ) -> None:  # fmt: skip
         self.model, self.device, self.options, self.end_id, self.stops = model, model.device, options, end_id, stops
         self.tail, self.head = tail_of(model), model.get_output_embeddings()
+        self.keys, self.k = keys, k
         self.tokens = self.steps = 0
 
         numbers = {ids: n for n, ids in enumerate(dict.fromkeys(tuple(prompt) for prompt in prompts))}
@@ -160,9 +161,19 @@ class Run:
         return finished
 
     def _sample(self, row: int, stop: Stop) -> Sample:
+        """What was drawn in a row.
+
+        Raises:
+            RunFailed: from logits that are no numbers.
+        """
         size = self.drawn[row]
-        ids, logprobs, policy = (a[row, :size].tolist() for a in (self.ids, self.logprobs, self.policy_logprobs))
-        return Sample(tuple(ids), tuple(logprobs), tuple(policy), stop)
+        ids, logprobs, policy = (a[row, :size] for a in (self.ids, self.logprobs, self.policy_logprobs))
+        if not np.isfinite(policy).all() or not np.isfinite(logprobs).all():
+            raise RunFailed(
+                f"prompt {self.keys[self.schedule.job[row] // self.k]!r}: the model's logits are not finite (NaN or infinity) after it; "
+                "trimtab doctor MODEL says whether its weights are"
+            )
+        return Sample(tuple(ids.tolist()), tuple(logprobs.tolist()), tuple(policy.tolist()), stop)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array.copy()).to(self.device)

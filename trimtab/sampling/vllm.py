@@ -68,7 +68,7 @@ class VLLMEngine:
     ) -> list[list[Sample]]:  # fmt: skip
         """See ``Engine.sample``."""
         assert len(prompts) == len(keys), f"{len(prompts)} prompts, {len(keys)} keys"
-        check_prompts(prompts, options, keys, self.longest)
+        check_prompts(prompts, options, keys, self.longest, self.model.get_input_embeddings().num_embeddings)
         if not prompts or not k:
             return [[] for _ in prompts]
         self._hand_over()

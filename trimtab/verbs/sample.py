@@ -24,7 +24,7 @@ from trimtab.data.template import Renderer, read_template
 from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folders
 from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt
 from trimtab.sampling.choose import ENGINE_SENTENCE, KV_SENTENCE, EngineName, engine_for
-from trimtab.sampling.protocol import Sample, SamplingOptions, SamplingStats
+from trimtab.sampling.protocol import LEAST_TEMPERATURE, Sample, SamplingOptions, SamplingStats
 from trimtab.verbs.outputs import FILES, OVERWRITE_SENTENCE, open_output
 
 PROMPTS_AT_ONCE = 512
@@ -32,7 +32,7 @@ PROMPTS_AT_ONCE = 512
 
 def _not_zero(value: Any) -> Any:
     if value == 0 and not isinstance(value, bool):
-        raise ValueError("write greedy=true in its place for the likeliest token each time, or a number > 0")
+        raise ValueError(f"write greedy=true in its place for the likeliest token each time, or a number >= {LEAST_TEMPERATURE:g}")
     return value
 
 
@@ -54,7 +54,9 @@ class Config(ReadSettings):
         1, description="answers for each prompt: a number, or a range like 4..9 to draw from"
     )
     max_tokens: int = Field(64, ge=1, description="longest answer, tokens")
-    temperature: Annotated[float, BeforeValidator(_not_zero)] = Field(1.0, gt=0, description="sampling temperature")
+    temperature: Annotated[float, BeforeValidator(_not_zero)] = Field(
+        1.0, ge=LEAST_TEMPERATURE, description="sampling temperature"
+    )
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus: smallest set of tokens with this probability")
     top_k: int = Field(0, ge=0, description="only the k most likely tokens; 0 = all")
     greedy: bool = Field(False, description="always the most likely token")
