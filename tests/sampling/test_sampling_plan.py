@@ -8,7 +8,7 @@ from trimtab.common.errors import UserError
 from trimtab.sampling.cache import Shape
 from trimtab.sampling.engine import NativeEngine
 from trimtab.sampling.plan import Plan, bytes_of_one, plan
-from trimtab.sampling.protocol import SamplingOptions
+from trimtab.sampling.protocol import SamplingOptions, SamplingStats
 from trimtab.sampling.schedule import Group, group_jobs
 
 GIB = 1 << 30
@@ -57,3 +57,13 @@ def test_an_engine_says_what_one_sample_needs() -> None:
     assert engine.stats is not None and engine.stats.kv_bytes <= need
     with pytest.raises(UserError, match=r"one sample of 50 \+ 20 tokens take 40,960 bytes, kv_bytes allows 40,959"):
         NativeEngine(model, 1, kv_bytes=40_959).sample([[5] * 50], 1, options, ["a"])
+
+
+def test_what_several_calls_did_is_added_up_and_said_in_a_line() -> None:
+    """Counts and seconds add up; of rows and memory the larger counts: calls come one after the other."""
+    one = SamplingStats(samples=3, tokens=1500, prompt_tokens=40, steps=9, rows=8, kv_bytes=2_500_000, packed_bytes=0, seconds=1.0)
+    two = SamplingStats(samples=1, tokens=500, prompt_tokens=60, steps=500, rows=1, kv_bytes=3_000_000_000, packed_bytes=900, seconds=3.0)
+    assert one + two == two + one == SamplingStats(4, 2000, 100, 509, 8, 3_000_000_000, 900, 4.0)
+    assert str(one) == "3 answers, 1,500 tokens at 1,500 tokens/s, 40 prompt tokens computed; 8 at once, 2.5 MB of keys and values"
+    assert str(one + two).startswith("4 answers, 2,000 tokens at 500 tokens/s, 100 prompt tokens computed; 8 at once, 3.0 GB of keys")
+    assert str(one + two).endswith(" and values, 0.9 kB of packed weights")
