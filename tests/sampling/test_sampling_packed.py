@@ -50,7 +50,7 @@ def test_afterwards_the_layers_are_plain_again_and_changed_weights_count() -> No
 
 
 def test_an_engine_says_how_much_it_copied() -> None:
-    """Two layers (32 x 32 twice and 32 x 16 twice in attention, 32 x 48 three times behind it) and the head of 60 tokens, 2 bytes a weight."""
+    """Two layers (32 x 32 and 32 x 16 twice each in attention, 32 x 48 three times behind it), a head of 60 tokens; 2 bytes a weight."""
     model, options = tiny_policy("llama"), SamplingOptions(max_tokens=2)
     for autocast in (False, True):
         engine = NativeEngine(model, 1, autocast=autocast)

@@ -8,7 +8,8 @@ torch's SDPA needs repeated heads and a mask here).
 
 A sample's own keys and values have a row of blocks of ``BLOCK`` tokens, as many as the longest sample so far has needed: what each
 query reads lies where the query is, so nothing is spread or fetched. Blocks and pages have fixed sizes, because a product of 64
-columns rounds differently from one of 80: a sample's logprobs are then the same whatever is drawn beside it.
+columns rounds differently from one of 80: what is drawn beside a sample then changes its logprobs by a rounding at most
+(``NativeEngine.sample`` has what is promised).
 
 A prompt's last token is not among its pages: each sample feeds it as its own column 0, so that the first token is drawn like
 all others. Sample column c then has position prefix + c, prompt column c has position c.

@@ -59,7 +59,10 @@ class NativeEngine:
     ) -> list[list[Sample]]:  # fmt: skip
         """See ``Engine.sample``.
 
-        In float32 on CPU the same key gives the same ids whatever ``rows`` and the other prompts are.
+        On CPU the same key gives the same ids whatever ``rows``, ``kv_bytes``, ``k`` and the other prompts are. Logprobs are the same to
+        rounding: bit for bit for models of plain layers at equal ``k`` and at least ``k`` rows. Otherwise products have other shapes (a
+        prompt's page meets as many queries as samples read it, an expert as many tokens as chose it): float32 then differs by 1e-6, bf16
+        now and then by one of its steps, 1e-3, and an id only where a uniform falls between the two. On GPUs most ids are the same.
         """
         assert len(prompts) == len(keys), f"{len(prompts)} prompts, {len(keys)} keys"
         check_prompts(prompts, options, keys, max_positions(self.model), self.model.get_input_embeddings().num_embeddings)
