@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from trimtab.sampling import engine as engine_module, run as run_module
 from trimtab.sampling.cache import Rows
 from trimtab.sampling.engine import NativeEngine
-from trimtab.sampling.graphs import Graphs, Outputs, few, recorder_for
+from trimtab.sampling.graphs import Graphs, Outputs, bucket, recorder_for
 from trimtab.sampling.protocol import Sample, SamplingOptions
 
 END = 1
@@ -185,8 +185,8 @@ def test_nothing_is_recorded_on_the_cpu() -> None:
 
 def test_shapes_are_few() -> None:
     """Of 256 rows: 256, 64, 16, 8; of 24: 24, 8."""
-    assert [few(n, 256) for n in (1, 8, 9, 16, 17, 64, 65, 256)] == [8, 8, 16, 16, 64, 64, 256, 256]
-    assert [few(n, 24) for n in (1, 8, 9, 24)] == [8, 8, 24, 24] and few(8, 8) == 8
+    assert [bucket(n, 256) for n in (1, 8, 9, 16, 17, 64, 65, 256)] == [8, 8, 16, 16, 64, 64, 256, 256]
+    assert [bucket(n, 24) for n in (1, 8, 9, 24)] == [8, 8, 24, 24] and bucket(8, 8) == 8
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: CUDA graphs are not tested")

@@ -48,7 +48,7 @@ def test_every_job_is_drawn_once_with_its_own_prompt(jobs: int, k: int, rows: in
         done = rng.choice(busy, size=rng.integers(1, len(busy) + 1), replace=False)
         seen.extend(schedule.job[done].tolist())
         content[schedule.release(done)] = -1
-        targets, sources = schedule.close_ranks()
+        targets, sources = schedule.compact()
         marks[targets] = marks[sources]
     assert sorted(seen) == list(range(jobs)) and sorted(computed) == sorted(set(prompt_of))
     assert (content == -1).all()
@@ -64,15 +64,15 @@ def test_slots_are_enough_for_full_rows() -> None:
     assert slots_for(group_jobs([0, 0, 1], [1, 1], 2), 1) == 1
 
 
-def test_rows_close_ranks_only_when_nothing_waits() -> None:
+def test_rows_are_compacted_only_when_nothing_waits() -> None:
     schedule = Schedule(group_jobs(list(range(20)), [1] * 20, 1), rows=16, slots=16)
     assert len(schedule.fill_slots(100)) == 16 and len(schedule.admit()) == 16
     assert schedule.release(np.arange(10)).tolist() == list(range(10))
-    assert all(len(part) == 0 for part in schedule.close_ranks())
+    assert all(len(part) == 0 for part in schedule.compact())
     assert len(schedule.fill_slots(100)) == 4
     schedule.admit()
     schedule.release(np.arange(4))  # six are left, in rows 10 to 15
-    targets, sources = schedule.close_ranks()
+    targets, sources = schedule.compact()
     assert sources.tolist() == [10, 11, 12, 13, 14, 15] and targets.tolist() == [0, 1, 2, 3, 4, 5]
     assert schedule.used_rows == 8 and (schedule.job[8:] == IDLE).all() and schedule.busy[:6].all()
 

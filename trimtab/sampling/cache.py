@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from trimtab.common.device import has_triton
 from trimtab.common.errors import UserError
 from trimtab.models.rule import AttentionRule, Layout, softmax_with
-from trimtab.sampling.schedule import moves_to_front
+from trimtab.sampling.schedule import compaction
 
 PAGE = 64
 BLOCK = 32
@@ -98,14 +98,14 @@ class Pool:
         """Pages up to the last one taken, the reserved ones included: those that a step computes."""
         return int(np.flatnonzero(self._taken)[-1]) + 1
 
-    def take(self, count: int) -> np.ndarray:
+    def allocate(self, count: int) -> np.ndarray:
         """(count,) free pages, the lowest ones."""
         pages = np.flatnonzero(~self._taken)[:count]
         assert len(pages) == count, f"{count} pages wanted, {len(pages)} free"
         self._taken[pages] = True
         return pages
 
-    def give_back(self, pages: np.ndarray) -> None:
+    def free(self, pages: np.ndarray) -> None:
         """``pages`` are free again; reserved ones among them stay."""
         self._taken[pages] = False
         self._taken[:RESERVED] = True
@@ -117,12 +117,12 @@ class Pool:
             for tensor in pair:
                 tensor[to] = tensor[of]
 
-    def close_ranks(self, table: np.ndarray) -> None:
+    def compact(self, table: np.ndarray) -> None:
         """Moves the last pages into the holes when there are many, and their numbers in ``table``."""
         used = self.used
         if used - int(self._taken.sum()) <= HOLES * used:
             return
-        targets, sources = moves_to_front(self._taken)
+        targets, sources = compaction(self._taken)
         self.copy(sources, targets)
         self._taken[targets], self._taken[sources] = True, False
         now_at = np.arange(len(self._taken))

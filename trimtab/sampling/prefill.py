@@ -39,7 +39,7 @@ class PromptCache:
             if self._holds[slot] == group.prompt or not group.prefix:
                 continue
             count = pages_for(group.prefix)
-            self.table[slot, :count] = self.pool.take(count)
+            self.table[slot, :count] = self.pool.allocate(count)
             held = np.flatnonzero(self._holds == group.prompt)
             if len(held):
                 self.pool.copy(self.table[held[0], :count], self.table[slot, :count])
@@ -71,9 +71,9 @@ class PromptCache:
     def release(self, slots: np.ndarray) -> None:
         """Nobody needs the prompts of ``slots`` any more."""
         self._holds[slots] = NOTHING
-        self.pool.give_back(self.table[slots])
+        self.pool.free(self.table[slots])
         self.table[slots] = NOWHERE
-        self.pool.close_ranks(self.table)
+        self.pool.compact(self.table)
 
 
 def _padded(ids: Sequence[int]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from trimtab.common.rng import seed_for
 from trimtab.models.score import hidden_states, tail_of
 from trimtab.sampling.cache import Decode, Paged, Pool, Reading, Rows, pages_for, reading_tables
 from trimtab.sampling.draws import draw, uniforms
-from trimtab.sampling.graphs import Graphs, Recorder, few
+from trimtab.sampling.graphs import Graphs, Recorder, bucket
 from trimtab.sampling.plan import FREE_SHARE, plan, probe
 from trimtab.sampling.prefill import PREFILL_TOKENS, PromptCache
 from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, Stop
@@ -90,7 +90,7 @@ class Run:
         """Rows whose samples are finished give back their pages."""
         self.prompts.release(self.schedule.release(rows))
         self.drawn[rows] = 0
-        targets, sources = self.schedule.close_ranks()
+        targets, sources = self.schedule.compact()
         for array in (self.uniforms, self.logprobs, self.policy_logprobs, self.ids, self.drawn, self.feed):
             array[targets] = array[sources]
         self.own.move(targets, sources)
@@ -100,8 +100,9 @@ class Run:
     def _step(self) -> list[tuple[int, Stop]]:
         """One token for every row in use; returns the rows that finished with it."""
         schedule = self.schedule
-        # Where steps are recorded, shapes are few: all rows while samples wait, and room for every token from the start.
-        count = schedule.used_rows if self.graphs is None else schedule.size if schedule.waiting else few(schedule.used_rows, schedule.size)
+        count = schedule.used_rows
+        if self.graphs is not None:  # shapes are few: all rows while samples wait, and room for every token from the start
+            count = schedule.size if schedule.waiting else bucket(count, schedule.size)
         rows, drawn, busy = np.arange(count), self.drawn[:count], schedule.busy[:count]
         self.own.reach(int(drawn.max()) + 1 if self.graphs is None else self.options.max_tokens)
         if self.tables is None and schedule.longest_prefix:

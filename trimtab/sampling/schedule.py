@@ -137,19 +137,19 @@ class Schedule:
             over = over[~np.isin(over, self._kept)]
         return over
 
-    def close_ranks(self) -> tuple[np.ndarray, np.ndarray]:
+    def compact(self) -> tuple[np.ndarray, np.ndarray]:
         """When no sample waits, moves busy rows to the lowest places. Returns (targets, sources)."""
         busy = self.busy
         if self._waiting or self._ready or round_up(int(busy.sum()), ROW_MULTIPLE) >= self.used_rows:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        targets, sources = moves_to_front(busy)
+        targets, sources = compaction(busy)
         for array in (self.job, self.slot, self.place, self.prefix):
             array[targets] = array[sources]
         self.job[sources] = IDLE
         return targets, sources
 
 
-def moves_to_front(taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def compaction(taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Moves that bring what is ``taken`` (bool) to the lowest places: (free places, who goes there)."""
     count = int(taken.sum())
     return np.flatnonzero(~taken[:count]), np.flatnonzero(taken[count:]) + count
