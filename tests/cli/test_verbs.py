@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tiny_models import plain_logprobs, write_lines
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trimtab.cli import main
+from trimtab.data.template import Renderer
 from trimtab.models.load import load_scorer, load_tokenizer, save_model
 from trimtab.training.folder import locked
 from trimtab.village.judge import judge
@@ -287,3 +289,47 @@ def test_an_answer_ends_before_a_stop_string_in_a_template_of_ones_own(workshop:
     stopped = [c for c in found if c["stop"] == "string"]
     assert len(found) == 6 and stopped
     assert all("token_ids" not in c and not any(x.islower() for x in c["text"]) for c in stopped)
+
+
+def test_sampling_takes_the_memory_that_it_is_given_and_says_what_it_took(
+    workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Answers are the same with room for all at once and for one; a prompt that is too long for it is found before anything is drawn."""
+    write_lines(tmp_path / "p.jsonl", [{"prompt": "the owl"}, {"prompt": "the owl and the mill " * 9}])
+    words = ["sample", f"{workshop}/base", f"{tmp_path}/p.jsonl", "num_completions=2..5", "max_tokens=8", "dtype=float32"]
+    assert main([*words, "kv_gb=3e-5", "-o", f"{tmp_path}/none.jsonl"]) == 2  # which would do for the first
+    longest = int(re.findall(r"it may have (\d+) tokens", capsys.readouterr().err)[0])
+    assert not (tmp_path / "none.jsonl").exists()
+    # one layer of 2 heads of 16 numbers, keys and values, 4 bytes: 256 a token; a block of 32 and two pages of 64 beside
+    least = f"{256 * (longest + 32 + 2 * 64) / 1e9:.7f}"
+    said = []
+    for given in (least, "0"):
+        assert main([*words, f"kv_gb={given}", "-o", f"{tmp_path}/{given}.jsonl"]) == 0
+        said.append(re.findall(
+            r"sample: (\d+) answers, (\d+) tokens at \S+ tokens/s, (\d+) prompt tokens computed; (\d+) at once, (\S+) kB of keys and",
+            capsys.readouterr().out,
+        )[0])  # fmt: skip
+    assert lines(tmp_path / f"{least}.jsonl") == lines(tmp_path / "0.jsonl")
+    assert said[0][:3] == said[1][:3] and int(said[0][3]) < int(said[1][3])
+    assert float(said[0][4]) <= 1e6 * float(least) < float(said[1][4])
+    completions = [c for row in lines(tmp_path / "0.jsonl") for c in row["completions"]]
+    assert [int(x) for x in said[1][:2]] == [len(completions), sum(len(c["token_ids"]) for c in completions)]
+
+
+def test_a_special_token_as_stop_string_ends_an_answer_and_no_text_changes(workshop: Path, tmp_path: Path) -> None:
+    """The model knows nothing yet and now and then draws the control token before an answer; its text never holds one."""
+    tokenizer, stop = load_tokenizer(f"{workshop}/base"), "<|assistant|>"
+    renderer, special = Renderer(tokenizer), tokenizer.convert_tokens_to_ids(stop)
+    assert special in tokenizer.all_special_ids and special != renderer.end_id
+    words = ["sample", f"{workshop}/base", f"{workshop}/world/prompts.test.jsonl", "num_completions=8", "max_tokens=64", "temperature=9"]
+    assert main([*words, f"out={tmp_path}/free.jsonl"]) == 0 and main([*words, f'stop=["{stop}"]', f"out={tmp_path}/stopped.jsonl"]) == 0
+    free, stopped = ([c for row in lines(tmp_path / f"{name}.jsonl") for c in row["completions"]] for name in ("free", "stopped"))
+    found = 0
+    for a, b in zip(free, stopped, strict=True):
+        if special in a["token_ids"]:
+            found += 1
+            assert b == {"text": renderer.decode(a["token_ids"][: a["token_ids"].index(special)]), "model": "base", "stop": "string"}
+        else:
+            assert a == b
+        assert stop not in a["text"] + b["text"]
+    assert 0 < found < len(free)

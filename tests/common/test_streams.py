@@ -4,11 +4,14 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from trimtab.common.memory import keep_freed_memory, peak_bytes
+from trimtab.common.device import free_bytes
+from trimtab.common.memory import available_bytes, keep_freed_memory, peak_bytes
 from trimtab.common.progress import Progress, clock, format_numbers
 from trimtab.common.rng import generator, seed_for
 
@@ -139,3 +142,28 @@ def test_freed_memory_is_kept_unless_the_environment_says_otherwise() -> None:
     assert resident_mb_after_freeing_64({}) > 60
     assert resident_mb_after_freeing_64({"TRIMTAB_KEEP_MEMORY": "1"}) > 60
     assert resident_mb_after_freeing_64({"TRIMTAB_KEEP_MEMORY": "0"}) < 10
+
+
+def written(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_available_memory_is_the_machines_or_the_containers(tmp_path: Path) -> None:
+    """By hand: the machine has 5,000 kB; a container of 2,000,000 bytes that uses 900,000, of them 300,000 of files, has 1,400,000."""
+    machine = {"proc/meminfo": "MemTotal: 9000 kB\nMemFree: 1 kB\nMemAvailable:    5000 kB\n"}
+    assert available_bytes(written(tmp_path / "bare", machine)) == 5_120_000
+    two = {"memory.max": "2000000\n", "memory.current": "900000\n", "memory.stat": "anon 1\ninactive_file 300000\n"}
+    two = {f"sys/fs/cgroup/{name}": text for name, text in two.items()}
+    assert available_bytes(written(tmp_path / "two", machine | two)) == 1_400_000
+    assert available_bytes(written(tmp_path / "none", machine | two | {"sys/fs/cgroup/memory.max": "max\n"})) == 5_120_000
+    assert available_bytes(written(tmp_path / "over", machine | two | {"sys/fs/cgroup/memory.current": "9000000\n"})) == 0
+    one = {"limit_in_bytes": "2000000\n", "usage_in_bytes": "900000\n", "stat": "inactive_file 1\ntotal_inactive_file 300000\n"}
+    one = {f"sys/fs/cgroup/memory/memory.{name}": text for name, text in one.items()}
+    assert available_bytes(written(tmp_path / "one", machine | one)) == 1_400_000
+
+
+def test_available_memory_is_some_of_this_machines() -> None:
+    assert 1e6 < free_bytes(torch.device("cpu")) < 1e15

@@ -101,6 +101,26 @@ def test_decode_gives_the_answer_back(tokenizer: PreTrainedTokenizerFast, family
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_text_before_a_stop_string_is_that_of_decode(tokenizer: PreTrainedTokenizerFast, family: str) -> None:
+    """A special token counts as its text where strings are looked for, and is in no text that is given back."""
+    renderer = Renderer(with_template(tokenizer, family))
+    ids = renderer.completion("By the old river, é and 水.", end=False)
+    if renderer.tokenizer.unk_token_id in ids:  # a tokenizer of whole words
+        ids = renderer.completion("By the river.", end=False)
+    text = renderer.decode(ids)
+    assert renderer.written(ids) == text == renderer.decode_before(ids, ["nowhere"])
+    for stop in ("river", "iver,", " ", "B", "é", "水.", "old river"):
+        assert renderer.decode_before(ids, [stop, "nowhere"]) == text.partition(stop)[0]
+    more = renderer.completion("I do.", end=False)
+    for token in set(renderer.tokenizer.all_special_ids) - {renderer.end_id}:
+        both, word = [*ids, token, *more], renderer.tokenizer.convert_ids_to_tokens(token)
+        assert word in renderer.written(both) and word not in renderer.decode(both)
+        assert renderer.decode_before(both, [word]).strip() == text.strip()
+        assert renderer.decode_before(both, [" do"]) == renderer.decode(both).partition(" do")[0]
+        assert renderer.decode_before(both, ["I", word[:-1]]).strip() == text.strip()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_end_false_is_the_same_without_the_end(tokenizer: PreTrainedTokenizerFast, family: str) -> None:
     """What the template writes between answer and end token (Llama 2: a space) is left out with it."""
     renderer = Renderer(with_template(tokenizer, family))

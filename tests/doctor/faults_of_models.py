@@ -35,7 +35,7 @@ from trimtab.models import score
 from trimtab.models.attention import TreeLayout
 from trimtab.models.load import save_model
 from trimtab.sampling.engine import NativeEngine
-from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
+from trimtab.sampling.protocol import Engine, Sample, SamplingOptions, SamplingStats
 from trimtab.trees import Segments, TreeSpan
 
 # ---- special tokens
@@ -185,6 +185,7 @@ class FakeEngine:
     inner: NativeEngine
     options: dict[str, Any]
     says: Callable[[Sample], Sample]
+    stats: SamplingStats | None = None
 
     def sample(
         self, prompts: Sequence[Sequence[int]], k: int, options: SamplingOptions, keys: Sequence[str], **_: Any

@@ -50,6 +50,8 @@ def test_against_itself_the_kl_is_zero_and_the_engine_agrees(start: Path) -> Non
         assert metrics["kl/reference"][0] == 0.0 and metrics["kl/per_token"][0] == 0.0
     logged = method.after(State(1, 1))
     assert logged["engine/max_diff"] <= 1e-4 and logged["length"] > 0 and "reward/rule" in logged
+    stats = method.parts.engine.stats
+    assert stats is not None and logged["engine/kv_gb"] == stats.kv_bytes / 1e9 > 0
 
 
 def test_how_the_answers_are_packed_changes_nothing(start: Path) -> None:

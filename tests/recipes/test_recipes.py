@@ -119,6 +119,16 @@ def test_a_changed_setting_reruns_the_stage_and_what_builds_on_it(bench: Bench) 
     assert bench.run("lr=0.25", "left.lr=0.01") == ["base", "left", "right", "judge"]
 
 
+def test_a_stage_that_ran_before_an_option_was_there_ran_with_its_default(bench: Bench) -> None:
+    bench.run()
+    for name in ("left", "base"):  # lr is the default in the one, another in the other
+        path = bench.out / name / "run.json"
+        info = json.loads(path.read_text())
+        del info["config"]["lr"]
+        path.write_text(json.dumps(info))
+        assert bench.run() == ([] if name == "left" else ["base", "left", "right", "judge"])
+
+
 def test_a_changed_input_reruns_its_readers(bench: Bench) -> None:
     bench.run()
     bench.data.write_text("other text")

@@ -30,10 +30,10 @@ def shapes(groups: int = 2, size: int = 4) -> dict[int, Shape]:
 def test_pages_are_the_lowest_free_ones_and_the_reserved_stay() -> None:
     pool = Pool(shapes(), 6, CPU)
     assert pool.used == RESERVED
-    first = pool.take(4)
+    first = pool.allocate(4)
     assert first.tolist() == [1, 2, 3, 4] and pool.used == 5
-    pool.give_back(np.array([[2, NOWHERE], [NOWHERE, 3]]))
-    assert pool.take(3).tolist() == [2, 3, 5] and pool.used == 6
+    pool.free(np.array([[2, NOWHERE], [NOWHERE, 3]]))
+    assert pool.allocate(3).tolist() == [2, 3, 5] and pool.used == 6
 
 
 def test_memory_is_what_was_said() -> None:
@@ -63,14 +63,14 @@ def test_moving_pages_keeps_what_each_row_reads() -> None:
     pool = Pool(shapes(), 20, CPU)
     table = np.full((5, 4), NOWHERE)
     for row in range(5):
-        table[row] = pool.take(4)
+        table[row] = pool.allocate(4)
     for pair in pool.layers.values():
         for tensor in pair:
             tensor[RESERVED:][:20] = torch.arange(RESERVED, RESERVED + 20).float()[:, None, None, None]
     before = table.copy()
-    pool.give_back(table[[0, 3]])
+    pool.free(table[[0, 3]])
     table[[0, 3]] = NOWHERE
-    pool.close_ranks(table)
+    pool.compact(table)
     assert pool.used == RESERVED + 12 == len(np.unique(table)) - 1 + RESERVED
     for row in (1, 2, 4):
         for tensor in pool.layers[0]:
@@ -80,10 +80,10 @@ def test_moving_pages_keeps_what_each_row_reads() -> None:
 
 def test_few_holes_are_left_alone() -> None:
     pool = Pool(shapes(), 20, CPU)
-    table = pool.take(20)[:, None]
-    pool.give_back(table[[3, 9]])
+    table = pool.allocate(20)[:, None]
+    pool.free(table[[3, 9]])
     before = table.copy()
-    pool.close_ranks(table)
+    pool.compact(table)
     assert (table == before).all() and pool.used == 20 + RESERVED
 
 
@@ -119,7 +119,7 @@ def test_a_step_is_attention_written_out(
     for kind in (0, 1):
         own.layers[0][kind][:] = random(*own.layers[0][kind].shape)  # what earlier samples left
     for i in reversed(range(len(prompt_lengths))):  # pages in no particular order
-        table[i, : pages_for(prompt_lengths[i])] = prompts.take(pages_for(prompt_lengths[i]))
+        table[i, : pages_for(prompt_lengths[i])] = prompts.allocate(pages_for(prompt_lengths[i]))
         for kind in (0, 1):
             kept = contents[prompts, i, kind] = random(prompt_lengths[i], groups, size)
             for t in range(prompt_lengths[i]):

@@ -89,7 +89,8 @@ def test_a_nucleus_wider_than_the_first_look_is_found() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "word"),
-    [({"max_tokens": 0}, "max_tokens"), ({"temperature": 0.0}, "temperature"), ({"temperature": math.nan}, "temperature"),
+    [({"max_tokens": 0}, "max_tokens"), ({"temperature": 0.0}, "temperature is 0.0: give 0.001 or more, or greedy=true"),
+     ({"temperature": 1e-40}, "temperature is 1e-40"), ({"temperature": math.nan}, "temperature"),
      ({"top_p": 0.0}, "top_p"), ({"top_p": 1.5}, "top_p"), ({"top_k": -1}, "top_k"), ({"stop": ("x", "")}, "stop")],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(wrong: dict, word: str) -> None:

@@ -9,9 +9,9 @@ from fit import goodness_of_fit, next_tokens
 from tiny_models import FAMILIES, VOCABULARY, pair, plain_logprobs, tiny_policy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trimtab.common.errors import UserError
+from trimtab.common.errors import RunFailed, UserError
 from trimtab.models.score import score_tokens
-from trimtab.sampling import engine as engine_module
+from trimtab.sampling import engine as engine_module, run as run_module
 from trimtab.sampling.engine import NativeEngine
 from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
 from trimtab.trees import PromptTree, TreeBatch
@@ -29,6 +29,10 @@ def prompts(count: int, longest: int = 40, seed: int = 0) -> list[list[int]]:
 
 def names(count: int) -> list[str]:
     return [f"p{i}" for i in range(count)]
+
+
+def logprobs_of(samples: list[list[Sample]]) -> list[float]:
+    return [x for of_prompt in samples for sample in of_prompt for x in sample.policy_logprobs]
 
 
 def ids_of(samples: list[list[Sample]]) -> list[list[tuple[int, ...]]]:
@@ -66,18 +70,24 @@ def test_logprobs_are_those_of_the_scorer_and_of_the_plain_model(family: str) ->
     assert [sample.logprobs for sample in drawn] == [sample.policy_logprobs for sample in drawn]
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "mistral", "gemma2"])
-def test_ids_do_not_depend_on_the_batch(family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "autocast"),
+    [("gpt2", False), ("llama", False), ("qwen2", False), ("mistral", False), ("gemma2", False), ("gpt_oss", False), ("llama", True)],
+)
+def test_ids_do_not_depend_on_the_batch(family: str, autocast: bool) -> None:
+    """Experts multiply as many tokens as chose them, so that the logprobs of gpt_oss are the same to rounding."""
     model = tiny_policy(family)
     given, keys = prompts(32), names(32)
     options = SamplingOptions(max_tokens=12, seed=5, top_p=0.95, temperature=1.1)
-    together = ids_of(NativeEngine(model, END, rows=64).sample(given, 2, options, keys))
+    first = NativeEngine(model, END, rows=64, autocast=autocast).sample(given, 2, options, keys)
+    together = ids_of(first)
     for size in (1, 3, 8):
-        engine = NativeEngine(model, END, rows=size)
+        engine = NativeEngine(model, END, rows=size, autocast=autocast)
         found = [s for i in range(0, 10, size) for s in engine.sample(given[i : i + size], 2, options, keys[i : i + size])]
         assert ids_of(found)[:10] == together[:10]
+        assert logprobs_of(found[:10]) == pytest.approx(logprobs_of(first[:10]), abs=2e-6)
     order = np.random.default_rng(0).permutation(32)
-    shuffled = NativeEngine(model, END, rows=24).sample([given[i] for i in order], 2, options, [keys[i] for i in order])
+    shuffled = NativeEngine(model, END, rows=24, autocast=autocast).sample([given[i] for i in order], 2, options, [keys[i] for i in order])
     assert ids_of(shuffled) == [together[i] for i in order]
 
 
@@ -193,13 +203,25 @@ def test_a_token_with_more_text_than_the_stop_string_stops_too() -> None:
     assert all(token % 2 == 0 for token in sample.token_ids[:-1])
 
 
-def test_each_distinct_prompt_is_computed_once() -> None:
+@pytest.mark.parametrize(("count", "k", "rows"), [(4, 4, 32), (12, 20, 8), (20, 3, 8), (6, 9, 1), (6, 1, 4), (3, 11, 5)])
+def test_each_distinct_prompt_is_computed_once_however_few_the_rows(count: int, k: int, rows: int) -> None:
+    model, options = tiny_policy("gpt2"), SamplingOptions(max_tokens=3)
+    engine = NativeEngine(model, NO_END, rows=rows)
+    given = prompts(count)
+    given = [*given, given[1], *given[::2]]  # some of them twice and three times
+    found = engine.sample(given, k, options, names(len(given)))
+    assert ids_of(found) == ids_of(NativeEngine(model, NO_END).sample(given, k, options, names(len(given))))
+    distinct = {tuple(prompt) for prompt in given}
+    assert engine.stats is not None and len(distinct) < len(given)
+    assert engine.stats.prompt_tokens == sum(map(len, distinct)) - len(distinct)  # a prompt's last token is each sample's own
+    assert engine.stats.samples == len(given) * k and engine.stats.tokens == 3 * len(given) * k
+
+
+def test_samples_of_one_call_share_its_steps() -> None:
     engine = NativeEngine(tiny_policy("llama"), NO_END, rows=32)
-    a, b = prompts(4)[1], prompts(4)[2]
+    a, b = prompts(4)[1:3]
     engine.sample([a, b, a, a], 4, SamplingOptions(max_tokens=3), names(4))
-    assert engine.stats is not None
-    assert engine.stats.prompt_tokens == len(a) + len(b) - 2  # a prompt's last token is each sample's own
-    assert engine.stats.samples == 16 and engine.stats.tokens == 48 and engine.stats.steps == 3
+    assert engine.stats is not None and engine.stats.steps == 3
 
 
 def test_kv_memory_is_bounded_reported_and_changes_nothing() -> None:
@@ -216,6 +238,33 @@ def test_kv_memory_is_bounded_reported_and_changes_nothing() -> None:
     assert narrow.stats.kv_bytes <= 300_000 and narrow.stats.rows < 64 and narrow.stats.steps > wide.stats.steps
     with pytest.raises(UserError, match="kv_bytes"):
         NativeEngine(model, END, kv_bytes=1000).sample(prompts(16), 4, options, names(16))
+
+
+@pytest.mark.parametrize(("family", "autocast"), [("llama", False), ("llama", True), ("gpt_oss", False)])
+def test_any_number_of_rows_draws_the_same(family: str, autocast: bool) -> None:
+    """Products have multiples of 8 rows; those that fill them up have no keys and values."""
+    model, options = tiny_policy(family), SamplingOptions(max_tokens=8, seed=1)
+    expected = NativeEngine(model, END, rows=32, autocast=autocast).sample(prompts(4), 3, options, names(4))
+    for rows in (1, 3, 9):
+        engine = NativeEngine(model, END, rows=rows, autocast=autocast)
+        found = engine.sample(prompts(4), 3, options, names(4))
+        assert ids_of(found) == ids_of(expected)
+        assert logprobs_of(found) == pytest.approx(logprobs_of(expected), abs=1e-5)
+        assert engine.stats is not None and engine.stats.rows == rows
+        assert rows * 32 * 256 < engine.stats.kv_bytes <= (rows * 32 + 64 * 5) * 256  # 256 bytes a token; 4 pages and one at most
+
+
+def test_on_its_own_an_engine_takes_a_share_of_the_free_memory_and_one_row_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, options = tiny_policy("llama"), SamplingOptions(max_tokens=8)
+    expected = NativeEngine(model, END).sample(prompts(8), 4, options, names(8))
+    seen = []
+    for free in (1e9, 8e5, 0):
+        monkeypatch.setattr(run_module, "free_bytes", lambda device, free=free: int(free))
+        engine = NativeEngine(model, END)
+        assert ids_of(engine.sample(prompts(8), 4, options, names(8))) == ids_of(expected)
+        assert engine.stats is not None and (engine.stats.kv_bytes <= 0.3 * free or engine.stats.rows == 1)
+        seen.append(engine.stats.rows)
+    assert seen[0] == 32 > seen[1] > 8 and seen[2] == 1
 
 
 def test_the_model_is_left_as_it_was() -> None:
@@ -296,6 +345,27 @@ def test_prompts_that_leave_no_room_are_refused_by_name() -> None:
         engine.sample([[]], 1, SamplingOptions(max_tokens=10), ["none"])
     with pytest.raises(UserError, match="decode"):
         engine.sample([[2]], 1, SamplingOptions(max_tokens=10, stop=("x",)), ["a"])
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("options", [{}, {"greedy": True}, {"temperature": 0.7}, {"top_p": 0.9}])
+def test_a_model_whose_numbers_are_not_finite_is_no_model(options: dict[str, Any], autocast: bool) -> None:
+    """By one weight, which some tokens meet and others do not."""
+    model = tiny_policy("llama")
+    engine, options = NativeEngine(model, END, autocast=autocast), {"max_tokens": 5, **options}
+    for number in (float("nan"), float("inf")):
+        with torch.no_grad():
+            model.model.embed_tokens.weight[7, 3] = number
+        engine.sample([[5, 9]], 1, SamplingOptions(**options), ["fine"])
+        with pytest.raises(RunFailed, match=r"prompt 'bad': the model's logits are not finite .* doctor"):
+            engine.sample([[5, 9], [5, 7]], 2, SamplingOptions(**options), ["fine", "bad"])
+
+
+def test_token_ids_that_the_model_does_not_have_are_refused_by_name() -> None:
+    engine = NativeEngine(tiny_policy("gpt2"), END)
+    for wrong in (VOCABULARY, -1):
+        with pytest.raises(UserError, match=f"prompt 'b' has token ids that the model does not know, it knows 0 to {VOCABULARY - 1}"):
+            engine.sample([[2, 3], [2, wrong, 4]], 1, SamplingOptions(max_tokens=3), ["a", "b"])
 
 
 def test_the_last_position_can_be_reached() -> None:

@@ -18,10 +18,10 @@ from tiny_models import FAMILIES, VOCABULARY, pair, tiny_policy
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trimtab.sampling import engine as module
+from trimtab.sampling import engine as engine_module, run as run_module
 from trimtab.sampling.cache import Rows
 from trimtab.sampling.engine import NativeEngine
-from trimtab.sampling.graphs import Graphs, Outputs, few, recorder_for
+from trimtab.sampling.graphs import Graphs, Outputs, bucket, recorder_for
 from trimtab.sampling.protocol import Sample, SamplingOptions
 
 END = 1
@@ -102,8 +102,8 @@ def test_replayed_steps_draw_the_same_samples(
         grown.extend([columns] if rows.blocks > before else [])
 
     monkeypatch.setattr(Rows, "reach", noted)
-    monkeypatch.setattr(module, "recorder_for", lambda device: Again())
-    monkeypatch.setattr(module, "Graphs", made)
+    monkeypatch.setattr(engine_module, "recorder_for", lambda device: Again())
+    monkeypatch.setattr(run_module, "Graphs", made)
     again, steps = draw()
     assert again == plain
     assert steps / 3 < made.all[0].replays < steps  # every shape runs twice before it is recorded
@@ -120,7 +120,7 @@ def test_nothing_of_a_call_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:
         alive.append(weakref.ref(rows))
 
     monkeypatch.setattr(Rows, "__init__", noted)
-    monkeypatch.setattr(module, "recorder_for", lambda device: Again())
+    monkeypatch.setattr(engine_module, "recorder_for", lambda device: Again())
     gc.collect()
     gc.disable()
     try:
@@ -134,8 +134,8 @@ def test_a_model_that_cannot_be_recorded_runs_as_it_is(monkeypatch: pytest.Monke
     model, options = tiny_policy("llama"), SamplingOptions(max_tokens=12, seed=2)
     plain = NativeEngine(model, END).sample([[5, 9]], 3, options, ["a"])
     made, recorder = Made(), Again(refuses=True)
-    monkeypatch.setattr(module, "recorder_for", lambda device: recorder)
-    monkeypatch.setattr(module, "Graphs", made)
+    monkeypatch.setattr(engine_module, "recorder_for", lambda device: recorder)
+    monkeypatch.setattr(run_module, "Graphs", made)
     engine = NativeEngine(model, END)
     for _ in range(2):  # the second call knows
         assert engine.sample([[5, 9]], 3, options, ["a"]) == plain
@@ -185,8 +185,8 @@ def test_nothing_is_recorded_on_the_cpu() -> None:
 
 def test_shapes_are_few() -> None:
     """Of 256 rows: 256, 64, 16, 8; of 24: 24, 8."""
-    assert [few(n, 256) for n in (1, 8, 9, 16, 17, 64, 65, 256)] == [8, 8, 16, 16, 64, 64, 256, 256]
-    assert [few(n, 24) for n in (1, 8, 9, 24)] == [8, 8, 24, 24] and few(8, 8) == 8
+    assert [bucket(n, 256) for n in (1, 8, 9, 16, 17, 64, 65, 256)] == [8, 8, 16, 16, 64, 64, 256, 256]
+    assert [bucket(n, 24) for n in (1, 8, 9, 24)] == [8, 8, 24, 24] and bucket(8, 8) == 8
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: CUDA graphs are not tested")
@@ -195,7 +195,7 @@ def test_on_a_gpu_recorded_steps_agree_with_the_cpu(
     monkeypatch: pytest.MonkeyPatch, rows: int, k: int, tokens: int, longest: int, top_p: float
 ) -> None:
     made = Made()
-    monkeypatch.setattr(module, "Graphs", made)
+    monkeypatch.setattr(run_module, "Graphs", made)
     found = {}
     for device in ("cpu", "cuda"):
         model, options = long_policy().to(device), SamplingOptions(max_tokens=tokens, seed=2, top_p=top_p)

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from tiny_models import tiny_policy
 from torch import nn
 
+from trimtab.sampling.engine import NativeEngine
 from trimtab.sampling.packed import can_pack, packed_linears
+from trimtab.sampling.protocol import SamplingOptions
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.device("cpu")), reason="no bf16 products in hardware here: nothing is packed")
 
@@ -24,7 +27,8 @@ def test_a_packed_layer_is_the_plain_one_in_bf16(rows: int, bias: bool) -> None:
     inputs = torch.randn(1, rows, 96)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         plain = model(inputs)
-        with packed_linears(model, 32):
+        with packed_linears(model, 32) as copied:
+            assert copied == 2 * (96 * 200 + 200 * bias)  # bytes; the other layer is left alone
             packed = model(inputs)
             assert "forward" in vars(model[0]) and "forward" not in vars(model[1])
     assert packed.shape == plain.shape and packed.dtype == plain.dtype == torch.bfloat16
@@ -43,3 +47,15 @@ def test_afterwards_the_layers_are_plain_again_and_changed_weights_count() -> No
         model[0].weight.neg_()
         with packed_linears(model, 8):
             assert torch.equal(model(inputs), -first)
+
+
+def test_an_engine_says_how_much_it_copied() -> None:
+    """Two layers (32 x 32 and 32 x 16 twice each in attention, 32 x 48 three times behind it), a head of 60 tokens; 2 bytes a weight."""
+    model, options = tiny_policy("llama"), SamplingOptions(max_tokens=2)
+    for autocast in (False, True):
+        engine = NativeEngine(model, 1, autocast=autocast)
+        engine.sample([[5, 9]], 1, options, ["a"])
+        assert engine.stats is not None
+        weights = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48) + 60 * 32
+        assert engine.stats.packed_bytes == (2 * weights if autocast else 0)
+    assert f"{2 * weights / 1e3:.1f} kB of packed weights" in str(engine.stats)

@@ -39,7 +39,7 @@ def test_the_kernel_is_the_plain_operations(
     pool, own = Pool(shapes, 9, DEVICE), Rows(shapes, 8, DEVICE)
     table = np.full((len(LENGTHS), pages_for(max(LENGTHS))), NOWHERE)
     for i in (3, 1, 0, 4):  # pages in no particular order
-        table[i, : pages_for(LENGTHS[i])] = pool.take(pages_for(LENGTHS[i]))
+        table[i, : pages_for(LENGTHS[i])] = pool.allocate(pages_for(LENGTHS[i]))
     own.reach(100)
     for tensor in (*pool.layers[0], *own.layers[0]):
         tensor[:] = random(*tensor.shape)

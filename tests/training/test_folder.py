@@ -49,6 +49,17 @@ def test_where_and_how_fast_may_change(tmp_path: Path) -> None:
     assert info["status"] == "running" and info["config"] == {"lr": 0.1, "threads": 2, "save_every": 9, "out": "b"}
 
 
+def test_an_option_that_came_later_was_at_its_default(tmp_path: Path) -> None:
+    """A run of an earlier version goes on, in groups of options too; with another value of what it did not know it is another run."""
+    defaults = {"lr": 0.5, "beta": 0.0, "lora": {"rank": 0, "new": "a"}}
+    begun(tmp_path / "run", lr=0.1, lora={"rank": 4})
+    now = {"lr": 0.1, "beta": 0.0, "lora": {"rank": 4, "new": "a"}}
+    for config in ({**now, "beta": 1.0}, {**now, "lora": {"rank": 4, "new": "b"}}, {**now, "lr": 0.5}):
+        with pytest.raises(UserError, match="holds another run"):
+            RunFolder(tmp_path / "run").begin("sft", config, defaults=defaults)
+    assert RunFolder(tmp_path / "run").begin("sft", now, defaults=defaults)
+
+
 def test_changed_input_is_refused(tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text("1\n")

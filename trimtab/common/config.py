@@ -111,7 +111,7 @@ def dump(config: Settings) -> dict[str, Any]:
 
 def describe(cls: type[Settings]) -> list[Option]:
     """Every option of ``cls`` in the order of its fields, groups flattened to dotted names."""
-    return list(_options(cls, _defaults(cls), ""))
+    return list(_options(cls, defaults_of(cls), ""))
 
 
 def help_text(cls: type[Settings], width: int = HELP_WIDTH) -> str:
@@ -135,7 +135,7 @@ def commented_yaml(cls: type[Settings]) -> str:
 
     Required options have none: their lines are commented out.
     """
-    return "\n".join(_yaml_lines(cls, _defaults(cls), "")) + "\n"
+    return "\n".join(_yaml_lines(cls, defaults_of(cls), "")) + "\n"
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def _suggestion(name: str, fields: Mapping[str, FieldInfo]) -> str:
 
 
 def _build(cls: type[S], entries: Mapping[str, _Entry], problems: list[str]) -> S:
-    values = _defaults(cls)
+    values = defaults_of(cls)
     for name, entry in entries.items():
         *groups, leaf = name.split(".")
         inside = values
@@ -434,14 +434,14 @@ def _walk(cls: type[Settings], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
             yield from _walk(group, f"{prefix}{key}.")
 
 
-def _defaults(cls: type[Settings]) -> dict[str, Any]:
+def defaults_of(cls: type[Settings]) -> dict[str, Any]:
     """The defaults as nested JSON values, without required options. A group's default object wins over its class's."""
     out: dict[str, Any] = {}
     for key, field in cls.model_fields.items():
         group = _group(field)
         if field.is_required():
             if group:
-                out[key] = _defaults(group)
+                out[key] = defaults_of(group)
             continue
         # through the field's own serialiser, so that paths and enums become text
         whole = cls.model_construct(**{key: field.get_default(call_default_factory=True, validated_data={})})

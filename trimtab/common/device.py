@@ -9,10 +9,20 @@ from typing import Any
 
 import torch
 
+from trimtab.common.memory import available_bytes
+
 
 def here() -> torch.device:
     """The device that models are loaded to and batches are moved to."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that new tensors on ``device`` can take: of a GPU also what torch holds of it and does not use."""
+    if device.type != "cuda":
+        return available_bytes()
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 @functools.cache

@@ -205,9 +205,22 @@ class Renderer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of an answer's ids, without special tokens and the space that the tokenizer puts before a text."""
-        kept = [token for token in ids if token != self.end_id]
-        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text).removeprefix(self._codec.pad) if self._codec.pad else str(text)
+        return self._decoded([token for token in ids if token != self.end_id], special=False)
+
+    def written(self, ids: Sequence[int]) -> str:
+        """The same with special tokens: what strings that end an answer are looked for in, as vLLM does."""
+        return self._decoded(ids, special=True)
+
+    def decode_before(self, ids: Sequence[int], stop: Sequence[str]) -> str:
+        """``decode`` of what stands before the first of the strings ``stop`` in ``written``; of everything where there is none."""
+        text = self.written(ids)
+        before = text[: min((at for string in stop if (at := text.find(string)) >= 0), default=len(text))]
+        count = next(n for n in range(len(ids), -1, -1) if before.startswith(self.written(ids[:n])))
+        return self.decode(ids[:count]) + before[len(self.written(ids[:count])) :]  # the stop string may begin inside a token
+
+    def _decoded(self, ids: Sequence[int], *, special: bool) -> str:
+        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False))
+        return text.removeprefix(self._codec.pad) if self._codec.pad else text
 
     def raw(self, ids: Sequence[int]) -> str:
         """The text of ids as the model sees them, special tokens included."""

@@ -14,7 +14,7 @@ from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import trimtab.methods
-from trimtab.common.config import Settings
+from trimtab.common.config import Settings, defaults_of
 from trimtab.common.errors import UserError
 from trimtab.common.memory import keep_freed_memory
 from trimtab.common.yamls import one_line
@@ -114,7 +114,7 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
     given = config.model_dump()
     inputs, parents = inputs_of(given), parents_of(given)
     folder.refuse_to_replace(saved_in(OUTPUTS), [*inputs, *parents])
-    if not folder.begin(name, given, inputs=inputs, parents=parents):
+    if not folder.begin(name, given, inputs=inputs, parents=parents, defaults=defaults_of(type(config))):
         print(f"{folder.path}: already done; delete it to run again")
         return folder.path
     lora = config.lora if isinstance(config, StartSettings) else Lora()

@@ -33,8 +33,8 @@ from trimtab.methods.build import (
 from trimtab.methods.control import KLControl, proportional
 from trimtab.models.score import score_tokens
 from trimtab.records import Completion, Prompt
-from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
-from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
+from trimtab.sampling.choose import ENGINE_SENTENCE, KV_SENTENCE, EngineName, engine_for
+from trimtab.sampling.protocol import LEAST_TEMPERATURE, Engine, Sample, SamplingOptions
 from trimtab.training.method import Method, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, pack_indices
 
@@ -55,9 +55,10 @@ class SampledSettings(StartSettings):
     num_completions: int = Field(1, ge=1, description="answers sampled for each prompt")
     max_tokens: int = Field(64, ge=1, description="longest answer, tokens")
     temperature: float = Field(
-        1.0, gt=0, description="sampling temperature; logprobs are of logits / temperature throughout"
+        1.0, ge=LEAST_TEMPERATURE, description="sampling temperature; logprobs are of logits / temperature throughout"
     )
     engine: EngineName = Field("native", description=ENGINE_SENTENCE)
+    kv_gb: float = Field(0.0, ge=0, description=KV_SENTENCE)
     cut_penalty: float = Field(1.0, ge=0, description="taken off the score of an answer cut before its end token")
     cut: Literal["penalised", "left_out"] = Field(
         "penalised", description="an answer cut before its end token loses cut_penalty, or nothing is learnt from it"
@@ -188,6 +189,8 @@ class Online(Method):
             "length": float(np.mean([len(c.token_ids or ()) for c in flat])),
             "stopped": float(np.mean([c.stop == "end" for c in flat])),
         }
+        if stats := self.parts.engine.stats:
+            self.logged["engine/kv_gb"] = stats.kv_bytes / 1e9
         if gold is not None and self.parts.gold is not None:
             # a reward model that is only watched is no gold judge, and may not take the name of the one that is maximised
             watched = "watched" if self.parts.gold.source == "proxy" else "gold"
@@ -298,7 +301,8 @@ def load_parts(name: str, config: SampledSettings, rewards: Rewards) -> tuple[Pa
     """Reads prompts, the start model, the reference and the reward.
 
     Raises:
-        UserError: one of them cannot be read; policy and reference have different tokenizers; beta is controlled and 0.
+        UserError: one of them cannot be read; policy and reference have different tokenizers; beta is controlled and 0; ``kv_gb`` does
+            not hold one answer to the longest prompt.
     """
     if isinstance(config, OnlineSettings) and config.kl.target and not config.beta:
         raise UserError(f"kl.target={config.kl.target:g} multiplies beta, and beta is 0; write a beta to start from")
@@ -316,5 +320,7 @@ def load_parts(name: str, config: SampledSettings, rewards: Rewards) -> tuple[Pa
     trees = announced(name, config.data, prompt_trees(read, renderer, longest - config.max_tokens))
     by_id = {p.id: p for p in read}
     asked = max((len(t.prompt) for t in trees), default=0) + config.max_tokens
-    engine = engine_for(config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype, longest=asked)
+    engine = engine_for(
+        config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype, longest=asked, kv_gb=config.kv_gb
+    )
     return Parts(policy, reference, engine, reward, gold, [by_id[t.key] for t in trees], trees, renderer), tokenizer

@@ -70,11 +70,22 @@ def tree_states(model: PreTrainedModel, batch: TreeBatch, kernel: str = "auto") 
     """
     known = model.get_input_embeddings().num_embeddings
     if batch.tokens and not (0 <= batch.id_range[0] and batch.id_range[1] < known):
-        tree = next(t for t in batch.trees if not all(0 <= i < known for ids in (t.prompt, *t.completions) for i in ids))
-        raise UserError(f"{tree.key!r}: has token ids that the model does not know, it knows 0 to {known - 1}; leave token_ids out")
+        for tree in batch.trees:
+            used = [*tree.prompt, *(i for completion in tree.completions for i in completion)]
+            refuse_unknown_ids(f"{tree.key!r}:", (min(used), max(used)), known, "leave token_ids out")
     spare = spare_tokens(batch.tokens, model.device)
     ids, positions = (nn.functional.pad(t, (0, spare)).to(model.device) for t in (batch.ids, batch.positions))
     return hidden_states(model, ids, positions, TreeLayout(batch.layout.filled(spare), kernel))
+
+
+def refuse_unknown_ids(whose: str, id_range: tuple[int, int], known: int, advice: str) -> None:
+    """Ids whose least and largest are ``id_range`` must have rows in a model's ``known`` embeddings.
+
+    Raises:
+        UserError: one has none; the line begins with ``whose`` and ends with ``advice``.
+    """
+    if not (0 <= id_range[0] and id_range[1] < known):
+        raise UserError(f"{whose} has token ids that the model does not know, it knows 0 to {known - 1}; {advice}")
 
 
 def score_tokens(model: PreTrainedModel, batch: TreeBatch, *, temperature: float = 1.0) -> TokenScores:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab.common.config import Settings, Verb, dump, from_mapping
+from trimtab.common.config import Settings, Verb, defaults_of, dump, from_mapping
 from trimtab.common.errors import Interrupted, UserError
 from trimtab.common.files import read_json, write_json
 from trimtab.common.memory import peak_bytes
 from trimtab.recipes.recipe import Recipe, Stage, load_recipe
-from trimtab.training.folder import FREE_SETTINGS, content_hash, locked
+from trimtab.training.folder import FREE_SETTINGS, content_hash, locked, with_defaults
 
 DONE, RESUME, NEW = "done", "resume", "new"
 
@@ -98,7 +98,7 @@ def _difference(run: Mapping[str, Any], task: Task) -> str | None:
     """Why an earlier run is not this task's, None when it is."""
     if run.get("verb") != task.stage.verb:
         return f"the verb was {run.get('verb')}"
-    before, now = run.get("config", {}), dump(task.config)
+    before, now = with_defaults(run.get("config", {}), defaults_of(type(task.config))), dump(task.config)
     changed = [key for key in {**before, **now} if key not in FREE_SETTINGS and before.get(key) != now.get(key)]
     if changed:
         return f"{', '.join(changed)} changed"

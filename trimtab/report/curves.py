@@ -184,6 +184,7 @@ CATALOGUE = (
         "The same tokens scored by both: under 0.0001 in float32; bf16 rounds, a mean of 0.01 and single tokens of 0.1 are usual.",
         (("engine/max_diff", "largest"), ("engine/mean_diff", "mean")),
     ),
+    _one("engine/kv_gb", "Keys and values", "GB", "What the engine set aside for the answers that it drew at once; kv_gb bounds it."),
     _one("grad_norm", "Gradient norm", "before clipping", "Peaks are clipped; steady growth announces divergence."),
     _one("lr", "Learning rate", "", "The schedule as it was run; trpo has no use for it."),
 )

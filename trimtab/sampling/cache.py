@@ -8,7 +8,8 @@ torch's SDPA needs repeated heads and a mask here).
 
 A sample's own keys and values have a row of blocks of ``BLOCK`` tokens, as many as the longest sample so far has needed: what each
 query reads lies where the query is, so nothing is spread or fetched. Blocks and pages have fixed sizes, because a product of 64
-columns rounds differently from one of 80: a sample's logprobs are then the same whatever is drawn beside it.
+columns rounds differently from one of 80: what is drawn beside a sample then changes its logprobs by a rounding at most
+(``NativeEngine.sample`` has what is promised).
 
 A prompt's last token is not among its pages: each sample feeds it as its own column 0, so that the first token is drawn like
 all others. Sample column c then has position prefix + c, prompt column c has position c.
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from trimtab.common.device import has_triton
 from trimtab.common.errors import UserError
 from trimtab.models.rule import AttentionRule, Layout, softmax_with
-from trimtab.sampling.schedule import moves_to_front
+from trimtab.sampling.schedule import compaction
 
 PAGE = 64
 BLOCK = 32
@@ -97,27 +98,32 @@ class Pool:
         """Pages up to the last one taken, the reserved ones included: those that a step computes."""
         return int(np.flatnonzero(self._taken)[-1]) + 1
 
-    def take(self, count: int) -> np.ndarray:
+    def allocate(self, count: int) -> np.ndarray:
         """(count,) free pages, the lowest ones."""
         pages = np.flatnonzero(~self._taken)[:count]
         assert len(pages) == count, f"{count} pages wanted, {len(pages)} free"
         self._taken[pages] = True
         return pages
 
-    def give_back(self, pages: np.ndarray) -> None:
+    def free(self, pages: np.ndarray) -> None:
         """``pages`` are free again; reserved ones among them stay."""
         self._taken[pages] = False
         self._taken[:RESERVED] = True
 
-    def close_ranks(self, table: np.ndarray) -> None:
+    def copy(self, sources: np.ndarray, targets: np.ndarray) -> None:
+        """Pages ``targets`` become what pages ``sources`` are."""
+        of, to = torch.from_numpy(sources), torch.from_numpy(targets)
+        for pair in self.layers.values():
+            for tensor in pair:
+                tensor[to] = tensor[of]
+
+    def compact(self, table: np.ndarray) -> None:
         """Moves the last pages into the holes when there are many, and their numbers in ``table``."""
         used = self.used
         if used - int(self._taken.sum()) <= HOLES * used:
             return
-        targets, sources = moves_to_front(self._taken)
-        for pair in self.layers.values():
-            for tensor in pair:
-                tensor[torch.from_numpy(targets)] = tensor[torch.from_numpy(sources)]
+        targets, sources = compaction(self._taken)
+        self.copy(sources, targets)
         self._taken[targets], self._taken[sources] = True, False
         now_at = np.arange(len(self._taken))
         now_at[sources] = targets
@@ -145,7 +151,7 @@ class Rows:
     """Every layer's keys and values of ``rows`` samples, (rows, b, G, BLOCK, D) each; ``blocks`` grows with the longest sample."""
 
     def __init__(self, shapes: Mapping[int, Shape], rows: int, device: torch.device) -> None:
-        self.blocks = 0
+        self.rows, self.blocks = rows, 0
 
         def nothing(shape: Shape, size: int) -> Tensor:
             return torch.zeros(rows, 0, shape.heads, BLOCK, size, dtype=shape.dtype, device=device)
@@ -241,7 +247,8 @@ class Paged:
 
 @dataclass(eq=False)  # not frozen: see TreeLayout
 class Decode(Layout):
-    """One new token in each of n rows: written to its row, attending to the row's prompt and to the row's tokens so far."""
+    """One new token in each of n rows: written to its row, attending to the row's prompt and to the row's tokens so far. Tokens behind
+    these fill a product up: they see nothing, and nothing of them is kept."""
 
     prompts: Reading | Paged | None  # None where no row has a prompt of more than one token
     own: Rows
@@ -252,6 +259,12 @@ class Decode(Layout):
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
         """See ``Layout.attend``."""
+        n = len(self.columns)
+        if len(query) == n:
+            return self._attend(layer, query, key, value, rule)
+        return nn.functional.pad(self._attend(layer, query[:n], key[:n], value[:n], rule), (0, 0, 0, 0, 0, len(query) - n))
+
+    def _attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
         keys, values = (self._written(kept, new) for kept, new in zip(self.own.layers[layer], (key, value), strict=True))
         if has_triton(query.device):
             from trimtab.sampling.paged import paged_attention  # Triton is not there without a GPU

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trimtab.models.score import Tail
+from trimtab.sampling.protocol import SamplingOptions
+
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 # x * BELOW_ONE < x in float32 for every normal x > 0: the largest target that still lies inside a cumulative sum.
 BELOW_ONE = 1 - 2.0**-24
@@ -81,3 +84,48 @@ def pick(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     # The block's own running sum may end a rounding below the target; the last token with weight is then the answer.
     target = torch.minimum(target.unsqueeze(-1) - before, inside[:, -1:] * BELOW_ONE)
     return (block * BLOCK + (inside <= target).sum(-1, keepdim=True)).squeeze(-1), total
+
+
+def draw(hidden: Tensor, raw: Tensor, tail: Tail, options: SamplingOptions, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states (R, H), the head's output for them (R, V) and uniforms (R,) -> tokens (R,), their logprobs as drawn and under the
+    policy (R,) float32.
+
+    The drawn token's own logit is computed again in float32, as in ``score_tokens``, so that under autocast too
+    the two agree.
+    """
+    logits = _cap(raw.float(), tail)
+    policy_weights = torch.softmax(logits, dim=-1) if options.temperature == 1 or options.greedy else None
+    if options.greedy:
+        tokens = logits.argmax(-1)
+    else:
+        weights = policy_weights if policy_weights is not None else torch.softmax(logits / options.temperature, dim=-1)
+        kept = truncate(weights, options.top_k, options.top_p)
+        tokens, total = pick(kept, uniform)
+    with torch.autocast(hidden.device.type, enabled=False):
+        exact = (hidden.float() * tail.weight[tokens].float()).sum(-1)
+        if tail.bias is not None:
+            exact = exact + tail.bias[tokens].float()
+        exact = _cap(exact, tail)
+    apart = exact - logits.gather(1, tokens.unsqueeze(-1)).squeeze(-1)
+
+    def logprob(of: Tensor, scale: float, total: Tensor) -> Tensor:
+        """log of the drawn token's share of the weights ``of``, which sum to ``total`` (R,), with its logit replaced by the exact one."""
+        weight = of.gather(1, tokens.unsqueeze(-1)).squeeze(-1)
+        mine, others = weight.log() + apart * scale, (total - weight).clamp_min(0).log()
+        return mine - torch.logaddexp(others, mine)
+
+    if policy_weights is not None:
+        policy = logprob(policy_weights, 1.0, torch.ones_like(exact))
+    else:
+        policy = exact - torch.logsumexp(logits.scatter(1, tokens.unsqueeze(-1), exact.unsqueeze(-1)), dim=-1)
+    if options.greedy:
+        return tokens, torch.zeros_like(policy), policy
+    if weights is policy_weights and kept is weights:
+        return tokens, policy, policy
+    return tokens, logprob(weights, 1 / options.temperature, total), policy
+
+
+def _cap(raw: Tensor, tail: Tail) -> Tensor:
+    """Raw products -> the model's logits."""
+    scaled = raw if tail.scale == 1.0 else raw * tail.scale
+    return scaled if tail.softcap is None else tail.softcap * torch.tanh(scaled / tail.softcap)

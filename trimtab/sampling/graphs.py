@@ -132,7 +132,7 @@ def recorder_for(device: torch.device) -> Recorder | None:
     return CudaRecorder(device) if device.type == "cuda" else None
 
 
-def few(count: int, most: int) -> int:
+def bucket(count: int, most: int) -> int:
     """The least of ``most``, a quarter, a sixteenth ... of it (multiples of 8) that is at least ``count``: a new shape costs as much as
     ten to thirty steps of a small model, and a step of a quarter of the rows hardly less than one of all."""
     size = most

@@ -12,7 +12,7 @@ class StopStrings:
     """Watches for ``stop`` in the decoded text of growing samples."""
 
     def __init__(self, stop: Sequence[str], decode: Decode, vocabulary: int) -> None:
-        self._stop, self._decode = tuple(stop), decode
+        self.stop, self._decode = tuple(stop), decode
         lasts = {text[-1] for text in stop}
         if any(last.isspace() for last in lasts):
             # Some decoders drop a token's space when it stands alone, so no token can be ruled out.
@@ -29,4 +29,4 @@ class StopStrings:
     def found(self, token_ids: Sequence[int]) -> bool:
         """Whether the decoded text holds a stop string."""
         text = self._decode(token_ids)
-        return any(stop in text for stop in self._stop)
+        return any(stop in text for stop in self.stop)

@@ -23,11 +23,13 @@ from trimtab.common.rng import seed_for
 from trimtab.models.load import max_positions, save_model
 from trimtab.models.lora import merged
 from trimtab.models.score import score_tokens
-from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, Stop, check_prompts
+from trimtab.sampling.protocol import OnProgress, Sample, SamplingOptions, SamplingStats, Stop, check_prompts
 from trimtab.trees import PromptTree, TreeBatch, pack_indices
 
 # Tokens that the policy is asked about at once.
 BUDGET = 8192
+# Of the GPU, for vLLM's weights, keys and values.
+MEMORY = 0.4
 
 
 class VLLMEngine:
@@ -40,7 +42,7 @@ class VLLMEngine:
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end_id: int, *, longest: int = 0, dtype: str = "auto",
-        memory: float = 0.4,
+        memory: float = MEMORY,
     ) -> None:  # fmt: skip
         # Read when vLLM is imported: its copy must be in this process to be handed weights.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -49,6 +51,7 @@ class VLLMEngine:
         except ImportError as error:
             raise UserError(f"engine=vllm needs vLLM ({error}): pip install 'trimtab[gpu]', or leave engine= out") from None
         self.model, self.end_id, self.dtype = model, end_id, dtype
+        self.stats: SamplingStats | None = None  # vLLM keeps its own
         self.longest = min(longest or max_positions(model), max_positions(model))
         # The model as it is now, vocabulary grown and all, not as the folder that it came from has it.
         with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +68,7 @@ class VLLMEngine:
     ) -> list[list[Sample]]:  # fmt: skip
         """See ``Engine.sample``."""
         assert len(prompts) == len(keys), f"{len(prompts)} prompts, {len(keys)} keys"
-        check_prompts(prompts, options, keys, self.longest)
+        check_prompts(prompts, options, keys, self.longest, self.model.get_input_embeddings().num_embeddings)
         if not prompts or not k:
             return [[] for _ in prompts]
         self._hand_over()

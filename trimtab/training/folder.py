@@ -23,7 +23,7 @@ from trimtab.common.precision import in_bf16
 
 STREAMS = ("metrics.jsonl", "samples.jsonl", "timing.jsonl")
 # Settings that may differ between the command that started a run and the one that goes on with it.
-FREE_SETTINGS = ("out", "overwrite", "threads", "save_every", "track", "workers", "runner")
+FREE_SETTINGS = ("out", "overwrite", "threads", "save_every", "track", "workers", "runner", "kv_gb")
 
 
 class RunFolder:
@@ -57,22 +57,26 @@ class RunFolder:
         *,
         inputs: Iterable[Path | str] = (),
         parents: Iterable[Path | str] = (),
+        defaults: Mapping[str, Any] | None = None,
     ) -> bool:
         """Starts the run, or takes it up again. False when the folder already holds this very run, finished.
 
-        A run that ended before its first checkpoint may be replaced by another.
+        A run that ended before its first checkpoint may be replaced by another. One begun before an option was there had its value of
+        ``defaults``.
 
         Raises:
             UserError: the folder holds another run, another process is at work in it, or it cannot be written.
         """
         with contextlib.ExitStack() as lock:
             lock.enter_context(locked(self.path))
-            started = self._begin(verb, config, list(inputs), list(parents))
+            started = self._begin(verb, config, list(inputs), list(parents), defaults or {})
             if started:
                 self._lock = lock.pop_all()
             return started
 
-    def _begin(self, verb: str, config: Mapping[str, Any], inputs: Sequence[Path | str], parents: Sequence[Path | str]) -> bool:
+    def _begin(
+        self, verb: str, config: Mapping[str, Any], inputs: Sequence[Path | str], parents: Sequence[Path | str], defaults: Mapping[str, Any]
+    ) -> bool:  # fmt: skip
         kept = {k: v for k, v in config.items() if k not in FREE_SETTINGS}
         found = read_json(self.path / "run.json") if (self.path / "run.json").exists() else None
         ended = found is not None and found.get("status") in ("failed", "interrupted")
@@ -87,7 +91,7 @@ class RunFolder:
             "started": time.time(), "wall_seconds": 0.0,
         }  # fmt: skip
         if found is not None:
-            before = {k: v for k, v in found.get("config", {}).items() if k not in FREE_SETTINGS}
+            before = {k: v for k, v in with_defaults(found.get("config", {}), defaults).items() if k not in FREE_SETTINGS}
             if found.get("verb") != verb or _plain(before) != _plain(kept):
                 raise UserError(
                     f"{self.path}: holds another run ({_difference(found, verb, before, kept)}); choose another out=DIR or delete it"
@@ -263,6 +267,15 @@ def content_hash(path: Path | str) -> str:
     except OSError as error:
         raise UserError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
     return digest.hexdigest()
+
+
+def with_defaults(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings, and those of ``defaults`` that were not there when it began, inside groups too."""
+    out = {**defaults, **config}
+    for name, default in defaults.items():
+        if isinstance(default, Mapping) and isinstance(out[name], Mapping):
+            out[name] = with_defaults(out[name], default)
+    return out
 
 
 def _plain(value: Any) -> Any:

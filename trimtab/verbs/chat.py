@@ -10,7 +10,7 @@ from trimtab.data.template import Renderer
 from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folder
 from trimtab.records import Message, Prompt
 from trimtab.sampling.engine import NativeEngine
-from trimtab.sampling.protocol import SamplingOptions
+from trimtab.sampling.protocol import LEAST_TEMPERATURE, SamplingOptions
 
 HELP = "/new starts again, /plain switches the chat template off and on, /quit leaves"
 
@@ -25,8 +25,9 @@ def run(
     Raises:
         UserError: an option or the model is wrong.
     """
-    if not temperature > 0:
-        raise UserError(f"--temperature {temperature:g}: write a number > 0, or --greedy in its place for the likeliest token each time")
+    if not temperature >= LEAST_TEMPERATURE:
+        least = f"write a number >= {LEAST_TEMPERATURE:g}"
+        raise UserError(f"--temperature {temperature:g}: {least}, or --greedy in its place for the likeliest token each time")
     folder = model_folder(model)
     policy, tokenizer = load_policy(folder), load_tokenizer(folder)
     facts = read_json(folder.parent / "run.json") if (folder.parent / "run.json").exists() else {}

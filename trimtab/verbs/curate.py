@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from trimtab.common.config import dump
+from trimtab.common.config import defaults_of, dump
 from trimtab.common.errors import UserError
 from trimtab.data.curate import page
 from trimtab.data.curate.pipeline import curate
@@ -49,7 +49,7 @@ def run(config: Config) -> Path:
         raise UserError(f"out={config.out}: curate writes several files; give a folder's name")
     folder = RunFolder(config.out)
     inputs = [*config.data, *config.evaluation.files, *config.use_cases.examples]
-    if not folder.begin("curate", dump(config), inputs=inputs):
+    if not folder.begin("curate", dump(config), inputs=inputs, defaults=defaults_of(Config)):
         print(f"{folder.path}: already done; delete it to run again")
         return folder.path
     with folder.running():

@@ -43,7 +43,7 @@ class Serve(Settings):
     key: str = Field("", description="file with the certificate's private key (PEM)")
     models: dict[str, str] = Field({}, description="models to connect, for sampling and the arena, such as {sft: runs/sft, ppo: runs/ppo}")
     max_tokens: int = Field(256, ge=1, description="longest answer of a connected model, tokens")
-    temperature: float = Field(1.0, gt=0, description="sampling temperature of connected models")
+    temperature: float = Field(1.0, ge=1e-3, description="sampling temperature of connected models")  # protocol.LEAST_TEMPERATURE
 
 
 class Add(Settings):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trimtab.common.config import Settings, dump
+from trimtab.common.config import Settings, defaults_of, dump
 from trimtab.common.errors import UserError
 from trimtab.common.files import check_writable
 from trimtab.training.folder import RunFolder
@@ -45,7 +45,7 @@ def open_output(
         raise UserError(f"{out}: overwrite=true replaces a file, and this is a run's folder; delete it, or choose another out=")
     folder = RunFolder(out)
     output = Output(folder.path / name)
-    output.done = not folder.begin(verb, dump(config), inputs=inputs, parents=parents)
+    output.done = not folder.begin(verb, dump(config), inputs=inputs, parents=parents, defaults=defaults_of(type(config)))
     if output.done:
         print(f"{folder.path}: already done; delete it to run again")
         yield output

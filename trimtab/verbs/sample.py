@@ -5,6 +5,8 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,13 +18,13 @@ from trimtab.common.precision import DTYPE_SENTENCE, Dtype
 from trimtab.common.progress import Progress
 from trimtab.common.rng import generator
 from trimtab.data.files import write_records
-from trimtab.data.formats import ReadSettings, read_demonstrations
+from trimtab.data.formats import ReadSettings, read_demonstrations, refuse_shared_ids
 from trimtab.data.formats.aloud import read_aloud
 from trimtab.data.template import Renderer, read_template
 from trimtab.models.load import load_policy, load_tokenizer, max_positions, model_folders
 from trimtab.records import Comparison, Completion, Demonstration, Message, Prompt
-from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
-from trimtab.sampling.protocol import Sample, SamplingOptions
+from trimtab.sampling.choose import ENGINE_SENTENCE, KV_SENTENCE, EngineName, engine_for
+from trimtab.sampling.protocol import LEAST_TEMPERATURE, Sample, SamplingOptions, SamplingStats
 from trimtab.verbs.outputs import FILES, OVERWRITE_SENTENCE, open_output
 
 PROMPTS_AT_ONCE = 512
@@ -30,7 +32,7 @@ PROMPTS_AT_ONCE = 512
 
 def _not_zero(value: Any) -> Any:
     if value == 0 and not isinstance(value, bool):
-        raise ValueError("write greedy=true in its place for the likeliest token each time, or a number > 0")
+        raise ValueError(f"write greedy=true in its place for the likeliest token each time, or a number >= {LEAST_TEMPERATURE:g}")
     return value
 
 
@@ -52,7 +54,9 @@ class Config(ReadSettings):
         1, description="answers for each prompt: a number, or a range like 4..9 to draw from"
     )
     max_tokens: int = Field(64, ge=1, description="longest answer, tokens")
-    temperature: Annotated[float, BeforeValidator(_not_zero)] = Field(1.0, gt=0, description="sampling temperature")
+    temperature: Annotated[float, BeforeValidator(_not_zero)] = Field(
+        1.0, ge=LEAST_TEMPERATURE, description="sampling temperature"
+    )
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus: smallest set of tokens with this probability")
     top_k: int = Field(0, ge=0, description="only the k most likely tokens; 0 = all")
     greedy: bool = Field(False, description="always the most likely token")
@@ -69,6 +73,7 @@ class Config(ReadSettings):
     seed: int = Field(0, description="seed of the draws")
     stream: int = Field(0, ge=0, description="another number draws other answers with the same seed")
     engine: EngineName = Field("native", description=ENGINE_SENTENCE)
+    kv_gb: float = Field(0.0, ge=0, description=KV_SENTENCE)
     dtype: Dtype = Field("auto", description=DTYPE_SENTENCE)
 
 
@@ -90,6 +95,7 @@ def run(config: Config) -> Path:
     if read and not (prompts := read[config.skip :]):
         raise UserError(f"{config.data}: skip={config.skip} leaves none of its {len(read)} prompts")
     prompts = prompts[: config.limit] if config.limit else prompts
+    refuse_shared_ids(prompts, config.data)  # draws depend on the id: theirs would be of one random stream
     inputs = [config.data, *([config.demonstrations] if config.shots else [])]
     parents = [str(folder) for folder in model_folders(config.model)]
     place = open_output(config.out, "sample", config, "answers.jsonl", overwrite=config.overwrite, inputs=inputs, parents=parents)
@@ -118,10 +124,12 @@ def run(config: Config) -> Path:
             print(f"sample: {fewer} prompts with fewer than {wanted_shots} examples: over {limit} tokens with all of them")
         longest = max(map(len, tokens), default=0) + config.max_tokens
         engine = engine_for(
-            config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype, longest=longest, decode=renderer.decode
-        )
+            config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype, longest=longest, kv_gb=config.kv_gb,
+            decode=renderer.written,
+        )  # fmt: skip
         wanted = [int(generator(config.seed, "num_completions", p.id).integers(low, high + 1)) for p in prompts]
         records: dict[int, Comparison] = {}
+        stats: list[SamplingStats] = []
         keys = [f"{p.id}/stream {config.stream}" if config.stream else p.id for p in prompts]
         with Progress(f"sample {name}", sum(wanted), "answers") as bar, torch.no_grad():
             for k, group in _by_count(wanted):
@@ -131,10 +139,13 @@ def run(config: Config) -> Path:
                     bar.advance(before + answers - bar.done, tokens_per_second=tokens / (time.monotonic() - began))
 
                 answers = engine.sample([tokens[i] for i in group], k, options, [keys[i] for i in group], on_progress=show)
+                stats += [engine.stats] if engine.stats else []
                 for i, row in zip(group, answers, strict=True):
                     completions = tuple(completion(s, renderer, name, options.stop) for s in row)
                     records[i] = Comparison(prompts[i], completions, (None,) * k)
         write_records(out.path, [records[i] for i in range(len(prompts))])
+        if stats:
+            print(f"sample: {reduce(add, stats)}")
     return out.path
 
 
@@ -144,8 +155,7 @@ def completion(sample: Sample, renderer: Renderer, name: str, stop: Sequence[str
     One that ran into a string of ``stop`` ends before it, and has no ids: theirs are of a longer text.
     """
     if sample.stop == "string":
-        text = renderer.decode(sample.token_ids)
-        return Completion(text[: min(at for s in stop if (at := text.find(s)) >= 0)], name, stop="string")
+        return Completion(renderer.decode_before(sample.token_ids, stop), name, stop="string")
     return Completion(renderer.decode(sample.token_ids), name, sample.token_ids, renderer.sha, sample.stop)
 
 

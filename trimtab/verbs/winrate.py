@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from trimtab.common.config import Settings
+from trimtab.common.config import Settings, defaults_of
 from trimtab.common.errors import UserError
 from trimtab.common.files import write_json, write_text
 from trimtab.common.progress import Progress
@@ -68,7 +68,8 @@ def run(config: Config) -> Path:
     models = [folder for m in (*config.models.values(), config.reference, config.reward) if m for folder in model_folders(m)]
     judge = reward_folder(config.judge)
     parents = [*models, judge] if judge else models
-    if not folder.begin("eval", config.model_dump(), inputs=[f for f in files if f], parents=parents):
+    inputs = [f for f in files if f]
+    if not folder.begin("eval", config.model_dump(), inputs=inputs, parents=parents, defaults=defaults_of(Config)):
         print(f"{folder.path}: already done; delete it to run again")
         return folder.path
     with folder.running():
