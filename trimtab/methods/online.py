@@ -100,7 +100,7 @@ class Answers:
     prompts: Sequence[Prompt]
     trees: Sequence[PromptTree]  # with the sampled completions
     samples: Sequence[Sequence[Sample]]
-    scores: Sequence[Sequence[float]]  # the reward's, minus ``cut_penalty`` where an answer was cut
+    scores: Sequence[Sequence[float]]  # the reward's, minus ``cut_penalty`` where an answer was cut and is not left out
 
 
 class Online(Method):
@@ -148,9 +148,10 @@ class Online(Method):
         return prompts, parts.engine.sample([parts.trees[i].prompt for i in chosen], k, options, keys)
 
     def penalised(self, proxy: Sequence[Sequence[float]], samples: Sequence[Sequence[Sample]]) -> list[list[float]]:
-        """The reward's scores, minus ``cut_penalty`` where an answer was cut."""
+        """The reward's scores, minus ``cut_penalty`` where an answer was cut; as they are where cut answers are left out."""
+        penalty = self.config.cut_penalty if self.config.cut == "penalised" else 0.0
         return [
-            [r - self.config.cut_penalty * (s.stop == "length") for r, s in zip(rewards, row, strict=True)]
+            [r - penalty * (s.stop == "length") for r, s in zip(rewards, row, strict=True)]
             for rewards, row in zip(proxy, samples, strict=True)
         ]
 
