@@ -12,12 +12,14 @@ from tiny_models import answer_score, gradient_error
 
 from trimtab.feedback.protocol import Rule
 from trimtab.methods.bon import BestOfN, Config as BestConfig
+from trimtab.methods.control import KLControl
 from trimtab.methods.grpo import GRPO, Config as GroupConfig
 from trimtab.methods.online import Answers, Online
 from trimtab.methods.rloo import RLOO, Config as RLOOConfig
 from trimtab.methods.scst import SCST, Config as SCSTConfig
 from trimtab.methods.trpo import TRPO, Config as TRPOConfig
 from trimtab.sampling.protocol import Sample, SamplingOptions
+from trimtab.training.method import State
 
 METHODS: dict[str, tuple[Any, Any]] = {
     "rloo": (RLOO, RLOOConfig), "scst": (SCST, SCSTConfig), "grpo": (GRPO, GroupConfig), "bon": (BestOfN, BestConfig),
@@ -82,3 +84,13 @@ def test_a_greedy_answer_that_was_cut_is_measured_against_as_it_is(cut: str, adv
     found = method.advantages(batch.extra["scores"], batch)  # type: ignore[attr-defined]
     ended = [1, 2] if cut == "penalised" else [0, 1]
     assert torch.equal(found[ended], torch.full((2,), advantage)) and (cut == "penalised" or not found.any())
+
+
+@pytest.mark.parametrize(("cut", "factor"), [("left_out", 1.04), ("penalised", 1.09)])
+def test_the_controller_counts_the_answers_that_were_learnt_from(cut: str, factor: float, start: Path) -> None:
+    """Target 1, KL 9, horizon 20: beta * (1 + 0.2 * 4 / 20) for four answers, and for nine * (1 + 0.2 * 9 / 20)."""
+    method = make("rloo", start, cut=cut, beta=0.1, kl=KLControl(target=1.0, horizon=20))
+    first_step(method)
+    method.kl = 9.0
+    method.after(State(1, 9))
+    assert method.beta == pytest.approx(0.1 * factor)  # type: ignore[attr-defined]

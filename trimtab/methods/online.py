@@ -114,6 +114,7 @@ class Online(Method):
         self.policy, self.reference = parts.policy, parts.reference.requires_grad_(False)
         self.logged: dict[str, float] = {}
         self.kl = 0.0  # to the reference, nats per completion, of the iteration's answers
+        self.counted = config.batch_size * config.num_completions  # those answers; fewer where cut ones are left out
         self._rows: list[dict[str, Any]] = []
 
     @property
@@ -135,7 +136,10 @@ class Online(Method):
         self._log(prompts, completions, proxy, gold)
         trees = [self.parts.trees[i] for i in chosen]
         answers = Answers(chosen, prompts, answered(trees, samples), samples, self.penalised(proxy, samples))
-        return self.finished(answers, iteration) if self.config.cut == "left_out" else answers
+        if self.config.cut == "left_out":
+            answers = self.finished(answers, iteration)
+        self.counted = sum(map(len, answers.scores))
+        return answers
 
     def sample(
         self, chosen: Sequence[int], k: int, iteration: int, *, greedy: bool = False
@@ -236,9 +240,9 @@ class Held(Online):
 
     def after(self, state: State) -> dict[str, float]:
         """The iteration's metrics, beta as it was in them; then beta moves."""
-        config, used = self.config, self.beta
-        if config.kl.target:
-            self.beta = proportional(used, self.kl, config.kl, config.batch_size * config.num_completions)
+        control, used = self.config.kl, self.beta
+        if control.target:
+            self.beta = proportional(used, self.kl, control, self.counted)
         return {**self.logged, "beta": used}
 
     def state_dict(self) -> dict[str, Any]:
