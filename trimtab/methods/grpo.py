@@ -23,12 +23,12 @@ from trimtab.methods.build import Rewards, Trained, need, refuse_idle
 from trimtab.methods.offline import total
 from trimtab.methods.online import (
     Answers,
-    EpochSettings,
-    Held,
-    OnlineSettings,
+    OnRatios,
+    RatioSettings,
     by_token,
     load_parts,
     packed,
+    ratio_metrics,
     shuffled_epochs,
     tree_lengths,
 )
@@ -37,7 +37,7 @@ from trimtab.training.method import Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, step_indices
 
 
-class Config(EpochSettings, OnlineSettings):
+class Config(RatioSettings):
     """Settings of ``trimtab grpo``."""
 
     beta: float = Field(0.05, ge=0, description="strength of the KL to the reference, per nat")
@@ -50,16 +50,13 @@ class Config(EpochSettings, OnlineSettings):
     )
     kl_in: Literal["loss", "reward"] = Field("loss", description="where the KL to the reference is: in the loss (k3), or in the reward")
     kl_corrected: bool = Field(False, description="multiply k3 by the ratio: its gradient is then that of the KL (TRL does so)")
-    stop_kl: float = Field(
-        0.1, gt=0, description="an iteration's updates end once approx_kl (nats per token) passes this"
-    )
 
 
 # One iteration's answers to one prompt: the tree, and by name what the loss needs of each of its tokens, (S,) float32.
 Group = tuple[PromptTree, Mapping[str, Tensor]]
 
 
-class GRPO(Held):
+class GRPO(OnRatios):
     """GRPO on trees."""
 
     name = "grpo"
@@ -116,17 +113,8 @@ class GRPO(Held):
                 kl = kl * torch.exp(logprobs - extra["old_logprobs"])
             losses = losses + self.beta * kl
         losses = losses * extra["shares"]
-        approx_kl = kl_estimate((extra["old_logprobs"] - logprobs).detach(), "k3")
-        metrics = {
-            "policy_loss": total(losses, count=trees.completions), "approx_kl": total(approx_kl),
-            "clipfrac": total(((ratio - 1).abs() > config.clip).float()), "ratio_mean": total(ratio),
-        }  # fmt: skip
-        return losses.sum() / batch.divisor, metrics
-
-    def before_step(self, metrics: Metrics) -> bool:
-        """Ends the iteration's updates once the policy has moved too far from the one that sampled."""
-        kl, count = metrics["approx_kl"]
-        return kl / count <= self.config.stop_kl
+        moved = ratio_metrics(logprobs, extra["old_logprobs"], ratio, config.clip)
+        return losses.sum() / batch.divisor, {"policy_loss": total(losses, count=trees.completions), **moved}
 
 
 def build(config: Config, rewards: Rewards) -> Trained:

@@ -19,6 +19,7 @@ from trimtab.data.formats import refuse_shared_ids
 from trimtab.data.template import Renderer
 from trimtab.feedback.ensemble import reward_models
 from trimtab.feedback.protocol import Feedback
+from trimtab.losses.policy import kl_estimate
 from trimtab.methods.build import (
     LR_SENTENCE,
     Rewards,
@@ -31,11 +32,12 @@ from trimtab.methods.build import (
     start_pair,
 )
 from trimtab.methods.control import KLControl, proportional
+from trimtab.methods.offline import total
 from trimtab.models.score import score_tokens
 from trimtab.records import Completion, Prompt
 from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
 from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
-from trimtab.training.method import Method, MicroBatch, OptimizerStep, State
+from trimtab.training.method import Method, Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, pack_indices
 
 # Answers of each iteration that go to samples.jsonl.
@@ -76,6 +78,14 @@ class EpochSettings(Settings):
 
     epochs_per_batch: int = Field(2, ge=1, description="passes over an iteration's answers")
     minibatch_size: int = Field(64, ge=1, description="prompts per optimizer step within an iteration")
+
+
+class RatioSettings(EpochSettings, OnlineSettings):
+    """Of methods whose loss has the ratio of the policy to the one that sampled (PPO, GRPO)."""
+
+    stop_kl: float = Field(
+        0.1, gt=0, description="an iteration's updates end once approx_kl (nats per token) passes this"
+    )
 
 
 @dataclass(frozen=True)
@@ -250,6 +260,23 @@ class Held(Online):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.beta = state.get("beta", self.beta)  # runs begun before it was kept have none
+
+
+class OnRatios(Held):
+    """A method whose loss has the ratio of the policy to the one that sampled."""
+
+    config: RatioSettings
+
+    def before_step(self, metrics: Metrics) -> bool:
+        """Ends the iteration's updates once the policy has moved too far from the one that sampled."""
+        kl, count = metrics["approx_kl"]
+        return kl / count <= self.config.stop_kl
+
+
+def ratio_metrics(logprobs: Tensor, old_logprobs: Tensor, ratio: Tensor, clip: float | None) -> Metrics:
+    """How far the policy is from the one that sampled, by (S,) tokens; ``clipfrac`` where the loss clips."""
+    clipped = {"clipfrac": total(((ratio - 1).abs() > clip).float())} if clip is not None else {}
+    return {"approx_kl": total(kl_estimate((old_logprobs - logprobs).detach(), "k3")), **clipped, "ratio_mean": total(ratio)}
 
 
 def answered(trees: Sequence[PromptTree], samples: Sequence[Sequence[Sample]]) -> list[PromptTree]:
