@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trimtab.common.best_of import best_of_n, kl_bound
+from trimtab.losses.likelihood import cross_entropy
 from trimtab.methods.build import Rewards, Trained, need
 from trimtab.methods.offline import micro_batches, total, trained_tokens
 from trimtab.methods.online import (
@@ -58,8 +59,8 @@ class BestOfN(Online):
             yield micro_batches([kept[i] for i in members], config.micro_batch_tokens, trained_tokens)
 
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
-        logprobs = score_tokens(self.policy, batch.trees).logprobs
-        return -logprobs.sum() / batch.divisor, {"loss": total(-logprobs)}
+        logprobs, weights = score_tokens(self.policy, batch.trees).logprobs, batch.trees.token_weights
+        return cross_entropy(logprobs, weights, tokens=batch.divisor), {"loss": total(-logprobs, weights)}
 
     def after(self, state: State) -> dict[str, float]:
         return self.logged
