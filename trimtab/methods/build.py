@@ -32,6 +32,7 @@ from trimtab.models.load import (
     load_policy,
     load_tokenizer,
     max_positions,
+    model_folder,
     model_folders,
     save_adapter,
     save_model,
@@ -220,12 +221,17 @@ def start_pair(
     """
     refuse_other_tokenizer(config.model, reference)
     policy = load_policy(config.model, quantize=config.lora.quantize)
-    shared = (config.lora.rank > 0 or asked_first) and reference in ("", config.model)
+    shared = (config.lora.rank > 0 or asked_first) and (not reference or same_folder(reference, config.model))
     others = [] if shared else [load_policy(reference or config.model)]
     tokenizer, renderer = start_tokenizer(config.model, policy, *others, grow=not config.lora.rank)
     adapt(name, config, policy)
     unchanged = without_adapters(policy) if config.lora.rank else policy
     return policy, others[0] if others else unchanged, tokenizer, renderer
+
+
+def same_folder(a: str, b: str) -> bool:
+    """Whether two names mean one model: ``runs/sft``, ``runs/sft/`` and ``runs/sft/model`` do."""
+    return model_folder(a).resolve() == model_folder(b).resolve()
 
 
 def start_tokenizer(
