@@ -104,6 +104,8 @@ CASES = [
     ("scst " + ONLINE + " kl.target=2 beta=0", "kl.target=2 multiplies beta, and beta is 0; write a beta to start from"),
     ("grpo " + ONLINE + " cut=left_out cut_penalty=3", "cut_penalty=3.0 means nothing to cut=left_out"),
     ("grpo " + ONLINE + " kl_in=reward kl_corrected=true", "kl_corrected=true means nothing to kl_in=reward"),
+    ("ppo " + ONLINE + " max_tokens=400", "max_tokens=400 leaves no room for a prompt: the model takes 256 tokens; lower it"),
+    ("bon " + ONLINE + " max_tokens=100 max_length=100", "max_tokens=100 leaves no room for a prompt: max_length is 100 tokens; lower it"),
     ("trpo " + ONLINE + " lr=1e-4", "lr=0.0001 means nothing to trpo, which has no such optimizer: trust.delta bounds its steps"),
     ("trpo " + ONLINE + " dtype=bfloat16", "dtype=bfloat16: trpo multiplies in float32"),
     ("pretrain data=text.txt model=base hidden=64", "hidden=64 means nothing to a model that is there already"),

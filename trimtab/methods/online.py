@@ -17,7 +17,7 @@ from trimtab.common.rng import generator
 from trimtab.data.encode import prompt_trees
 from trimtab.data.formats import refuse_shared_ids
 from trimtab.data.template import Renderer
-from trimtab.feedback.ensemble import reward_models
+from trimtab.feedback.ensemble import of_samples, reward_models
 from trimtab.feedback.protocol import Feedback
 from trimtab.losses.policy import kl_estimate
 from trimtab.methods.build import (
@@ -33,6 +33,7 @@ from trimtab.methods.build import (
 )
 from trimtab.methods.control import KLControl, proportional
 from trimtab.methods.offline import total
+from trimtab.models.load import position_limit
 from trimtab.models.score import score_tokens
 from trimtab.records import Completion, Prompt
 from trimtab.sampling.choose import ENGINE_SENTENCE, EngineName, engine_for
@@ -144,6 +145,7 @@ class Online(Method):
         proxy = self.parts.reward.score(prompts, completions)
         gold = self.parts.gold.score(prompts, completions) if self.parts.gold else None
         self._log(prompts, completions, proxy, gold)
+        self.logged |= self.cut_share(sum(map(len, completions)))
         trees = [self.parts.trees[i] for i in chosen]
         answers = Answers(chosen, prompts, answered(trees, samples), samples, self.penalised(proxy, samples))
         if self.config.cut == "left_out":
@@ -217,6 +219,14 @@ class Online(Method):
             }
             for i, (p, row) in enumerate(zip(prompts[:SAMPLE_ROWS], completions, strict=False))
         ]
+
+    def cut_share(self, answers: int) -> dict[str, float]:
+        """``reward/cut``: the share of so many answers that a reward model just read without their prompt's beginning (of several models,
+        the one that did so most); nothing where all read the policy's own tokens, for which ``load_parts`` leaves room."""
+        models = reward_models(self.parts.reward, self.parts.gold)
+        cut = max((model.cut for model in models), default=0)
+        strange = any(model.renderer.sha != self.parts.renderer.sha for model in models)
+        return {"reward/cut": cut / answers} if cut or strange else {}
 
     def said(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Of every answer token: its logprob by the policy and by the reference, and the policy's entropy. Three of (S,)."""
@@ -326,11 +336,23 @@ def tree_lengths(tree: PromptTree) -> Tensor:
     return torch.tensor([len(c) for c in tree.completions])
 
 
+def refuse_no_room(config: SampledSettings, positions: int, what: str = "the model takes") -> None:
+    """Refuses answers as long as all that is read.
+
+    Raises:
+        UserError: ``max_tokens`` leaves a prompt nothing of ``positions`` or of ``max_length``.
+    """
+    limit, whose = (config.max_length, "max_length is") if 0 < config.max_length < positions else (positions, what)
+    if config.max_tokens >= limit:
+        raise UserError(f"max_tokens={config.max_tokens} leaves no room for a prompt: {whose} {limit:,} tokens; lower it")
+
+
 def load_parts(name: str, config: SampledSettings, rewards: Rewards) -> tuple[Parts, PreTrainedTokenizerBase]:
     """Reads prompts, the start model, the reference and the reward.
 
     Raises:
-        UserError: one of them cannot be read; policy and reference have different tokenizers; beta is controlled and 0.
+        UserError: one of them cannot be read; policy and reference have different tokenizers; beta is controlled and 0; no prompt is short
+            enough for ``max_tokens`` behind it.
     """
     if isinstance(config, OnlineSettings) and config.kl.target and not config.beta:
         raise UserError(f"kl.target={config.kl.target:g} multiplies beta, and beta is 0; write a beta to start from")
@@ -339,13 +361,21 @@ def load_parts(name: str, config: SampledSettings, rewards: Rewards) -> tuple[Pa
     if config.cut == "left_out":
         refuse_idle(config, "to cut=left_out, where nothing is learnt from cut answers; leave one of the two out", "cut_penalty")
     refuse_missing_models(config)
+    refuse_no_room(config, position_limit(config.model))
     read = read_data(name, config, config.data, "prompt")
     refuse_shared_ids(read, config.data)
-    reward = rewards(config.reward)  # a mistyped one is told before the models are read
-    gold = rewards(config.gold) if config.gold else None
+    reward = of_samples(rewards(config.reward), config.micro_batch_tokens)  # a mistyped one is told before the models are read
+    gold = of_samples(rewards(config.gold), config.micro_batch_tokens) if config.gold else None
     policy, reference, tokenizer, renderer = start_pair(name, config, config.reference)
-    longest = min([length_limit(config, policy), *(model.longest for model in reward_models(reward))])
+    longest = length_limit(config, policy)
+    for model in reward_models(reward, gold):
+        if model.renderer.sha == renderer.sha:  # to others the same text has another length
+            refuse_no_room(config, model.longest, f"{model.folder} takes")
+            longest = min(longest, model.longest)
     trees = announced(name, config.data, prompt_trees(read, renderer, longest - config.max_tokens))
+    if read and not trees:
+        least = min(len(renderer.prompt(prompt)) for prompt in read)
+        raise UserError(f"max_tokens={config.max_tokens} leaves no room: the shortest prompt has {least:,} of {longest:,} tokens; lower it")
     by_id = {p.id: p for p in read}
     asked = max((len(t.prompt) for t in trees), default=0) + config.max_tokens
     engine = engine_for(config.engine, policy, tokenizer, renderer.end_id, dtype=config.dtype, longest=asked)

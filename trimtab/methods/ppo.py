@@ -248,8 +248,7 @@ def start_value(
     predicts calibrated rewards, (plain score - shift) / scale, from the first step: the head has no bias, so the shift stays outside.
     Otherwise it starts from the start model with a head of 0.
     """
-    judges = reward_models(reward) if reward else []
-    judge = next((found for found in judges if found.renderer.sha == renderer.sha), None)
+    judge = next((found for found in reward_models(reward) if found.renderer.sha == renderer.sha), None)
     if judge is not None:
         calibration = judge.calibration
         value, factor, offset = load_scorer(judge.folder, quantize=quantize), 1 / calibration.scale, -calibration.shift / calibration.scale
