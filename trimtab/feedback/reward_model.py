@@ -42,8 +42,8 @@ def reward_folder(name: str) -> Path | None:
 
 
 class RewardModel:
-    """A reward-model folder as ``Feedback``: its scores are shifted so that demonstrations average 0. It computes in float32, ``budget``
-    tokens at a time.
+    """A reward-model folder as ``Feedback``: its scores are shifted so that demonstrations average 0. It multiplies matrices in ``dtype``
+    (judges named on the command line: float32, in which their calibration was measured), ``budget`` tokens at a time.
 
     A prompt and an answer that are longer than it can take are refused, or with ``cuts`` read without the prompt's beginning: the answer is
     whole and stands behind as much of the prompt's end as there is room for (an answer that is too long by itself is read without its own
@@ -55,13 +55,13 @@ class RewardModel:
 
     source = "proxy"
 
-    def __init__(self, folder: Path | str, *, budget: int = 8192, cuts: bool = False) -> None:
+    def __init__(self, folder: Path | str, *, budget: int = 8192, dtype: str = "float32", cuts: bool = False) -> None:
         self.folder = model_folder(folder)
         if not is_scorer(self.folder):
             raise UserError(f"{folder}: a language model, not a reward model; trimtab reward model={folder} data=RANKINGS makes one")
         self.model = load_scorer(self.folder)
         self.renderer = Renderer(load_tokenizer(self.folder), answers=False)
-        self.budget, self.cuts, self.cut = budget, cuts, 0
+        self.budget, self.dtype, self.cuts, self.cut = budget, dtype, cuts, 0
         calibration = self.folder / "reward.json"
         self.calibration = (
             Calibration(**{k: v for k, v in read_json(calibration).items() if k in ("shift", "scale", "temperature")})
@@ -99,7 +99,7 @@ class RewardModel:
                 raise UserError(
                     f"prompt {tree.key}: {tree.longest} tokens with its longest answer, {self.folder} reads {self.longest}; leave it out"
                 )
-        out = score_in_budget(self.model, trees, self.budget)
+        out = score_in_budget(self.model, trees, self.budget, self.dtype)
         return [[(x - self.calibration.shift) / self.calibration.scale for x in row] for row in out]
 
     def _ids(self, completion: Completion, prompt: Prompt) -> tuple[int, ...]:
@@ -115,11 +115,13 @@ def ends(tree: PromptTree, longest: int) -> list[PromptTree]:
 
 
 @torch.no_grad()
-def score_in_budget(model: PreTrainedModel, trees: Sequence[PromptTree], budget: int) -> list[list[float]]:
-    """The model's plain outputs for every completion, by products in float32, ``budget`` tokens at a time."""
+def score_in_budget(
+    model: PreTrainedModel, trees: Sequence[PromptTree], budget: int, dtype: str = "float32"
+) -> list[list[float]]:
+    """The model's plain outputs for every completion, computed ``budget`` tokens at a time."""
 
     def rewards(batch: TreeBatch) -> Tensor:
-        with products("float32"):
+        with products(dtype):
             return score_rewards(model, batch)
 
     return by_completion(trees, budget, rewards)

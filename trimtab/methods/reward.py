@@ -161,7 +161,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
             raise UserError(f"{config.demonstrations}: no demonstration is short enough to set the zero of the rewards; raise max_length")
 
     def finish(folder: Path) -> Mapping[str, Any]:
-        # in float32, whatever the training ran in, as judges are read
+        # in float32, whatever the training ran in: what is kept with the model is what its readers will find, who read it so
         raw = score_in_budget(scorer, measured, config.micro_batch_tokens)
         zeros = score_in_budget(scorer, zero, config.micro_batch_tokens) if config.demonstrations else raw
         shift = float(np.mean([x for row in zeros for x in row]))
