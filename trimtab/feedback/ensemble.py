@@ -62,7 +62,7 @@ def member_names(name: str) -> tuple[str, list[str]] | None:
     """``min:A,B`` -> ("min", ["A", "B"]); None where ``name`` is no ensemble's.
 
     Raises:
-        UserError: a member's name is empty.
+        UserError: a member's name is empty, or mean-std has one member, which cannot disagree with itself.
     """
     way, colon, rest = name.partition(":")
     if not colon or way not in WAYS:
@@ -70,6 +70,8 @@ def member_names(name: str) -> tuple[str, list[str]] | None:
     members = [part.strip() for part in rest.split(",")]
     if not all(members):
         raise UserError(f"{name!r}: an empty name between its commas; write {way}:reward:DIR,reward:OTHER")
+    if way == "mean-std" and len(members) < 2:
+        raise UserError(f"{name!r}: one judge does not disagree with itself; write mean-std:reward:DIR,reward:OTHER, or {members[0]}")
     return way, members
 
 

@@ -126,7 +126,9 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
         if config.schedule == "constant":
             refuse_idle(config, "to schedule=constant, in which lr does not fall; leave one of the two out", "final_lr")
         if not given.get("eval_data", True):
-            refuse_idle(config, "without eval_data; write eval_data=FILE, or leave it out", "eval_limit")
+            refuse_idle(config, "without eval_data; write eval_data=FILE, or leave it out", "eval_limit", "eval_every")
+        if config.steps:
+            refuse_idle(config, f"beside steps={config.steps}, which decides; leave one of the two out", "epochs")
         trained = build(config, rewards)
         adapted = [has_adapters(module) for module in trained.method.modules.values() if isinstance(module, PreTrainedModel)]
         assert all(adapted) if lora.rank else not any(adapted), f"{name} does not hand its models to adapt()"
@@ -194,7 +196,7 @@ def refuse_idle(config: Settings, why: str, *names: str) -> None:
         UserError: one of them is not its default.
     """
     for name in names:
-        value, default = (functools.reduce(getattr, name.split("."), settings) for settings in (config, type(config)()))
+        value, default = (functools.reduce(getattr, name.split("."), settings) for settings in (config, type(config).model_construct()))
         if value != default:
             raise UserError(f"{name}={one_line(value)} means nothing {why}")
 

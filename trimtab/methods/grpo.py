@@ -122,5 +122,8 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data", "reward")
     if config.kl_in == "reward":
         refuse_idle(config, "to kl_in=reward, which has no KL in the loss; leave one of the two out", "kl_corrected")
+    if not config.beta:
+        of_kl = ("kl_corrected", "kl_in")
+        refuse_idle(config, "to beta=0, at which there is no KL to correct or to place; write a beta, or leave it out", *of_kl)
     parts, tokenizer = load_parts("grpo", config, rewards)
     return Trained(GRPO(config, parts), len(parts.trees), {"model": (parts.policy, tokenizer)})

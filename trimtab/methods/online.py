@@ -358,6 +358,7 @@ def load_parts(name: str, config: SampledSettings, rewards: Rewards) -> tuple[Pa
         raise UserError(f"kl.target={config.kl.target:g} multiplies beta, and beta is 0; write a beta to start from")
     if isinstance(config, OnlineSettings) and not config.kl.target:
         refuse_idle(config, "without kl.target: beta stays fixed; write a target, or leave it out", "kl.horizon")
+    refuse_idle(config, f"to {name}, whose metrics are of its own answers, in every iteration; leave it out", "eval_every")
     if config.cut == "left_out":
         refuse_idle(config, "to cut=left_out, where nothing is learnt from cut answers; leave one of the two out", "cut_penalty")
     refuse_missing_models(config)

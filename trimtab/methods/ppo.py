@@ -269,6 +269,8 @@ def build(config: Config, rewards: Rewards) -> Trained:
         refuse_idle(config, "to variant=clip; write variant=penalty, or leave it out", *of_penalty)
     else:
         refuse_idle(config, "to variant=penalty, which clips no ratio; leave it out, or write variant=clip", "clip")
+        if not config.penalty.rate:
+            refuse_idle(config, "to penalty.rate=0, at which penalty.beta stays as it is; leave one of the two out", "penalty.target")
     parts, tokenizer = load_parts("ppo", config, rewards)
     limit = length_limit(config, parts.policy)
     mix = read_mix("ppo", config.ptx, tokenizer, parts.renderer, limit, config.micro_batch_tokens, config.seed)
