@@ -74,7 +74,7 @@ class BestOfN(Online):
     def _log_best(self, answers: Answers) -> None:
         """The iteration's metrics; docs/metrics.md has each one's formula."""
         said = by_token(answers.trees, self.config.micro_batch_tokens, self.said)
-        self.log_tokens(answers, *(torch.cat(column) for column in zip(*said, strict=True)))
+        self.log_tokens(answers.samples, *(torch.cat(column) for column in zip(*said, strict=True)))
         halves = [best_of_n(row, row, -(-len(row) // 2)) for row in answers.scores]
         self.logged |= {
             "reward/best": float(np.mean([max(row) for row in answers.scores])),

@@ -79,7 +79,7 @@ class GRPO(OnRatios):
         config = self.config
         said = by_token(answers.trees, config.micro_batch_tokens, self.said)
         old, reference, entropy = (torch.cat(column) for column in zip(*said, strict=True))
-        self.log_tokens(answers, old, reference, entropy)
+        self.log_tokens(answers.samples, old, reference, entropy)
         lengths = torch.cat([tree_lengths(tree) for tree in answers.trees])
         returns = torch.tensor([x for row in answers.scores for x in row])
         kl = torch.stack([part.sum() for part in (old - reference).split(lengths.tolist())])

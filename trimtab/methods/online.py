@@ -235,11 +235,13 @@ class Online(Method):
             reference = score_tokens(self.reference, batch, temperature=self.config.temperature)
         return policy.logprobs, reference.logprobs, policy.entropy
 
-    def log_tokens(self, answers: Answers, logprobs: Tensor, reference: Tensor, entropy: Tensor, **more: float) -> None:
-        """Logs what the models say of the answers' tokens, each (S,), and ``more``."""
-        apart = (engine_logprobs(answers.samples) - logprobs).abs()
+    def log_tokens(
+        self, samples: Sequence[Sequence[Sample]], logprobs: Tensor, reference: Tensor, entropy: Tensor, **more: float
+    ) -> None:  # fmt: skip
+        """Logs what the models say of the samples' tokens, each (S,), and ``more``."""
+        apart = (engine_logprobs(samples) - logprobs).abs()
         log_ratio = logprobs - reference
-        self.kl = float(log_ratio.sum()) / sum(map(len, answers.samples))
+        self.kl = float(log_ratio.sum()) / sum(map(len, samples))
         self.logged |= {
             "kl/reference": self.kl, "kl/per_token": float(log_ratio.mean()), "entropy": float(entropy.mean()), **more,
             "engine/max_diff": float(apart.max()), "engine/mean_diff": float(apart.mean()),

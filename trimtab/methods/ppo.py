@@ -144,7 +144,7 @@ class PPO(OnRatios):
             torch.cat([getattr(t, name) for t in tokens]) for name in ("logprobs", "reference_logprobs", "values", "entropy")
         )
         explained = float(explained_variance(values, torch.cat([r for _, r in estimates])))
-        self.log_tokens(answers, logprobs, reference, entropy, explained_variance=explained)
+        self.log_tokens(answers.samples, logprobs, reference, entropy, explained_variance=explained)
         return [
             Rollout(tree, t.logprobs, a, returns, t.values)
             for tree, t, a, (_, returns) in zip(answers.trees, tokens, advantages, estimates, strict=True)
