@@ -32,9 +32,11 @@ LOOK_EVERY = 0.02  # seconds
 WORLD, RANKINGS, REWARD = FOLDER / "world", FOLDER / "rankings.jsonl", FOLDER / "reward" / "whole"
 SAMPLED = [f"model={BASE}", f"data={WORLD}/prompts.train.jsonl", f"reward=reward:{REWARD}", "gold=village", "max_tokens=24"]
 SAMPLED += ["batch_size=8", "minibatch_size=4", "epochs_per_batch=2", "lr=3e-4", "steps=6"]
-RANKED = [f"model={BASE}", f"data={RANKINGS}", f"eval_data={RANKINGS}", "eval_limit=8", "batch_size=8", "steps=16"]
+RANKED = [f"model={BASE}", f"data={RANKINGS}", f"eval_data={RANKINGS}", "eval_limit=8", "eval_every=4", "batch_size=8", "steps=16"]
 COMMANDS = {
-    "pretrain": [f"data={WORLD}/text.jsonl", "hidden=96", "layers=3", "vocabulary=1000", "held_out=16", "batch_size=16", "steps=32"],
+    "pretrain": [
+        f"data={WORLD}/text.jsonl", "hidden=96", "layers=3", "vocabulary=1000", "held_out=16", "eval_every=4", "batch_size=16", "steps=32",
+    ],
     "sft": [f"model={BASE}", f"data={WORLD}/demonstrations.jsonl", "lr=6e-5", "batch_size=8", "steps=24"],
     "reward": [*RANKED, "lr=4e-4"],
     "dpo": [*RANKED, "lr=1e-4"],
@@ -80,7 +82,7 @@ def prepare() -> None:
 
 def command(verb: str, folder: Path) -> list[str]:
     """One verb's words, for a run in ``folder``."""
-    return [verb, *COMMANDS[verb], "save_every=3", "eval_every=4", "seed=1", "threads=1", f"out={folder}"]
+    return [verb, *COMMANDS[verb], "save_every=3", "seed=1", "threads=1", f"out={folder}"]
 
 
 def reward_model() -> Path:

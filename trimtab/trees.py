@@ -26,7 +26,8 @@ class PromptTree:
     ``trained[k][t]`` says whether token t of completion k is scored; None means every one. A multi-turn demonstration is a
     tree whose only completion starts at the first answer and whose trained tokens are the assistant's turns.
     ``ranks`` are those of the comparison (1 = best, None = unranked); ``key`` names where the tree came from.
-    ``weight`` is what it counts in the loss and its divisor: a tree of weight 2 is the same tree twice.
+    ``weight`` is what it counts in the loss and its divisor: a tree of weight 2 is the same tree twice. Prompts that
+    are sampled for have none: what their policy-gradient losses average over is answers or tokens.
     """
 
     prompt: tuple[int, ...]
@@ -125,6 +126,11 @@ class TreeBatch:
     def weights(self) -> Tensor:
         """(N,) float32 what each tree counts."""
         return torch.tensor([tree.weight for tree in self.trees], device=self.ids.device)
+
+    @cached_property
+    def token_weights(self) -> Tensor:
+        """(S,) float32 what each scored token counts: its tree's weight."""
+        return self.weights[self.tree_of[self.completion_of]]
 
     @property
     def id_range(self) -> tuple[int, int]:

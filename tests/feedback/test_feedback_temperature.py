@@ -98,6 +98,20 @@ def test_it_is_fitted_kept_and_used_from_end_to_end(tmp_path: Path, capsys: pyte
     assert sum(row["accuracy"]["n"] for row in quality["calibration"]["bins"]) == 24 * 3
 
 
+def test_it_is_that_of_the_float32_judge_whatever_the_training_ran_in(tmp_path: Path) -> None:
+    """A run of bf16 products: what is kept was measured as the judge is read, so that its own float32 scores give it again."""
+    data = write_lines(tmp_path / "rankings.jsonl", [comparison(i) for i in range(1, 12) if i % 3])
+    held_out = write_lines(tmp_path / "held_out.jsonl", [comparison(i) for i in range(12, 24)])
+    words: dict[str, Any] = {"steps": 24, "batch_size": 4, "lr": 1e-2, "dtype": "bfloat16", "data": str(data)}
+    start = save_tiny_policy(tmp_path / "policy")
+    config = methods()["reward"].Config(model=str(start), eval_data=str(held_out), out=str(tmp_path / "run"), **words)
+    run("reward", config, lambda _: None)  # type: ignore[arg-type,return-value]
+    model, rankings = RewardModel(tmp_path / "run"), read_comparisons(held_out)
+    scores = model.score([c.prompt for c in rankings], [c.completions for c in rankings])
+    margins = [(row[a] - row[b]) * model.calibration.scale for row, c in zip(scores, rankings, strict=True) for a, b in c.pairs()]
+    assert model.calibration.temperature == pytest.approx(fit_temperature(margins), rel=1e-5) != 1.0
+
+
 def test_without_held_out_rankings_or_where_none_is_best_it_stays_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_lines(tmp_path / "rankings.jsonl", [comparison(i) for i in range(1, 8) if i % 3])
     kind, start = methods()["reward"].Config, save_tiny_policy(tmp_path / "policy")

@@ -6,7 +6,15 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from trimtab.losses.likelihood import log_odds, orpo_loss, simpo_loss, slic_loss, task_and_text_loss, triplet_loss
+from trimtab.losses.likelihood import (
+    cross_entropy,
+    log_odds,
+    orpo_loss,
+    simpo_loss,
+    slic_loss,
+    task_and_text_loss,
+    triplet_loss,
+)
 from trimtab.losses.preference import bradley_terry_loss, dpo_loss
 
 logprob = st.floats(-20, -1e-3, allow_nan=False)
@@ -14,6 +22,23 @@ logprob = st.floats(-20, -1e-3, allow_nan=False)
 
 def vector(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
+
+
+def test_cross_entropy_worked_by_hand() -> None:
+    """Chances 1/2, 1/4 and 1/8, the last token's tree counted three times, of ten tokens in the whole step: log 2 * (1 + 2 + 9) / 10. Every
+    token pulls with its weight's share, whatever its chance."""
+    logprobs, weights = (-math.log(2) * vector(1, 2, 3)).requires_grad_(), vector(1, 1, 3)
+    loss = cross_entropy(logprobs, weights, tokens=10)
+    assert float(loss.detach()) == pytest.approx(1.2 * math.log(2))
+    loss.backward()
+    assert logprobs.grad is not None and logprobs.grad.tolist() == [-0.1, -0.1, pytest.approx(-0.3)]
+
+
+def test_a_steps_cross_entropy_is_the_sum_of_its_micro_batches_and_gpt_ones_without_text() -> None:
+    logprobs, ones = vector(-2, -3, -4, -1), torch.ones(4, dtype=torch.float64)
+    whole = cross_entropy(logprobs, ones, tokens=4)
+    assert float(whole) == 2.5 == float(cross_entropy(logprobs[:3], ones[:3], tokens=4) + cross_entropy(logprobs[3:], ones[3:], tokens=4))
+    assert float(task_and_text_loss(logprobs, ones.bool(), text_weight=0.7, task_tokens=4, text_tokens=0).sum()) == 2.5
 
 
 def test_the_triplet_worked_by_hand() -> None:

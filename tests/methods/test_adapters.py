@@ -121,6 +121,22 @@ def test_another_reference_stays_whole(place: Path, tmp_path: Path) -> None:
     assert kinds == [True, False]
 
 
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+@pytest.mark.parametrize("spelt", ["run", "run/", "run/model", "./run", "other/../run/model/"])
+def test_the_start_model_by_another_name_is_no_second_model(
+    spelt: str, quantize: Any, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference is the policy without adapters, whose 4-bit weights are the policy's own: the first loss is log 2."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/model").symlink_to(place / "start")
+    config = config_of("dpo", place, tmp_path, model="run", lora=Lora(rank=4, quantize=quantize))
+    policy, held, _, _ = start_pair("dpo", config, spelt)
+    assert held.get_input_embeddings().weight is policy.get_input_embeddings().weight
+    assert any(isinstance(m, NF4Linear) for m in held.modules()) == (quantize == "nf4")
+
+
 def test_a_reward_model_keeps_its_head(place: Path, tmp_path: Path) -> None:
     run("reward", config_of("reward", place, tmp_path), lambda _: RULE)
     assert is_scorer(tmp_path / "model") and (tmp_path / "model" / "reward.json").exists()

@@ -6,13 +6,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from online_methods import assert_the_reward_grows, first_step, made, shuffled, slopes
 from tiny_models import PROMPTS, answer_score, gradient_error, gradients
 
 from trimtab.methods.bon import BestOfN, Config, best
-from trimtab.methods.offline import FixedData
+from trimtab.methods.offline import FixedData, micro_batches, trained_tokens
 from trimtab.methods.sft import SFT
+from trimtab.models.score import score_tokens
 from trimtab.training.method import State
+from trimtab.trees import TreeBatch
 
 make = partial(made, BestOfN, Config)
 
@@ -53,6 +56,27 @@ def test_sibling_order_and_a_constant_change_nothing(start: Path) -> None:
     assert kept == [(tree.completions[k],) for tree, k in zip(answers.trees, (1, 0, 2), strict=True)]
     assert [tree.completions for tree in best(shuffled(answers, [[2, 0, 1], [1, 0, 2], [0, 2, 1]]))] == kept
     assert [tree.completions for tree in best(replace(answers, scores=[[x + 7 for x in row] for row in answers.scores]))] == kept
+
+
+def test_what_was_drawn_at_another_temperature_is_learnt_by_the_plain_model(start: Path) -> None:
+    """As in RAFT; what is logged is of what was drawn from: its KL to a cold reference, its entropy, and the engine's own logprobs."""
+    cold = make(start, temperature=0.5, other_reference=True)
+    answers = cold.answer([0, 1, 2], 0)
+    slope = slopes(cold, micro_batches(best(answers), 1000, trained_tokens))
+    expected = SFT(cold.policy, FixedData(best(answers), batch_size=3))
+    for batch in expected.batches(State(0, 1))[0]:
+        expected.loss(batch)[0].backward()
+    assert gradient_error(slope, gradients(cold.policy)) <= 1e-5
+    cold._log_best(answers)
+    batch = TreeBatch.pack(answers.trees)
+    with torch.no_grad():
+        policy, reference = (score_tokens(model, batch, temperature=0.5) for model in (cold.policy, cold.reference))
+        plain = score_tokens(cold.policy, batch)
+    logged = cold.after(State(1, 1))
+    assert logged["kl/reference"] == pytest.approx(float((policy.logprobs - reference.logprobs).sum()) / 9, rel=1e-4)
+    assert logged["entropy"] == pytest.approx(float(policy.entropy.mean()), rel=1e-4)
+    assert logged["entropy"] < float(plain.entropy.mean()) - 0.1
+    assert logged["engine/max_diff"] <= 1e-4
 
 
 def test_the_reward_grows(start: Path) -> None:

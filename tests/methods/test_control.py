@@ -49,6 +49,12 @@ def test_zieglers_controller_tracks_a_synthetic_kl(begin: float) -> None:
     assert float(np.mean(seen[-10:])) == pytest.approx(8.0, rel=0.2)
 
 
+@pytest.mark.parametrize(("kl", "horizon", "factor"), [(9.0, 1, 2.0), (0.0, 1, 0.5), (9.0, 64, 1.8), (0.0, 128, 0.6), (1.1, 64, 1.4)])
+def test_a_horizon_shorter_than_an_iteration_doubles_or_halves_beta_at_most(kl: float, horizon: int, factor: float) -> None:
+    """Target 1, 256 completions an iteration: 1 + error * 256 / horizon would be 52.2 and -50.2 with a horizon of one completion."""
+    assert proportional(0.1, kl, KLControl(target=1.0, horizon=horizon), 256) == pytest.approx(0.1 * factor)
+
+
 def test_a_running_scale_is_that_of_all_scores_at_once() -> None:
     """1 2 | 3 | 4 10: mean 4, variance (9 + 4 + 1 + 0 + 36) / 5 = 10; a state that was kept goes on."""
     scale = RunningScale()

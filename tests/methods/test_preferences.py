@@ -22,7 +22,7 @@ from tiny_models import (
 from trimtab.common.config import load_config
 from trimtab.common.errors import UserError
 from trimtab.data.formats import read_comparisons
-from trimtab.losses.preference import DPO_LOSSES
+from trimtab.losses.preference import DPO_LOSSES, SMOOTHED
 from trimtab.methods.build import methods, run
 from trimtab.methods.dpo import DPO
 from trimtab.methods.kto import KTO
@@ -173,7 +173,7 @@ def comparison(i: int) -> dict[str, Any]:
 
 
 WORDS: list[tuple[str, dict[str, Any]]] = [
-    *(("dpo", {"loss": loss, "beta": 0.3}) for loss in DPO_LOSSES),
+    *(("dpo", {"loss": loss, "beta": 0.3, "label_smoothing": 0.1 * (loss in SMOOTHED)}) for loss in DPO_LOSSES),
     ("triplet", {"delta": 20.0}), ("triplet", {"length_normalised": True, "delta": 5.0}),
     ("slic", {"delta": 20.0}), ("kto", {"beta": 0.3}), ("orpo", {"odds_weight": 1.0}), ("simpo", {}),
     ("reward", {"ties": "half"}), ("reward", {"loss": "plackett_luce"}),
@@ -242,6 +242,7 @@ def test_weights_of_labelers_are_looked_at(start: Path, tmp_path: Path) -> None:
     [
         ("dpo", {"label_smoothing": 0.1}, "label_smoothing=0.1 means nothing to loss=sigmoid; write loss=cdpo or loss=robust"),
         ("dpo", {"label_smoothing": 0.2, "loss": "ipo"}, "label_smoothing=0.2 means nothing to loss=ipo"),
+        ("dpo", {"loss": "robust"}, "loss=robust without label_smoothing is loss=sigmoid; write label_smoothing=0.1, or leave loss out"),
         ("reward", {"ties": "half", "loss": "plackett_luce"}, "ties=half means nothing to loss=plackett_luce"),
         ("kto", {"batch_size": 1}, "batch_size=1: KTO measures its baseline on answers to another prompt"),
         ("slic", {"demonstrations": "a", "models": ["b"]}, "models= names whose answers to read"),

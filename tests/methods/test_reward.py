@@ -118,8 +118,8 @@ def test_it_starts_near_log_two_and_learns_what_is_plain_to_see(trained: Path) -
 
 
 def test_eval_limit_bounds_the_curve_and_not_the_final_figure(trained: Path, tmp_path: Path) -> None:
-    given = read_json(trained / "run" / "run.json")["config"] | {"out": str(tmp_path / "limited"), "steps": 1, "eval_limit": 2}
-    run("reward", Config(**given), lambda name: None)  # type: ignore[arg-type,return-value]
+    words = {"out": str(tmp_path / "limited"), "epochs": 1.0, "steps": 1, "eval_limit": 2}
+    run("reward", Config(**read_json(trained / "run" / "run.json")["config"] | words), lambda name: None)  # type: ignore[arg-type,return-value]
     shares = [row["value"] for row in read_lines(tmp_path / "limited" / "metrics.jsonl") if row["name"] == "eval/accuracy"]
     assert len(shares) == 2 and all(value * 6 == pytest.approx(round(value * 6)) for value in shares)  # 2 rankings of 3: 6 pairs
     assert read_json(tmp_path / "limited" / "results.json")["figures"]["accuracy"]["n"] == 6 * 3

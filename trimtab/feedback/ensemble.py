@@ -42,18 +42,27 @@ def combined(scores: np.ndarray, way: str) -> list[float]:
     return [float(x) for x in scores.mean(0) - (scores.std(0) if way == "mean-std" else 0.0)]
 
 
-def reward_models(feedback: Feedback) -> list[RewardModel]:
-    """The reward models that a judge consists of: itself, an ensemble's, or none."""
-    if isinstance(feedback, Ensemble):
-        return [model for member in feedback.members for model in reward_models(member)]
-    return [feedback] if isinstance(feedback, RewardModel) else []
+def reward_models(*judges: Feedback | None) -> list[RewardModel]:
+    """The reward models that judges consist of: themselves, an ensemble's, or none."""
+    out: list[RewardModel] = []
+    for judge in judges:
+        out += reward_models(*judge.members) if isinstance(judge, Ensemble) else [judge] if isinstance(judge, RewardModel) else []
+    return out
+
+
+def of_samples(judge: Feedback, budget: int) -> Feedback:
+    """``judge``, set to read what a policy samples: its reward models compute ``budget`` tokens at a time, and refuse no answer for its
+    length, which is no reason to end a run."""
+    for model in reward_models(judge):
+        model.budget, model.cuts = budget, True
+    return judge
 
 
 def member_names(name: str) -> tuple[str, list[str]] | None:
     """``min:A,B`` -> ("min", ["A", "B"]); None where ``name`` is no ensemble's.
 
     Raises:
-        UserError: a member's name is empty.
+        UserError: a member's name is empty, or mean-std has one member, which cannot disagree with itself.
     """
     way, colon, rest = name.partition(":")
     if not colon or way not in WAYS:
@@ -61,6 +70,8 @@ def member_names(name: str) -> tuple[str, list[str]] | None:
     members = [part.strip() for part in rest.split(",")]
     if not all(members):
         raise UserError(f"{name!r}: an empty name between its commas; write {way}:reward:DIR,reward:OTHER")
+    if way == "mean-std" and len(members) < 2:
+        raise UserError(f"{name!r}: one judge does not disagree with itself; write mean-std:reward:DIR,reward:OTHER, or {members[0]}")
     return way, members
 
 

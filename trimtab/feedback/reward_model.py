@@ -1,7 +1,7 @@
 """Feedback from a trained reward model, whatever the policy's tokenizer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -42,7 +42,12 @@ def reward_folder(name: str) -> Path | None:
 
 
 class RewardModel:
-    """A reward-model folder as ``Feedback``: its scores are shifted so that demonstrations average 0.
+    """A reward-model folder as ``Feedback``: its scores are shifted so that demonstrations average 0. It multiplies matrices in ``dtype``
+    (judges named on the command line: float32, in which their calibration was measured), ``budget`` tokens at a time.
+
+    A prompt and an answer that are longer than it can take are refused, or with ``cuts`` read without the prompt's beginning: the answer is
+    whole and stands behind as much of the prompt's end as there is room for (an answer that is too long by itself is read without its own
+    beginning; the score is at its end). ``cut`` counts the answers of the last ``score`` that were read so.
 
     Raises:
         UserError: the folder holds a language model: its head would be random.
@@ -50,13 +55,13 @@ class RewardModel:
 
     source = "proxy"
 
-    def __init__(self, folder: Path | str, *, budget: int = 8192, dtype: str = "float32") -> None:
+    def __init__(self, folder: Path | str, *, budget: int = 8192, dtype: str = "float32", cuts: bool = False) -> None:
         self.folder = model_folder(folder)
         if not is_scorer(self.folder):
             raise UserError(f"{folder}: a language model, not a reward model; trimtab reward model={folder} data=RANKINGS makes one")
         self.model = load_scorer(self.folder)
         self.renderer = Renderer(load_tokenizer(self.folder), answers=False)
-        self.budget, self.dtype = budget, dtype
+        self.budget, self.dtype, self.cuts, self.cut = budget, dtype, cuts, 0
         calibration = self.folder / "reward.json"
         self.calibration = (
             Calibration(**{k: v for k, v in read_json(calibration).items() if k in ("shift", "scale", "temperature")})
@@ -68,9 +73,15 @@ class RewardModel:
         """See ``Feedback.score``. Token ids are used where they are this tokenizer's own, the text otherwise.
 
         Raises:
-            UserError: a prompt and its answer are longer than this model can take.
+            UserError: a prompt and its answer are longer than this model can take, and ``cuts`` is off.
         """
-        return self.score_trees([self.tree(prompt, answers) for prompt, answers in zip(prompts, completions, strict=True)])
+        whole = [self.tree(prompt, answers) for prompt, answers in zip(prompts, completions, strict=True)]
+        if not self.cuts:
+            return self.score_trees(whole)
+        self.cut = sum(len(tree.prompt) + len(c) > self.longest for tree in whole for c in tree.completions)
+        read = [[tree] if tree.longest <= self.longest else ends(tree, self.longest) for tree in whole]
+        scores = iter(self.score_trees([tree for trees in read for tree in trees]))
+        return [[score for _ in trees for score in next(scores)] for trees in read]
 
     @property
     def longest(self) -> int:
@@ -94,6 +105,13 @@ class RewardModel:
     def _ids(self, completion: Completion, prompt: Prompt) -> tuple[int, ...]:
         # an answer without a token (cut by length, nothing but another tokenizer's special tokens) scores as an empty one
         return completion_ids(completion, self.renderer, prompt) or (self.renderer.end_id,)
+
+
+def ends(tree: PromptTree, longest: int) -> list[PromptTree]:
+    """A tree for each completion, in order, whose prompt is the end that the completion leaves room for in ``longest`` tokens, but at least
+    one token. No answer's reading depends on its siblings."""
+    answers = [c[max(0, len(c) - longest + 1) :] for c in tree.completions]
+    return [replace(tree, prompt=tree.prompt[len(c) - longest :], completions=(c,)) for c in answers]
 
 
 @torch.no_grad()

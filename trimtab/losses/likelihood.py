@@ -1,4 +1,4 @@
-"""Losses on the policy's own likelihoods, without a reference model: GPT-1's two, the sequence triplet, SLiC-HF, ORPO, SimPO.
+"""Losses on the policy's own likelihoods, without a reference model: cross-entropy, the sequence triplet, SLiC-HF, ORPO, SimPO.
 
 ``chosen`` and ``rejected`` are log P(y|x) of each pair's answers: summed over the tokens, the end token included, or that sum divided
 by the number of tokens. Each function says which; which answers make a pair is the method's business.
@@ -10,6 +10,17 @@ from torch.nn.functional import logsigmoid
 
 SURE = -1e-6
 """Mean logprob above which an answer's odds count as 1e6 to 1: in float32 the odds of a sure answer would be infinite."""
+
+
+def cross_entropy(logprobs: Tensor, weights: Tensor, *, tokens: float) -> Tensor:
+    """-(1 / #tokens) * sum of log P(y_t|x, y_<t): some tokens' share of the mean over ``tokens``, all that a step trains.
+
+    Radford et al. 2018 (GPT-1), equation 1, on text; on demonstrations' answers Ouyang et al. 2022, step 1. ``weights`` say what each token
+    counts, and ``tokens`` is their sum over the whole step.
+
+    Shapes: logprobs and weights (S,) -> (), nats per token.
+    """
+    return -(weights * logprobs).sum() / tokens
 
 
 def triplet_loss(chosen: Tensor, rejected: Tensor, *, delta: float) -> Tensor:

@@ -4,6 +4,9 @@ L = -(1 / #tokens) * sum log pi(y_t | x, y_<t) over the best answer of each prom
 way to sample); Dong et al. 2023 (RAFT), Touvron et al. 2023 (Llama 2, section 3.2.3) train on it. What an iteration aims at, best of n
 from the policy that sampled, is at most log n - (n - 1) / n nats from it (Beirami et al. 2024); no reference holds the policy, so that
 iterations add up, and ``kl/reference`` says to what. Of equally good answers the first is kept.
+
+Answers are drawn at ``temperature``, and learnt by the plain model, at temperature 1, as SFT learns anybody's (Dong et al. 2023, algorithm
+1; Llama 2 drew at 1.2 to 1.3). Entropy, KL and its bound are those of what was drawn from, of logits / temperature.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trimtab.common.best_of import best_of_n, kl_bound
+from trimtab.losses.likelihood import cross_entropy
 from trimtab.methods.build import Rewards, Trained, need
 from trimtab.methods.offline import micro_batches, total, trained_tokens
 from trimtab.methods.online import (
@@ -34,6 +38,9 @@ class Config(EpochSettings, SampledSettings):
     """Settings of ``trimtab bon``."""
 
     num_completions: int = Field(8, ge=2, description="answers sampled for each prompt, of which the best is kept: n")
+    temperature: float = Field(
+        1.0, gt=0, description="sampling temperature; entropy and KL are of logits / temperature, but answers are learnt at 1, as by sft"
+    )
     epochs_per_batch: int = Field(1, ge=1, description="passes over an iteration's best answers")
 
 
@@ -58,8 +65,8 @@ class BestOfN(Online):
             yield micro_batches([kept[i] for i in members], config.micro_batch_tokens, trained_tokens)
 
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
-        logprobs = score_tokens(self.policy, batch.trees).logprobs
-        return -logprobs.sum() / batch.divisor, {"loss": total(-logprobs)}
+        logprobs, weights = score_tokens(self.policy, batch.trees).logprobs, batch.trees.token_weights
+        return cross_entropy(logprobs, weights, tokens=batch.divisor), {"loss": total(-logprobs, weights)}
 
     def after(self, state: State) -> dict[str, float]:
         return self.logged
@@ -67,7 +74,7 @@ class BestOfN(Online):
     def _log_best(self, answers: Answers) -> None:
         """The iteration's metrics; docs/metrics.md has each one's formula."""
         said = by_token(answers.trees, self.config.micro_batch_tokens, self.said)
-        self.log_tokens(answers, *(torch.cat(column) for column in zip(*said, strict=True)))
+        self.log_tokens(answers.samples, *(torch.cat(column) for column in zip(*said, strict=True)))
         halves = [best_of_n(row, row, -(-len(row) // 2)) for row in answers.scores]
         self.logged |= {
             "reward/best": float(np.mean([max(row) for row in answers.scores])),

@@ -33,6 +33,7 @@ from trimtab.models.load import (
     load_policy,
     load_tokenizer,
     max_positions,
+    model_folder,
     model_folders,
     save_adapter,
     save_model,
@@ -125,7 +126,9 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
         if config.schedule == "constant":
             refuse_idle(config, "to schedule=constant, in which lr does not fall; leave one of the two out", "final_lr")
         if not given.get("eval_data", True):
-            refuse_idle(config, "without eval_data; write eval_data=FILE, or leave it out", "eval_limit")
+            refuse_idle(config, "without eval_data; write eval_data=FILE, or leave it out", "eval_limit", "eval_every")
+        if config.steps:
+            refuse_idle(config, f"beside steps={config.steps}, which decides; leave one of the two out", "epochs")
         trained = build(config, rewards)
         folder.refuse_to_replace(saved_in(trained.outputs), [*inputs, *parents])  # a method from outside may name them otherwise
         adapted = [has_adapters(module) for module in trained.method.modules.values() if isinstance(module, PreTrainedModel)]
@@ -204,7 +207,7 @@ def refuse_idle(config: Settings, why: str, *names: str) -> None:
         UserError: one of them is not its default.
     """
     for name in names:
-        value, default = (functools.reduce(getattr, name.split("."), settings) for settings in (config, type(config)()))
+        value, default = (functools.reduce(getattr, name.split("."), settings) for settings in (config, type(config).model_construct()))
         if value != default:
             raise UserError(f"{name}={one_line(value)} means nothing {why}")
 
@@ -231,12 +234,17 @@ def start_pair(
     """
     refuse_other_tokenizer(config.model, reference)
     policy = load_policy(config.model, quantize=config.lora.quantize)
-    shared = (config.lora.rank > 0 or asked_first) and reference in ("", config.model)
+    shared = (config.lora.rank > 0 or asked_first) and (not reference or same_folder(reference, config.model))
     others = [] if shared else [load_policy(reference or config.model)]
     tokenizer, renderer = start_tokenizer(config.model, policy, *others, grow=not config.lora.rank)
     adapt(name, config, policy)
     unchanged = without_adapters(policy) if config.lora.rank else policy
     return policy, others[0] if others else unchanged, tokenizer, renderer
+
+
+def same_folder(a: str, b: str) -> bool:
+    """Whether two names mean one model: ``runs/sft``, ``runs/sft/`` and ``runs/sft/model`` do."""
+    return model_folder(a).resolve() == model_folder(b).resolve()
 
 
 def start_tokenizer(

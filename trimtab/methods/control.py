@@ -12,9 +12,9 @@ from trimtab.common.config import Settings
 class KLControl(Settings):
     """Ziegler et al. 2019, equation 3: beta grows while KL is above the target and shrinks below it.
 
-    It moves by 20 % * (completions of an iteration / horizon) at most, and a policy takes iterations to follow: with a horizon of an
-    iteration's completions beta runs away before the policy has answered, with one of a hundred iterations it hardly moves. Five to fifteen
-    iterations is a good horizon for short runs.
+    It moves by 20 % * (completions of an iteration / horizon) at most (and never by more than a factor of 2, up or down), and a policy
+    takes iterations to follow: with a horizon of an iteration's completions beta runs away before the policy has answered, with one of a
+    hundred iterations it hardly moves. Five to fifteen iterations is a good horizon for short runs.
     """
 
     target: float = Field(
@@ -31,14 +31,16 @@ class Penalty(Settings):
     rate: float = Field(0.5, ge=0, description="variant=penalty: step of the dual descent on log beta; 0 = beta stays fixed")
 
 
-# A horizon shorter than an iteration could turn the penalty into a reward.
-LEAST_FACTOR = 0.5
+# What an iteration does to beta at most: a horizon far shorter than an iteration would turn the penalty into a reward on the way down, and
+# multiply it by fifty on the way up.
+LEAST_FACTOR, MOST_FACTOR = 0.5, 2.0
 
 
 def proportional(beta: float, kl: float, control: KLControl, completions: int) -> float:
-    """Ziegler et al. 2019, equation 3: beta * (1 + error * completions / horizon), the error kl / target - 1 clipped to 20 %."""
+    """Ziegler et al. 2019, equation 3: beta * (1 + error * completions / horizon), the error kl / target - 1 clipped to 20 %, the factor to
+    1/2 and 2."""
     error = min(0.2, max(-0.2, kl / control.target - 1))
-    return beta * max(LEAST_FACTOR, 1 + error * completions / control.horizon)
+    return beta * min(MOST_FACTOR, max(LEAST_FACTOR, 1 + error * completions / control.horizon))
 
 
 def dual_descent(beta: float, kl: float, penalty: Penalty) -> float:

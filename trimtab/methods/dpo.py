@@ -119,6 +119,8 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data")
     if config.label_smoothing and config.loss not in SMOOTHED:
         raise UserError(f"label_smoothing={config.label_smoothing:g} means nothing to loss={config.loss}; write loss=cdpo or loss=robust")
+    if config.loss in SMOOTHED and not config.label_smoothing:
+        raise UserError(f"loss={config.loss} without label_smoothing is loss=sigmoid; write label_smoothing=0.1, or leave loss out")
     rankings = read_rankings("dpo", config)
     policy, model, tokenizer, renderer = start_pair("dpo", config, config.reference, asked_first=bool(config.reference_cache))
     data = ranked_data("dpo", config, rankings, renderer, length_limit(config, policy))

@@ -23,12 +23,12 @@ from trimtab.methods.build import Rewards, Trained, need, refuse_idle
 from trimtab.methods.offline import total
 from trimtab.methods.online import (
     Answers,
-    EpochSettings,
-    Held,
-    OnlineSettings,
+    OnRatios,
+    RatioSettings,
     by_token,
     load_parts,
     packed,
+    ratio_metrics,
     shuffled_epochs,
     tree_lengths,
 )
@@ -37,7 +37,7 @@ from trimtab.training.method import Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, step_indices
 
 
-class Config(EpochSettings, OnlineSettings):
+class Config(RatioSettings):
     """Settings of ``trimtab grpo``."""
 
     beta: float = Field(0.05, ge=0, description="strength of the KL to the reference, per nat")
@@ -50,16 +50,13 @@ class Config(EpochSettings, OnlineSettings):
     )
     kl_in: Literal["loss", "reward"] = Field("loss", description="where the KL to the reference is: in the loss (k3), or in the reward")
     kl_corrected: bool = Field(False, description="multiply k3 by the ratio: its gradient is then that of the KL (TRL does so)")
-    stop_kl: float = Field(
-        0.1, gt=0, description="an iteration's updates end once approx_kl (nats per token) passes this"
-    )
 
 
 # One iteration's answers to one prompt: the tree, and by name what the loss needs of each of its tokens, (S,) float32.
 Group = tuple[PromptTree, Mapping[str, Tensor]]
 
 
-class GRPO(Held):
+class GRPO(OnRatios):
     """GRPO on trees."""
 
     name = "grpo"
@@ -82,7 +79,7 @@ class GRPO(Held):
         config = self.config
         said = by_token(answers.trees, config.micro_batch_tokens, self.said)
         old, reference, entropy = (torch.cat(column) for column in zip(*said, strict=True))
-        self.log_tokens(answers, old, reference, entropy)
+        self.log_tokens(answers.samples, old, reference, entropy)
         lengths = torch.cat([tree_lengths(tree) for tree in answers.trees])
         returns = torch.tensor([x for row in answers.scores for x in row])
         kl = torch.stack([part.sum() for part in (old - reference).split(lengths.tolist())])
@@ -116,17 +113,8 @@ class GRPO(Held):
                 kl = kl * torch.exp(logprobs - extra["old_logprobs"])
             losses = losses + self.beta * kl
         losses = losses * extra["shares"]
-        approx_kl = kl_estimate((extra["old_logprobs"] - logprobs).detach(), "k3")
-        metrics = {
-            "policy_loss": total(losses, count=trees.completions), "approx_kl": total(approx_kl),
-            "clipfrac": total(((ratio - 1).abs() > config.clip).float()), "ratio_mean": total(ratio),
-        }  # fmt: skip
-        return losses.sum() / batch.divisor, metrics
-
-    def before_step(self, metrics: Metrics) -> bool:
-        """Ends the iteration's updates once the policy has moved too far from the one that sampled."""
-        kl, count = metrics["approx_kl"]
-        return kl / count <= self.config.stop_kl
+        moved = ratio_metrics(logprobs, extra["old_logprobs"], ratio, config.clip)
+        return losses.sum() / batch.divisor, {"policy_loss": total(losses, count=trees.completions), **moved}
 
 
 def build(config: Config, rewards: Rewards) -> Trained:
@@ -134,5 +122,8 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data", "reward")
     if config.kl_in == "reward":
         refuse_idle(config, "to kl_in=reward, which has no KL in the loss; leave one of the two out", "kl_corrected")
+    if not config.beta:
+        of_kl = ("kl_corrected", "kl_in")
+        refuse_idle(config, "to beta=0, at which there is no KL to correct or to place; write a beta, or leave it out", *of_kl)
     parts, tokenizer = load_parts("grpo", config, rewards)
     return Trained(GRPO(config, parts), len(parts.trees), {"model": (parts.policy, tokenizer)})

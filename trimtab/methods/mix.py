@@ -19,6 +19,7 @@ from trimtab.data.files.hub import is_hub
 from trimtab.data.formats import read_demonstrations
 from trimtab.data.template import Renderer
 from trimtab.data.tokenizer import CorpusTokens
+from trimtab.losses.likelihood import cross_entropy
 from trimtab.methods.build import announce, announced
 from trimtab.methods.offline import micro_batches, total, trained_tokens
 from trimtab.models.score import score_tokens
@@ -91,5 +92,5 @@ def mix_step(mix: Mix, step: int) -> OptimizerStep:
 
 def mix_loss(policy: PreTrainedModel, batch: MicroBatch, weight: float) -> tuple[Tensor, Metrics]:
     """weight * mean of -log pi(token), at temperature 1 whatever answers are sampled at."""
-    logprobs = score_tokens(policy, batch.trees).logprobs
-    return -weight * logprobs.sum() / batch.divisor, {"ptx_loss": total(-logprobs)}
+    logprobs, weights = score_tokens(policy, batch.trees).logprobs, batch.trees.token_weights
+    return weight * cross_entropy(logprobs, weights, tokens=batch.divisor), {"ptx_loss": total(-logprobs, weights)}

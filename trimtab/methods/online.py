@@ -17,8 +17,9 @@ from trimtab.common.rng import generator
 from trimtab.data.encode import prompt_trees
 from trimtab.data.formats import refuse_shared_ids
 from trimtab.data.template import Renderer
-from trimtab.feedback.ensemble import reward_models
+from trimtab.feedback.ensemble import of_samples, reward_models
 from trimtab.feedback.protocol import Feedback
+from trimtab.losses.policy import kl_estimate
 from trimtab.methods.build import (
     LR_SENTENCE,
     Rewards,
@@ -31,11 +32,13 @@ from trimtab.methods.build import (
     start_pair,
 )
 from trimtab.methods.control import KLControl, proportional
+from trimtab.methods.offline import total
+from trimtab.models.load import position_limit
 from trimtab.models.score import score_tokens
 from trimtab.records import Completion, Prompt
 from trimtab.sampling.choose import ENGINE_SENTENCE, KV_SENTENCE, EngineName, engine_for
 from trimtab.sampling.protocol import LEAST_TEMPERATURE, Engine, Sample, SamplingOptions
-from trimtab.training.method import Method, MicroBatch, OptimizerStep, State
+from trimtab.training.method import Method, Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, pack_indices
 
 # Answers of each iteration that go to samples.jsonl.
@@ -79,6 +82,14 @@ class EpochSettings(Settings):
     minibatch_size: int = Field(64, ge=1, description="prompts per optimizer step within an iteration")
 
 
+class RatioSettings(EpochSettings, OnlineSettings):
+    """Of methods whose loss has the ratio of the policy to the one that sampled (PPO, GRPO)."""
+
+    stop_kl: float = Field(
+        0.1, gt=0, description="an iteration's updates end once approx_kl (nats per token) passes this"
+    )
+
+
 @dataclass(frozen=True)
 class Parts:
     """Everything an online method works with beside what it trains of its own. ``trees`` are ``prompts`` in tokens."""
@@ -101,7 +112,7 @@ class Answers:
     prompts: Sequence[Prompt]
     trees: Sequence[PromptTree]  # with the sampled completions
     samples: Sequence[Sequence[Sample]]
-    scores: Sequence[Sequence[float]]  # the reward's, minus ``cut_penalty`` where an answer was cut
+    scores: Sequence[Sequence[float]]  # the reward's, minus ``cut_penalty`` where an answer was cut and is not left out
 
 
 class Online(Method):
@@ -115,6 +126,7 @@ class Online(Method):
         self.policy, self.reference = parts.policy, parts.reference.requires_grad_(False)
         self.logged: dict[str, float] = {}
         self.kl = 0.0  # to the reference, nats per completion, of the iteration's answers
+        self.counted = config.batch_size * config.num_completions  # those answers; fewer where cut ones are left out
         self._rows: list[dict[str, Any]] = []
 
     @property
@@ -134,9 +146,13 @@ class Online(Method):
         proxy = self.parts.reward.score(prompts, completions)
         gold = self.parts.gold.score(prompts, completions) if self.parts.gold else None
         self._log(prompts, completions, proxy, gold)
+        self.logged |= self.cut_share(sum(map(len, completions)))
         trees = [self.parts.trees[i] for i in chosen]
         answers = Answers(chosen, prompts, answered(trees, samples), samples, self.penalised(proxy, samples))
-        return self.finished(answers, iteration) if self.config.cut == "left_out" else answers
+        if self.config.cut == "left_out":
+            answers = self.finished(answers, iteration)
+        self.counted = sum(map(len, answers.scores))
+        return answers
 
     def sample(
         self, chosen: Sequence[int], k: int, iteration: int, *, greedy: bool = False
@@ -149,9 +165,10 @@ class Online(Method):
         return prompts, parts.engine.sample([parts.trees[i].prompt for i in chosen], k, options, keys)
 
     def penalised(self, proxy: Sequence[Sequence[float]], samples: Sequence[Sequence[Sample]]) -> list[list[float]]:
-        """The reward's scores, minus ``cut_penalty`` where an answer was cut."""
+        """The reward's scores, minus ``cut_penalty`` where an answer was cut; as they are where cut answers are left out."""
+        penalty = self.config.cut_penalty if self.config.cut == "penalised" else 0.0
         return [
-            [r - self.config.cut_penalty * (s.stop == "length") for r, s in zip(rewards, row, strict=True)]
+            [r - penalty * (s.stop == "length") for r, s in zip(rewards, row, strict=True)]
             for rewards, row in zip(proxy, samples, strict=True)
         ]
 
@@ -206,6 +223,14 @@ class Online(Method):
             for i, (p, row) in enumerate(zip(prompts[:SAMPLE_ROWS], completions, strict=False))
         ]
 
+    def cut_share(self, answers: int) -> dict[str, float]:
+        """``reward/cut``: the share of so many answers that a reward model just read without their prompt's beginning (of several models,
+        the one that did so most); nothing where all read the policy's own tokens, for which ``load_parts`` leaves room."""
+        models = reward_models(self.parts.reward, self.parts.gold)
+        cut = max((model.cut for model in models), default=0)
+        strange = any(model.renderer.sha != self.parts.renderer.sha for model in models)
+        return {"reward/cut": cut / answers} if cut or strange else {}
+
     def said(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Of every answer token: its logprob by the policy and by the reference, and the policy's entropy. Three of (S,)."""
         with products(self.config.dtype):
@@ -213,11 +238,13 @@ class Online(Method):
             reference = score_tokens(self.reference, batch, temperature=self.config.temperature)
         return policy.logprobs, reference.logprobs, policy.entropy
 
-    def log_tokens(self, answers: Answers, logprobs: Tensor, reference: Tensor, entropy: Tensor, **more: float) -> None:
-        """Logs what the models say of the answers' tokens, each (S,), and ``more``."""
-        apart = (engine_logprobs(answers.samples) - logprobs).abs()
+    def log_tokens(
+        self, samples: Sequence[Sequence[Sample]], logprobs: Tensor, reference: Tensor, entropy: Tensor, **more: float
+    ) -> None:  # fmt: skip
+        """Logs what the models say of the samples' tokens, each (S,), and ``more``."""
+        apart = (engine_logprobs(samples) - logprobs).abs()
         log_ratio = logprobs - reference
-        self.kl = float(log_ratio.sum()) / sum(map(len, answers.samples))
+        self.kl = float(log_ratio.sum()) / sum(map(len, samples))
         self.logged |= {
             "kl/reference": self.kl, "kl/per_token": float(log_ratio.mean()), "entropy": float(entropy.mean()), **more,
             "engine/max_diff": float(apart.max()), "engine/mean_diff": float(apart.mean()),
@@ -238,9 +265,9 @@ class Held(Online):
 
     def after(self, state: State) -> dict[str, float]:
         """The iteration's metrics, beta as it was in them; then beta moves."""
-        config, used = self.config, self.beta
-        if config.kl.target:
-            self.beta = proportional(used, self.kl, config.kl, config.batch_size * config.num_completions)
+        control, used = self.config.kl, self.beta
+        if control.target:
+            self.beta = proportional(used, self.kl, control, self.counted)
         return {**self.logged, "beta": used}
 
     def state_dict(self) -> dict[str, Any]:
@@ -248,6 +275,23 @@ class Held(Online):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.beta = state.get("beta", self.beta)  # runs begun before it was kept have none
+
+
+class OnRatios(Held):
+    """A method whose loss has the ratio of the policy to the one that sampled."""
+
+    config: RatioSettings
+
+    def before_step(self, metrics: Metrics) -> bool:
+        """Ends the iteration's updates once the policy has moved too far from the one that sampled."""
+        kl, count = metrics["approx_kl"]
+        return kl / count <= self.config.stop_kl
+
+
+def ratio_metrics(logprobs: Tensor, old_logprobs: Tensor, ratio: Tensor, clip: float | None) -> Metrics:
+    """How far the policy is from the one that sampled, by (S,) tokens; ``clipfrac`` where the loss clips."""
+    clipped = {"clipfrac": total(((ratio - 1).abs() > clip).float())} if clip is not None else {}
+    return {"approx_kl": total(kl_estimate((old_logprobs - logprobs).detach(), "k3")), **clipped, "ratio_mean": total(ratio)}
 
 
 def answered(trees: Sequence[PromptTree], samples: Sequence[Sequence[Sample]]) -> list[PromptTree]:
@@ -297,27 +341,47 @@ def tree_lengths(tree: PromptTree) -> Tensor:
     return torch.tensor([len(c) for c in tree.completions])
 
 
+def refuse_no_room(config: SampledSettings, positions: int, what: str = "the model takes") -> None:
+    """Refuses answers as long as all that is read.
+
+    Raises:
+        UserError: ``max_tokens`` leaves a prompt nothing of ``positions`` or of ``max_length``.
+    """
+    limit, whose = (config.max_length, "max_length is") if 0 < config.max_length < positions else (positions, what)
+    if config.max_tokens >= limit:
+        raise UserError(f"max_tokens={config.max_tokens} leaves no room for a prompt: {whose} {limit:,} tokens; lower it")
+
+
 def load_parts(name: str, config: SampledSettings, rewards: Rewards) -> tuple[Parts, PreTrainedTokenizerBase]:
     """Reads prompts, the start model, the reference and the reward.
 
     Raises:
-        UserError: one of them cannot be read; policy and reference have different tokenizers; beta is controlled and 0; ``kv_gb`` does
-            not hold one answer to the longest prompt.
+        UserError: one of them cannot be read; policy and reference have different tokenizers; beta is controlled and 0; no prompt is short
+            enough for ``max_tokens`` behind it; ``kv_gb`` does not hold one answer to the longest prompt.
     """
     if isinstance(config, OnlineSettings) and config.kl.target and not config.beta:
         raise UserError(f"kl.target={config.kl.target:g} multiplies beta, and beta is 0; write a beta to start from")
     if isinstance(config, OnlineSettings) and not config.kl.target:
         refuse_idle(config, "without kl.target: beta stays fixed; write a target, or leave it out", "kl.horizon")
+    refuse_idle(config, f"to {name}, whose metrics are of its own answers, in every iteration; leave it out", "eval_every")
     if config.cut == "left_out":
         refuse_idle(config, "to cut=left_out, where nothing is learnt from cut answers; leave one of the two out", "cut_penalty")
     refuse_missing_models(config)
+    refuse_no_room(config, position_limit(config.model))
     read = read_data(name, config, config.data, "prompt")
     refuse_shared_ids(read, config.data)
-    reward = rewards(config.reward)  # a mistyped one is told before the models are read
-    gold = rewards(config.gold) if config.gold else None
+    reward = of_samples(rewards(config.reward), config.micro_batch_tokens)  # a mistyped one is told before the models are read
+    gold = of_samples(rewards(config.gold), config.micro_batch_tokens) if config.gold else None
     policy, reference, tokenizer, renderer = start_pair(name, config, config.reference)
-    longest = min([length_limit(config, policy), *(model.longest for model in reward_models(reward))])
+    longest = length_limit(config, policy)
+    for model in reward_models(reward, gold):
+        if model.renderer.sha == renderer.sha:  # to others the same text has another length
+            refuse_no_room(config, model.longest, f"{model.folder} takes")
+            longest = min(longest, model.longest)
     trees = announced(name, config.data, prompt_trees(read, renderer, longest - config.max_tokens))
+    if read and not trees:
+        least = min(len(renderer.prompt(prompt)) for prompt in read)
+        raise UserError(f"max_tokens={config.max_tokens} leaves no room: the shortest prompt has {least:,} of {longest:,} tokens; lower it")
     by_id = {p.id: p for p in read}
     asked = max((len(t.prompt) for t in trees), default=0) + config.max_tokens
     engine = engine_for(

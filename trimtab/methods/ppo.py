@@ -43,13 +43,13 @@ from trimtab.methods.mix import Mix, Ptx, check_mix, mix_loss, mix_step, read_mi
 from trimtab.methods.offline import total
 from trimtab.methods.online import (
     Answers,
-    EpochSettings,
-    Held,
-    OnlineSettings,
+    OnRatios,
     Parts,
+    RatioSettings,
     by_token,
     load_parts,
     packed,
+    ratio_metrics,
     shuffled_epochs,
     tree_lengths,
 )
@@ -60,7 +60,7 @@ from trimtab.training.method import Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, TreeBatch, step_indices
 
 
-class Config(EpochSettings, OnlineSettings):
+class Config(RatioSettings):
     """Settings of ``trimtab ppo``."""
 
     variant: Literal["clip", "penalty"] = Field("clip", description="what keeps the policy near the one that sampled")
@@ -77,9 +77,6 @@ class Config(EpochSettings, OnlineSettings):
     normalise: Literal["none", "whiten", "running"] = Field(
         "none",
         description="whiten: an iteration's token rewards to variance 1; running: scores less their mean so far, over their deviation",
-    )
-    stop_kl: float = Field(
-        0.1, gt=0, description="an iteration's updates end once approx_kl (nats per token) passes this"
     )
     ptx: Ptx = Field(Ptx(), description="cross-entropy mixed into every update (PPO-ptx)")
 
@@ -105,7 +102,7 @@ class Rollout:
     old_values: Tensor  # (S,)
 
 
-class PPO(Held):
+class PPO(OnRatios):
     """PPO on trees. ``policy`` and ``value`` are trained; ``reference`` and the reward are not."""
 
     name = "ppo"
@@ -147,7 +144,7 @@ class PPO(Held):
             torch.cat([getattr(t, name) for t in tokens]) for name in ("logprobs", "reference_logprobs", "values", "entropy")
         )
         explained = float(explained_variance(values, torch.cat([r for _, r in estimates])))
-        self.log_tokens(answers, logprobs, reference, entropy, explained_variance=explained)
+        self.log_tokens(answers.samples, logprobs, reference, entropy, explained_variance=explained)
         return [
             Rollout(tree, t.logprobs, a, returns, t.values)
             for tree, t, a, (_, returns) in zip(answers.trees, tokens, advantages, estimates, strict=True)
@@ -199,25 +196,20 @@ class PPO(Held):
             return mix_loss(self.policy, batch, config.ptx.weight)
         tokens, values = self.scored(batch.trees)
         given = tokens.logprobs, extra["old_logprobs"], extra["advantages"]
-        if config.variant == "clip":
-            policy_loss, ratio = clipped_surrogate(*given, clip=config.clip)
+        clip = config.clip if config.variant == "clip" else None
+        if clip is not None:
+            policy_loss, ratio = clipped_surrogate(*given, clip=clip)
         else:
             policy_loss, ratio = penalised_surrogate(*given, beta=self.price)
         value_loss = clipped_value_loss(values, extra["old_values"], extra["returns"], clip=config.value_clip or None)
-        approx_kl = kl_estimate((extra["old_logprobs"] - tokens.logprobs).detach(), "k3")
         metrics = {
-            "policy_loss": total(policy_loss), "value_loss": total(value_loss), "approx_kl": total(approx_kl),
-            "clipfrac": total(((ratio - 1).abs() > config.clip).float()), "ratio_mean": total(ratio),
+            "policy_loss": total(policy_loss), "value_loss": total(value_loss),
+            **ratio_metrics(tokens.logprobs, extra["old_logprobs"], ratio, clip),
         }  # fmt: skip
         loss = policy_loss.sum() + config.value_coef * value_loss.sum()
         if config.entropy_coef:
             loss = loss - config.entropy_coef * tokens.entropy.sum()
         return loss / batch.divisor, metrics
-
-    def before_step(self, metrics: Metrics) -> bool:
-        """Ends the iteration's updates once the policy has moved too far from the one that sampled."""
-        kl, count = metrics["approx_kl"]
-        return kl / count <= self.config.stop_kl
 
     def after(self, state: State) -> dict[str, float]:
         """Moves beta and the penalty's price, and gives the iteration's metrics."""
@@ -256,8 +248,7 @@ def start_value(
     predicts calibrated rewards, (plain score - shift) / scale, from the first step: the head has no bias, so the shift stays outside.
     Otherwise it starts from the start model with a head of 0.
     """
-    judges = reward_models(reward) if reward else []
-    judge = next((found for found in judges if found.renderer.sha == renderer.sha), None)
+    judge = next((found for found in reward_models(reward) if found.renderer.sha == renderer.sha), None)
     if judge is not None:
         calibration = judge.calibration
         value, factor, offset = load_scorer(judge.folder, quantize=quantize), 1 / calibration.scale, -calibration.shift / calibration.scale
@@ -278,6 +269,8 @@ def build(config: Config, rewards: Rewards) -> Trained:
         refuse_idle(config, "to variant=clip; write variant=penalty, or leave it out", *of_penalty)
     else:
         refuse_idle(config, "to variant=penalty, which clips no ratio; leave it out, or write variant=clip", "clip")
+        if not config.penalty.rate:
+            refuse_idle(config, "to penalty.rate=0, at which penalty.beta stays as it is; leave one of the two out", "penalty.target")
     parts, tokenizer = load_parts("ppo", config, rewards)
     limit = length_limit(config, parts.policy)
     mix = read_mix("ppo", config.ptx, tokenizer, parts.renderer, limit, config.micro_batch_tokens, config.seed)

@@ -63,6 +63,8 @@ def build(config: Config, rewards: Rewards) -> Trained:
         refuse_idle(config, "to a model that is there already, which has its own; leave it out, or model=", *of_new)
     elif config.tokenizer:
         refuse_idle(config, "beside tokenizer=, which has its own; leave one of the two out", "vocabulary")
+    if not config.held_out:
+        refuse_idle(config, "without documents to measure on; write held_out=200, or leave it out", "eval_every")
     if config.model:
         policy, tokenizer = load_policy(config.model), load_tokenizer(config.model)
     else:

@@ -161,13 +161,12 @@ def build(config: Config, rewards: Rewards) -> Trained:
             raise UserError(f"{config.demonstrations}: no demonstration is short enough to set the zero of the rewards; raise max_length")
 
     def finish(folder: Path) -> Mapping[str, Any]:
-        # in float32, whatever the training ran in: the two numbers are kept with the model, whoever reads it in whichever format
+        # in float32, whatever the training ran in: what is kept with the model is what its readers will find, who read it so
         raw = score_in_budget(scorer, measured, config.micro_batch_tokens)
         zeros = score_in_budget(scorer, zero, config.micro_batch_tokens) if config.demonstrations else raw
         shift = float(np.mean([x for row in zeros for x in row]))
         scale = float(np.std([x for row in raw for x in row])) or 1.0
-        # the format that the judge reads it in is the one that it is measured in
-        held_out = score_in_budget(scorer, data.held_out, config.micro_batch_tokens, config.dtype)
+        held_out = score_in_budget(scorer, data.held_out, config.micro_batch_tokens)
         margins, prompts = pair_margins(held_out, data.held_out)
         temperature = fitted(margins) if data.held_out else 1.0
         calibration = {"shift": shift, "scale": scale, "temperature": temperature, "zero": config.demonstrations or config.data}

@@ -3,7 +3,9 @@
 R(x, y) = r(x, y) - beta * log(pi(y|x) / pi_ref(y|x)); the gradient is the mean over sampled completions of (R(y) - R(y_greedy)) * grad
 log pi(y|x). Rennie et al. 2017, section 3. y_greedy is what the policy would answer at temperature 0, so what is learnt is whatever
 beats the policy as it is used. The greedy answer is one more completion of its prompt's tree: its advantage against itself is 0, and
-its log-ratio comes out of the same forward pass. ``baseline=none`` takes nothing off: REINFORCE (Williams 1992).
+its log-ratio comes out of the same forward pass. A greedy answer that was cut loses ``cut_penalty`` as samples do; with
+``cut=left_out``, where being cut costs nothing, samples are measured against its plain score. ``baseline=none`` takes nothing off:
+REINFORCE (Williams 1992).
 """
 
 from collections.abc import Iterator

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from trimtab.common.rng import seed_for
 from trimtab.data.encode import demonstration_trees
-from trimtab.losses.likelihood import task_and_text_loss
+from trimtab.losses.likelihood import cross_entropy, task_and_text_loss
 from trimtab.methods.build import (
     DROPOUT_SENTENCE,
     LR_SENTENCE,
@@ -82,21 +82,22 @@ class SFT(Offline):
             opened = [whole(tree) for tree in group]
             task = torch.tensor([flag for _, flags in opened for flag in flags])
             batches.append(MicroBatch(TreeBatch.pack([tree for tree, _ in opened]), 1.0, {"task": task}))
-        of_task, of_text = (float(sum(int((b.extra["task"] == kind).sum()) for b in batches)) for kind in (True, False))
+        of_task, of_text = (sum(float(b.trees.token_weights[b.extra["task"] == kind].sum()) for b in batches) for kind in (True, False))
         counts = {"task_tokens": torch.tensor(of_task), "text_tokens": torch.tensor(of_text)}
         return [replace(batch, extra={**batch.extra, **counts}) for batch in batches]
 
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:
-        tokens = score_tokens(self.policy, batch.trees)
+        tokens, weights = score_tokens(self.policy, batch.trees), batch.trees.token_weights
         if batch.extra:
             task = batch.extra["task"]
             counts = {name: float(batch.extra[name]) for name in ("task_tokens", "text_tokens")}
             losses = task_and_text_loss(tokens.logprobs, task, text_weight=self.text_weight, **counts)
-            likeliest = {f"top{k}": total((tokens.rank[task] < k).float()) for k in (1, 5)}
-            parts = {"loss": total(-tokens.logprobs[task]), "text_loss": total(-tokens.logprobs[~task])}
-            return losses.sum(), {**parts, **likeliest}
-        likeliest = {f"top{k}": total((tokens.rank < k).float()) for k in (1, 5)}
-        return -tokens.logprobs.sum() / batch.divisor, {"loss": total(-tokens.logprobs), **likeliest}
+            likeliest = {f"top{k}": total((tokens.rank[task] < k).float(), weights[task]) for k in (1, 5)}
+            of_text = total(-tokens.logprobs[~task], weights[~task])
+            return (weights * losses).sum(), {"loss": total(-tokens.logprobs[task], weights[task]), "text_loss": of_text, **likeliest}
+        likeliest = {f"top{k}": total((tokens.rank < k).float(), weights) for k in (1, 5)}
+        loss = cross_entropy(tokens.logprobs, weights, tokens=batch.divisor)
+        return loss, {"loss": total(-tokens.logprobs, weights), **likeliest}
 
 
 def whole(tree: PromptTree) -> tuple[PromptTree, list[bool]]:

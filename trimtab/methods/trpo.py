@@ -26,7 +26,7 @@ from trimtab.common.precision import Dtype, in_bf16
 from trimtab.losses.policy import leave_one_out, surrogate
 from trimtab.methods.build import Rewards, Trained, need, refuse_idle
 from trimtab.methods.offline import total
-from trimtab.methods.online import Answers, Held, OnlineSettings, engine_logprobs, load_parts
+from trimtab.methods.online import Answers, Held, OnlineSettings, load_parts
 from trimtab.models.fisher import exact_kl, fisher_vector, scored_rows, trained
 from trimtab.models.score import Tail, score_tokens, tail_of, token_logprobs
 from trimtab.training.method import Learner, Metrics, MicroBatch, OptimizerStep, State, tree_names
@@ -88,29 +88,24 @@ class TRPO(Held):
     def step(self, answers: Answers) -> OptimizerStep:
         """The answers with what the policy that sampled them says: ``old_rows`` (S, H), the head's inputs, stand for its whole
         distributions, which would be (S, V); ``old_logprobs`` and ``advantages`` are (S,)."""
-        made, sums, largest = [], dict.fromkeys(("kl", "entropy", "apart", "return", "advantage"), 0.0), 0.0
+        made, said, counted, drawn = [], [], [], []
         for batch, members in zip(*self.pack(answers.trees), strict=True):
             trees, temperature = batch.trees, self.config.temperature
             rows = scored_rows(self.policy, trees)
             logprobs, entropy = token_logprobs(rows, trees.targets, tail_of(self.policy), temperature=temperature)
             # the same batch on the same numeric path: with equal weights every log-ratio is exactly 0
-            kl = trees.sum_by_completion(logprobs - score_tokens(self.reference, trees, temperature=temperature).logprobs)
+            reference = score_tokens(self.reference, trees, temperature=temperature).logprobs
             scores = torch.tensor([x for i in members for x in answers.scores[i]], device=rows.device)
-            returns = scores - self.beta * kl
+            returns = scores - self.beta * trees.sum_by_completion(logprobs - reference)
             advantages = leave_one_out(returns, trees.tree_of)
-            apart = (engine_logprobs([answers.samples[i] for i in members]).to(rows.device) - logprobs).abs()
-            for name, values in zip(sums, (kl, entropy, apart, returns, advantages.abs()), strict=True):
-                sums[name] += float(values.sum())
-            largest = max(largest, float(apart.max()))
+            said.append((logprobs, reference, entropy))
+            counted.append((returns, advantages.abs()))
+            drawn += [answers.samples[i] for i in members]
             extra = {"old_rows": rows, "old_logprobs": logprobs, "advantages": advantages[trees.completion_of]}
             made.append(replace(batch, extra=extra))
-        tokens, completions = made[0].divisor, sum(map(len, answers.scores))
-        self.kl = sums["kl"] / completions
-        self.logged |= {
-            "kl/reference": self.kl, "kl/per_token": sums["kl"] / tokens, "entropy": sums["entropy"] / tokens,
-            "return": sums["return"] / completions, "advantage_abs": sums["advantage"] / completions,
-            "engine/mean_diff": sums["apart"] / tokens, "engine/max_diff": largest,
-        }  # fmt: skip
+        self.log_tokens(drawn, *(torch.cat(column).cpu() for column in zip(*said, strict=True)))
+        returned, sizes = (float(torch.cat(column).mean()) for column in zip(*counted, strict=True))
+        self.logged |= {"return": returned, "advantage_abs": sizes}
         return made
 
     def loss(self, batch: MicroBatch) -> tuple[Tensor, Metrics]:

@@ -77,6 +77,7 @@ CATALOGUE = (
     _one(
         "stopped", "Answers that end by themselves", "share", "The rest was cut at the length limit. Should be near 1."
     ),
+    _one("reward/cut", "Read without the prompt's beginning", "share of answers", "By a reward model with too few positions. Should be 0."),
     Described(
         "Loss",
         "nats",
