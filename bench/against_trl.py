@@ -2,15 +2,18 @@
 
     python bench/against_trl.py [FILE]   prints a line for each method and fails where the two sides differ by more than 1e-4; FILE: as JSON
 
-TRL 1.16 runs in .venv-peers (BENCH_PEERS names another interpreter) through its trainers' own data pipeline, collator and
-``compute_loss``; trimtab through the functions of its command line. The model is small and random, its reference another one. RLOO and
-GRPO: TRL samples and scores, and trimtab is given the very same tokens and rewards; the KL, the advantages and the gradient are each side's
-own. Where a definition differs on purpose the two are not compared: ORPO's cross-entropy (TRL's takes in the prompt), the value of RLOO's
+Gradients are compared by their norm and tensor by tensor. TRL 1.16 runs in .venv-peers (BENCH_PEERS names another interpreter) through
+its trainers' own data pipeline, collator and ``compute_loss``; trimtab through the functions of its command line. The model is small and
+random, its reference another one, and the scorer's margins are about 1. RLOO and GRPO: TRL samples and scores, and trimtab is given the
+very same tokens and rewards; the KL, the advantages and the gradient are each side's own. A random model hardly ever ends an answer, so
+the end token is drawn more often than the model says: answers then differ in length, and how they were drawn is nothing to a loss on
+them. Where a definition differs on purpose the two are not compared: ORPO's cross-entropy (TRL's takes in the prompt), the value of RLOO's
 loss (TRL's is the mean of ratio * A, trimtab's that of A log pi; their gradients are one), the losses that TRL lacks.
 """
 
 import copy
 import json
+import math
 import os
 import subprocess
 import sys
@@ -24,6 +27,7 @@ os.environ.setdefault("BENCH_FOLDER", tempfile.mkdtemp())
 
 import torch
 import work
+from safetensors.torch import load_file, save_file
 
 ROWS = 8
 BETA, SMOOTHING, GAMMA = 0.3, 0.1, 0.7
@@ -31,6 +35,8 @@ DPO = {
     "dpo": {}, "dpo ipo": {"loss": "ipo"}, "dpo hinge": {"loss": "hinge"}, "dpo robust": {"loss": "robust", "label_smoothing": SMOOTHING},
 }  # fmt: skip
 ANSWERS, LONGEST, KL_BETA = 4, 12, 0.3  # of each prompt, in tokens at most, and what their KL to the reference costs
+END_BIAS = 8.5  # added to the end token's logit where TRL draws, nats
+HEAD_SCALE = 30.0  # of the scorer's head: margins of about 1
 # of each trimtab's options, and TRL's words for the same
 ONLINE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rloo": ({}, {}),
@@ -43,7 +49,8 @@ ONLINE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 NAMES = ("sft", "reward", *DPO, "simpo", "kto", *ONLINE)
 TOLERANCE = 1e-4
 Found = dict[str, Any]
-"""Of each method: its ``loss`` and the norm of its ``gradient``; online also the ``advantages`` (C,), and TRL's ``samples``."""
+"""Of each method: its ``loss`` and the norm of its ``gradient`` (the gradient itself is in ``gradients_file``); online also the
+``advantages`` (C,), and TRL's ``samples``."""
 
 
 def prepare() -> Path:
@@ -60,16 +67,25 @@ def prepare() -> Path:
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(0.05 * torch.randn(p.shape, generator=draw))
+            if target == "scorer":  # where margins are small the loss is log 2, whatever their sign
+                model.score.weight.mul_(HEAD_SCALE)
         model.save_pretrained(folder / target)
     return folder
 
 
-def measured(loss: torch.Tensor, model: torch.nn.Module, **more: Any) -> dict[str, Any]:
-    """Loss and norm of the gradient, which is taken away."""
+def gradients_file(folder: Path, side: str, name: str) -> Path:
+    """Where one side keeps the gradient of one method."""
+    return folder / f"{side} {name}.safetensors"
+
+
+def measured(loss: torch.Tensor, model: torch.nn.Module, file: Path, **more: Any) -> dict[str, Any]:
+    """Loss and norm of the gradient, which is taken away and kept in ``file``."""
     loss.backward()
-    found = float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    save_file(found, file)
+    norm = float(torch.nn.utils.get_total_norm(found.values()))
     model.zero_grad()
-    return {"loss": float(loss.detach()), "gradient": found, **more}
+    return {"loss": float(loss.detach()), "gradient": norm, **more}
 
 
 def vowels(completion_ids: list[list[int]], **columns: Any) -> list[float]:
@@ -103,7 +119,7 @@ def ours(folder: Path, expected: Found) -> Found:
     for name, (method, trees) in made.items():
         model = next(iter(method.modules.values()))
         losses = [method.loss(batch)[0] for batch in method.split(trees)]
-        out[name] = measured(torch.stack(losses).sum(), model)
+        out[name] = measured(torch.stack(losses).sum(), model, gradients_file(folder, "ours", name))
     return out | {name: online(name, folder, expected[name]["samples"]) for name in ONLINE}
 
 
@@ -146,7 +162,7 @@ def online(name: str, folder: Path, samples: Any) -> dict[str, Any]:
             seen.append(torch.stack(firsts))
         step = method.minibatch(made)
     loss = torch.stack([method.loss(batch)[0] for batch in step]).sum()
-    return measured(loss, policy, advantages=torch.cat(seen).tolist())
+    return measured(loss, policy, gradients_file(folder, "ours", name), advantages=torch.cat(seen).tolist())
 
 
 def theirs(folder: Path) -> Found:
@@ -178,6 +194,7 @@ def theirs(folder: Path) -> Found:
         rows = [{"prompt": row["prompt"]} for row in pairs.select(range(4)) for _ in range(ANSWERS)]
         options = {**shared, "per_device_train_batch_size": len(rows), "beta": KL_BETA}
         options |= {"num_generations": ANSWERS, "max_completion_length": LONGEST}
+        options["generation_kwargs"] = {"sequence_bias": [[[tokenizer.eos_token_id], END_BIAS]]}
         options.pop("max_length")
         words = {"train_dataset": Dataset.from_list(rows), "reward_funcs": vowels, "processing_class": tokenizer}
         if name == "rloo":
@@ -193,7 +210,8 @@ def theirs(folder: Path) -> Found:
                                 for part, found in zip(("prompt", "completion"), masks, strict=True))  # fmt: skip
         samples = {"prompts": prompts, "completions": completions, "rewards": vowels(completions)}
         loss = made.compute_loss(made.model, given)
-        return measured(loss, made.model, advantages=given["advantages"].tolist(), samples=samples)
+        file = gradients_file(folder, "TRL", name)
+        return measured(loss, made.model, file, advantages=given["advantages"].tolist(), samples=samples)
 
     def trainer(name: str) -> Any:
         if name == "sft":
@@ -218,12 +236,22 @@ def theirs(folder: Path) -> Found:
             continue
         made = trainer(name)
         (batch,) = list(made.get_train_dataloader())
-        out[name] = measured(made.compute_loss(made.model, copy.copy(batch)), made.model)
+        out[name] = measured(made.compute_loss(made.model, copy.copy(batch)), made.model, gradients_file(folder, "TRL", name))
     return out
 
 
-def compared(found: Found, expected: Found) -> dict[str, dict[str, Any]]:
-    """Of each method and quantity (ours, TRL's) and how far they are apart: in units of the larger of 1 and TRL's value."""
+def tensors_apart(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """The tensor of a gradient that is furthest from TRL's: ||dg|| / max(||g||, 1e-3 ||g of all||), since some true gradients are zero."""
+    assert found.keys() == expected.keys()
+    everything = float(torch.nn.utils.get_total_norm(expected.values()))
+    apart = {n: float((found[n] - g).norm()) / max(float(g.norm()), 1e-3 * everything) for n, g in expected.items()}
+    worst = max(apart, key=apart.__getitem__)
+    return {"count": len(apart), "worst": worst, "apart": apart[worst]}
+
+
+def compared(folder: Path, found: Found, expected: Found) -> dict[str, dict[str, Any]]:
+    """Of each method and quantity (ours, TRL's) and how far they are apart: in units of the larger of 1 and TRL's value; ``tensors``: of
+    the gradient, tensor by tensor."""
     out: dict[str, dict[str, Any]] = {}
     for name in NAMES:
         quantities = [q for q in found[name] if q in expected[name] and (name, q) != ("rloo", "loss")]
@@ -233,16 +261,29 @@ def compared(found: Found, expected: Found) -> dict[str, dict[str, Any]]:
             pairs = zip(mine, theirs, strict=True) if quantity == "advantages" else [(mine, theirs)]
             apart = max(abs(a - b) / max(1.0, abs(b)) for a, b in pairs)
             out[name][quantity] = {"ours": mine, "TRL": theirs, "apart": apart}
+        out[name]["tensors"] = tensors_apart(*(load_file(gradients_file(folder, side, name)) for side in ("ours", "TRL")))
+        if name in ONLINE:
+            out[name]["advantages"]["lengths"] = [len(ids) for ids in expected[name]["samples"]["completions"]]
     return out
+
+
+def assert_it_can_fail(figures: dict[str, dict[str, Any]]) -> None:
+    """Margins that the reward model's loss feels; answers of every prompt that differ in length, some of them cut."""
+    assert abs(figures["reward"]["loss"]["TRL"] - math.log(2)) > 0.01, figures["reward"]["loss"]
+    for name in ONLINE:
+        lengths = figures[name]["advantages"]["lengths"]
+        groups = [set(lengths[i : i + ANSWERS]) for i in range(0, len(lengths), ANSWERS)]
+        assert max(lengths) == LONGEST and min(map(len, groups)) > 1, (name, lengths)
 
 
 def table(figures: dict[str, dict[str, Any]]) -> list[str]:
     """A line for each method."""
-    lines = [f"{'':14} {'loss':>12} {'TRL':>12} {'gradient':>12} {'TRL':>12} {'advantages':>12} {'apart':>9}"]
+    lines = [f"{'':14} {'loss':>12} {'TRL':>12} {'gradient':>12} {'TRL':>12} {'advantages':>12} {'apart':>9} {'tensors':>9}"]
     for name, row in figures.items():
         cells = [f"{row[q][side]:12.6f}" if q in row else f"{'-':>12}" for q in ("loss", "gradient") for side in ("ours", "TRL")]
         advantages = f"{len(row['advantages']['ours'])} compared" if "advantages" in row else "-"
-        lines.append(f"{name:14} {' '.join(cells)} {advantages:>12} {max(q['apart'] for q in row.values()):9.1e}")
+        apart = max(row[q]["apart"] for q in ("loss", "gradient", "advantages") if q in row)
+        lines.append(f"{name:14} {' '.join(cells)} {advantages:>12} {apart:9.1e} {row['tensors']['apart']:9.1e}")
     return lines
 
 
@@ -259,11 +300,12 @@ def main() -> int:
         print(done.stderr[-3000:], file=sys.stderr)
         return 1
     expected = json.loads(lines[0].removeprefix("FOUND "))
-    figures = compared(ours(folder, expected), expected)
+    figures = compared(folder, ours(folder, expected), expected)
+    assert_it_can_fail(figures)
     print("\n".join(table(figures)))
     if len(sys.argv) > 1:
         Path(sys.argv[1]).write_text(json.dumps(figures) + "\n")
-    return int(max(q["apart"] for row in figures.values() for q in row.values()) > TOLERANCE)
+    return int(not all(q["apart"] <= TOLERANCE for row in figures.values() for q in row.values()))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The benchmark measures the work that it says: losses that are known, tokens that can be counted, ratios that can fail."""
 
+import contextlib
 import importlib
 import json
 import math
@@ -9,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,8 +20,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModuleType]:
     """The benchmark's modules, on a folder of their own and texts of random words."""
     patch = pytest.MonkeyPatch()
     patch.setenv("BENCH_FOLDER", str(tmp_path_factory.mktemp("bench")))
+    patch.setenv("CUDA_VISIBLE_DEVICES", "")  # as against_trl sets both when it is imported
+    patch.setenv("HF_HUB_OFFLINE", "1")
     patch.syspath_prepend(str(ROOT / "bench"))
-    modules = {name: importlib.import_module(name) for name in ("work", "ours", "sides", "speed_page", "speed")}
+    names = ("work", "ours", "sides", "speed_page", "speed", "against_trl")
+    modules = {name: importlib.import_module(name) for name in names}
     patch.setattr(modules["work"], "PAIRS", Path("nowhere"))
     yield modules
     patch.undo()
@@ -104,6 +109,28 @@ def test_each_iteration_asks_the_next_prompts_of_the_file(bench: dict[str, Modul
         asked = sum(len(tokenizer(row["prompt"]).input_ids) for row in rows[4 * i : 4 * i + 4])
         assert tokens == asked + 16 * 64
     assert side.kl[0] == 0 and len(side.scores) == 2
+
+
+def test_a_gradient_whose_norm_is_right_may_be_wrong(bench: dict[str, ModuleType]) -> None:
+    """(3, 4) and (0.1) against (3, 4) and (-0.1): one norm, and 0.2 / 0.1 apart; a true zero's rounding is held against all, 5."""
+    apart = bench["against_trl"].tensors_apart
+    found, expected = {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.1])}, {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([-0.1])}
+    assert apart(found, expected) == {"count": 2, "worst": "b", "apart": pytest.approx(2.0)}
+    assert apart({**found, "b": torch.tensor([1e-7])}, {**expected, "b": torch.zeros(1)})["apart"] == pytest.approx(2e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "lengths", "fine"),
+    [(0.85, (12, 3, 5, 1), True), (math.log(2) + 9e-5, (12, 3, 5, 1), False), (0.85, (12,) * 4, False), (0.85, (9, 3, 5, 1), False)],
+)
+def test_a_comparison_with_trl_that_can_not_fail_is_refused(
+    bench: dict[str, ModuleType], loss: float, lengths: tuple[int, ...], fine: bool
+) -> None:
+    """Margins that the loss does not feel; answers that are all cut, or none of them."""
+    module = bench["against_trl"]
+    figures = {"reward": {"loss": {"TRL": loss}}, **{name: {"advantages": {"lengths": [*lengths] * 4}} for name in module.ONLINE}}
+    with contextlib.nullcontext() if fine else pytest.raises(AssertionError):
+        module.assert_it_can_fail(figures)
 
 
 def test_the_page_holds_what_was_measured() -> None:

@@ -2,9 +2,12 @@
 
 import importlib.util
 import json
+import math
 import sys
 from pathlib import Path
 from types import ModuleType
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,24 +40,58 @@ def test_a_figure_beyond_its_bound_is_said() -> None:
 
 
 def test_what_the_methods_measured_is_held_against_what_is_asked() -> None:
-    """A gradient off by 3e-4, a controller a quarter above its target, a kept reference that takes more memory."""
-    row = {"loss": {"ours": 1.0, "TRL": 1.0, "apart": 1e-6}, "gradient": {"ours": 1.0, "TRL": 1.0003, "apart": 3e-4}}
-    rloo = {"gradient": {"ours": 2.0, "TRL": 2.0, "apart": 0.0}, "advantages": {"ours": [1.0], "TRL": [1.0], "apart": 0.0}}
+    """A gradient whose norm is off by 3e-4, a tensor that is no number, a controller a quarter above its target, a beta that leads to that
+    KL without one, a kept reference that takes more memory."""
+    same = {"count": 20, "worst": "lm_head.weight", "apart": 1e-6}
+    row = {"loss": {"ours": 1.0, "TRL": 1.0, "apart": 1e-6}, "gradient": {"ours": 1.0, "TRL": 1.0003, "apart": 3e-4}, "tensors": same}
+    advantages = {"ours": [1.0, 2.0], "TRL": [1.0, 2.0], "apart": 0.0, "lengths": [3, 12]}
+    rloo = {"gradient": {"ours": 2.0, "TRL": 2.0, "apart": 0.0}, "advantages": advantages, "tensors": {**same, "apart": math.nan}}
     curves = {"kl/reference": [1.0, 1.5], "beta": [0.1, 0.2], "reward/proxy": [0.0, 0.2], "reward/gold": [4.0, 4.5]}
+    fixed = {**curves, "beta": [0.15, 0.15]}
     free = {"kl/reference": [4.0, 25.0], "beta": [0.0, 0.0], "reward/proxy": [0.0, 0.7], "reward/gold": [4.0, 2.0]}
     sides = {
         "live": {"operations": 4.0, "seconds": 1.0, "peak_bytes": 9e8, "parameters": 1e8},
         "kept": {"operations": 3.0, "seconds": 0.8, "peak_bytes": 9.1e8, "parameters": 1e8},
     }
-    entries = {"trl": {"against TRL": {"dpo": row, "rloo": rloo}}, "held": {"held": curves}, "free": {"held": free}}
-    entries["kept"] = {"reference": sides}
+    told = {**fixed, "kl/reference": [1.0, 1.4]}
+    entries = {"trl": {"against TRL": {"dpo": row, "rloo": rloo}}, "kept": {"reference": sides}}
+    entries |= {name: {"held": means} for name, means in (("held", curves), ("fixed", fixed), ("free", free), ("as told", told))}
     found = proof_module().asked_of({name: {"area": "methods_proof", **entry} for name, entry in entries.items()})
     assert [(a.of, a.reached) for a in found] == [
-        ("trl", True), ("trl", False), ("trl", True), ("held", False), ("free", True), ("free", True), ("kept", True), ("kept", False),
+        ("trl", True), ("trl", False), ("trl", False), ("trl", True), ("kept", True), ("kept", False), ("held", False), ("fixed", True),
+        ("free", True), ("free", True), ("as told", False),
     ]  # fmt: skip
-    assert found[3].measured == "1.50, +25%" and found[5].measured == "+0.70, -50%" and found[6].measured == "25 %"
+    assert found[4].measured == "25 %" and found[6].measured == "1.50, +25%" and found[9].measured == "+0.70, -50%"
+    assert found[6].what == "mean KL of iterations 11 to 20 within 20 % of 1.2"
+    assert found[7].what == "without the controller: mean KL of iterations 11 to 20 more than 20 % from 1.2"
+    rloo["tensors"] = same
     page = proof_module().render({"trl": {"area": "methods_proof", **entries["trl"], "command": "c", "commit": "x", "wall_seconds": 60}})
-    assert "| rloo | - | - | 2.000000 | 2.000000 | 1 | 0e+00 |" in page
+    assert "| rloo | - | - | 2.000000 | 2.000000 | 2, 3 to 12 tokens | 0e+00 | lm_head.weight of 20, 1e-06 |" in page
+
+
+def test_beside_every_controlled_run_is_one_without_the_controller_and_nothing_else_changed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The commands are those that would be run; what they would have logged is written by hand: ten iterations at 2 nats, ten at 3."""
+    module, given = proof_module().area("methods_proof"), []
+
+    def run(*words: str) -> tuple[str, float]:
+        given.append(words)
+        folder = tmp_path / words[-1].removeprefix("out=")
+        folder.mkdir(parents=True)
+        names = ("kl/reference", "beta", "reward/proxy", "reward/gold")
+        rows = [{"name": name, "value": 2.0 + (i >= 10)} for name in names for i in range(20)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return "", 1.0
+
+    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    entries = module.held()
+    assert [entry["held"]["kl/reference"] for entry in entries.values()] == [[2.0, 3.0]] * 7 and len(set(given)) == 7
+    for seed in (0, 1, 2):
+        held, fixed = (entries[f"{name}, seed {seed}"]["command"].split() for name in ("PPO held at a KL", "PPO with its beta fixed"))
+        assert [w for w in held if w not in fixed] == ["kl.target=1.2", "kl.horizon=128", f"out=runs/proof/held/{seed}"]
+        assert [w for w in fixed if w not in held] == [f"out=runs/proof/held/fixed-{seed}"]
 
 
 def test_results_are_made_from_the_proof() -> None:

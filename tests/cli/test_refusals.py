@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from trimtab.cli import main
+from trimtab.methods.build import methods
 from trimtab.models import load
 
 ASKED = [{"id": f"p{i}", "messages": [{"role": "user", "content": f"say {i}"}]} for i in range(3)]
@@ -46,15 +47,22 @@ def refused(capsys: pytest.CaptureFixture[str], command: str) -> str:
     return last.removeprefix("trimtab: ")
 
 
+def of_others(verb: str, option: str) -> str:
+    """What is said of an option that ``verb`` lacks: every method that has it, by name."""
+    owners = [name for name, method in sorted(methods().items()) if option.partition(".")[0] in method.Config.model_fields]
+    assert owners and verb not in owners
+    return f"{option}= is an option of {', '.join(owners)}; {verb} has nothing like it, leave it out"
+
+
 ONLINE = "model=base data=prompts.jsonl reward=village"
 CASES = [
     # things of another method
-    ("dpo model=base data=pairs.jsonl value_coef=0.5", "value_coef= is an option of ppo; dpo has nothing like it, leave it out"),
-    ("dpo model=base data=pairs.jsonl reward=village", "reward= is an option of bon, grpo, ppo, rloo, scst, trpo; dpo has nothing like it"),
-    ("simpo model=base data=pairs.jsonl reference=base", "reference= is an option of bon, dpo, grpo, kto, ppo"),
-    ("bon " + ONLINE + " beta=0.1", "beta= is an option of dpo"),
-    ("pretrain data=text.txt lora.rank=8", "lora.rank= is an option of bon, dpo"),
-    ("grpo " + ONLINE + " ptx.weight=1", "ptx.weight= is an option of ppo"),
+    ("dpo model=base data=pairs.jsonl value_coef=0.5", of_others("dpo", "value_coef")),
+    ("dpo model=base data=pairs.jsonl reward=village", of_others("dpo", "reward")),
+    ("simpo model=base data=pairs.jsonl reference=base", of_others("simpo", "reference")),
+    ("bon " + ONLINE + " beta=0.1", of_others("bon", "beta")),
+    ("pretrain data=text.txt lora.rank=8", of_others("pretrain", "lora.rank")),
+    ("grpo " + ONLINE + " ptx.weight=1", of_others("grpo", "ptx.weight")),
     # K = 1
     ("reward model=base data=single.jsonl", "single.jsonl: no ranking has two answers; reward needs at least one that has"),
     ("dpo model=base data=single.jsonl", "single.jsonl: no ranking has two answers; dpo needs"),

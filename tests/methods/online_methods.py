@@ -16,6 +16,7 @@ from trimtab.training.method import MicroBatch, State
 M = TypeVar("M", bound=Online)
 
 SETTINGS = {"batch_size": 3, "num_completions": 3, "max_tokens": 6, "seed": 1, "dtype": "float32", "cut_penalty": 2.5}
+TEMPERATURES = (1.0, 0.7)  # policy, reference and engine all speak of logits / temperature
 
 
 def made(method: Callable[[Any, Parts], M], settings: type[Any], start: Path, *, other_reference: bool = False, **options: Any) -> M:
@@ -59,6 +60,19 @@ def assert_the_reward_grows(method: Online) -> list[dict[str, float]]:
     rewards = [row["reward/rule"] for row in logged]
     assert sum(rewards[-5:]) > 1.5 * sum(rewards[:5]) + 0.5
     return logged
+
+
+def assert_updates_end_once_the_policy_has_moved(make: Callable[..., Online], start: Path) -> None:
+    """Three epochs of one large step each: the first is taken; the second finds the policy moved, and is not, nor is the third."""
+
+    def weights(**options: Any) -> torch.Tensor:
+        method = make(start, lr=1e-2, minibatch_size=9, **options)
+        method.update(method.batches(State(0, 9)), Learner(method, method.config), "step 1")
+        return torch.cat([p.detach().flatten() for module in method.modules.values() for p in module.parameters()])
+
+    stopped = weights(epochs_per_batch=3, stop_kl=1e-6)
+    assert torch.equal(stopped, weights(epochs_per_batch=1, stop_kl=1e9))
+    assert not torch.equal(stopped, weights(epochs_per_batch=3, stop_kl=1e9))
 
 
 def assert_packing_changes_nothing(make: Callable[..., Online], start: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from online_methods import assert_the_reward_grows, first_step, made, shuffled, slopes
+from online_methods import TEMPERATURES, assert_the_reward_grows, first_step, made, shuffled, slopes
 from tiny_models import PROMPTS, answer_score, gradient_error, gradients
 
 from trimtab.methods.bon import BestOfN, Config, best
@@ -39,9 +39,10 @@ def test_the_best_answer_of_each_prompt_is_trained_on_as_sft_does(start: Path) -
     assert gradient_error(slopes(chosen, first_step(chosen)), slope) <= 1e-5
 
 
-def test_what_is_logged_is_worked_by_hand(start: Path) -> None:
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_what_is_logged_is_worked_by_hand(start: Path, temperature: float) -> None:
     """Scores 1 4 2 3 and 0 0 0 8. Best of 4: (4 + 8) / 2 = 6. Best of 2, over the six pairs: (4 * 3 + 3 * 2 + 2) / 6 = 20 / 6 and 8 / 2."""
-    method = make(start, num_completions=4)
+    method = make(start, num_completions=4, temperature=temperature)
     answers = replace(method.answer([0, 1], 0), scores=[[1.0, 4.0, 2.0, 3.0], [0.0, 0.0, 0.0, 8.0]])
     method._log_best(answers)
     logged = method.after(State(1, 1))

@@ -48,6 +48,21 @@ def test_the_loss_is_the_mean_over_all_pairs_by_the_formula() -> None:
     assert metrics["accuracy"] == (float(sum(m > 0 for m in margins)), 3.0)
 
 
+def test_ipo_is_of_log_ratios_per_token() -> None:
+    """Answers of 5 and 4 tokens, the longer one better, beta 0.3: (mean log-ratio of its five - mean of the other's four - 1 / 0.6)^2."""
+    (policy, eager), (reference, plain) = (pair(FAMILIES["llama"]()) for _ in range(2))
+    with torch.no_grad():
+        for model in (reference, plain):
+            model.lm_head.weight.mul_(0.7)
+        tree = ranked(2, 1)
+        worse, better = (
+            float((plain_logprobs(eager, tree.prompt, c) - plain_logprobs(plain, tree.prompt, c)).mean()) for c in tree.completions
+        )
+    method = DPO(policy, reference, FixedData([]), beta=0.3, loss="ipo")
+    (batch,) = micro_batches([tree], 1000, method.size)
+    assert method.loss(batch)[0].item() == pytest.approx((better - worse - 1 / 0.6) ** 2, rel=1e-4)
+
+
 def test_the_sft_term_is_the_best_answers_nll_per_token_in_every_pair() -> None:
     """Ranks 2 1 null 3 (3 pairs) and a tie (none): weight 0.5 adds 0.5 times the nll per token of the answer of rank 1."""
     policy, eager = pair(FAMILIES["llama"]())

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from online_methods import assert_the_reward_grows, first_step, made, shuffled, slopes
+from online_methods import (
+    TEMPERATURES,
+    assert_the_reward_grows,
+    assert_updates_end_once_the_policy_has_moved,
+    first_step,
+    made,
+    shuffled,
+    slopes,
+)
 from tiny_models import PROMPTS, answer_score, gradient_error, gradients
 
 from trimtab.methods import rloo
@@ -20,13 +28,14 @@ DR = {"divide_by_std": False, "length": "constant"}
 make = partial(made, GRPO, Config)
 
 
+@pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("corrected", [False, True])
-def test_the_gradient_is_that_of_the_sum_written_out(start: Path, corrected: bool) -> None:
+def test_the_gradient_is_that_of_the_sum_written_out(start: Path, corrected: bool, temperature: float) -> None:
     """Nine answers: A = (r - mean) / (std + 1e-4) of the prompt's three; -A grad log pi / |y| + 0.3 / |y| grad k3; all over 9.
 
     At pi = pi_old the ratio's gradient is grad log pi; k3 = ref/pi - 1 - log(ref/pi) has the gradient (1 - ref/pi) grad log pi, and times
     the ratio log(pi/ref) grad log pi."""
-    method = make(start, other_reference=True, beta=0.3, kl_corrected=corrected)
+    method = make(start, other_reference=True, beta=0.3, kl_corrected=corrected, temperature=temperature)
     step = first_step(method)
     assert {batch.divisor for batch in step} == {9.0}
     found = slopes(method, step)
@@ -39,8 +48,8 @@ def test_the_gradient_is_that_of_the_sum_written_out(start: Path, corrected: boo
         advantages = (scores - scores.mean()) / (scores.std(correction=1) + 1e-4)
         for completion, advantage in zip(tree.completions, advantages.tolist(), strict=True):
             single = TreeBatch.pack([tree.with_completions([completion])])
-            logprobs = score_tokens(method.policy, single).logprobs
-            reference = score_tokens(method.reference, single).logprobs.detach()
+            logprobs = score_tokens(method.policy, single, temperature=temperature).logprobs
+            reference = score_tokens(method.reference, single, temperature=temperature).logprobs.detach()
             log_ratio = logprobs.detach() - reference
             weights = -advantage + 0.3 * (log_ratio if corrected else 1 - (-log_ratio).exp())
             ((weights * logprobs).sum() / len(completion) / 9).backward()
@@ -74,6 +83,19 @@ def test_the_first_ratio_is_one_and_the_clip_is_felt_later(start: Path) -> None:
     assert gradient_error(slopes(method, step), free) == 0
 
 
+def test_approx_kl_is_of_the_old_policy_to_the_new(start: Path) -> None:
+    """k3 on tokens that the old one sampled: ratio - 1 - log ratio. The other way round, 1 / ratio - 1 + log ratio, it is another."""
+    method = make(start)
+    step = first_step(method)
+    with torch.no_grad():
+        method.policy.lm_head.weight.mul_(1.5)
+    for batch in step:
+        log_ratio = (score_tokens(method.policy, batch.trees).logprobs.detach() - batch.extra["old_logprobs"]).double()
+        kl, tokens = method.loss(batch)[1]["approx_kl"]
+        assert tokens == len(log_ratio) and kl == pytest.approx(float((torch.expm1(log_ratio) - log_ratio).sum()), rel=1e-4)
+        assert kl != pytest.approx(float((torch.expm1(-log_ratio) + log_ratio).sum()), rel=0.05)
+
+
 def test_several_epochs_see_every_answer_once_each(start: Path) -> None:
     method = make(start, epochs_per_batch=3, minibatch_size=2)
     steps = [[tree for batch in step for tree in batch.trees.trees] for step in method.batches(State(2, 9))]
@@ -81,6 +103,7 @@ def test_several_epochs_see_every_answer_once_each(start: Path) -> None:
     epochs = [sorted((t.prompt, t.completions) for step in steps[e : e + 2] for t in step) for e in (0, 2, 4)]
     assert epochs[0] == epochs[1] == epochs[2] and len(epochs[0]) == 3
     assert method.before_step({"approx_kl": (0.9, 10.0)}) and not method.before_step({"approx_kl": (1.1, 10.0)})
+    assert_updates_end_once_the_policy_has_moved(make, start)
 
 
 @pytest.mark.parametrize("kl_in", ["loss", "reward"])
@@ -99,8 +122,9 @@ def test_packing_sibling_order_and_a_constant_change_nothing(start: Path, kl_in:
     assert gradient_error(found(small, answers), expected) <= 1e-5
 
 
-def test_against_itself_the_kl_is_zero_and_the_engine_agrees(start: Path) -> None:
-    method = make(start)
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_against_itself_the_kl_is_zero_and_the_engine_agrees(start: Path, temperature: float) -> None:
+    method = make(start, temperature=temperature)
     first_step(method)
     logged = method.after(State(1, 1))
     assert logged["kl/reference"] == 0.0 == logged["kl/per_token"] and logged["engine/max_diff"] <= 1e-4

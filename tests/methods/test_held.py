@@ -11,7 +11,7 @@ from tiny_models import answer_score, gradient_error, online_parts, read_lines, 
 
 from trimtab.common.errors import UserError
 from trimtab.feedback.protocol import Rule
-from trimtab.methods import grpo, ppo, rloo, scst, trpo
+from trimtab.methods import rloo
 from trimtab.methods.build import methods, run
 from trimtab.methods.control import KLControl
 from trimtab.methods.online import Held, OnlineSettings
@@ -19,10 +19,15 @@ from trimtab.models.load import load_scorer
 from trimtab.training.loop import Learner
 from trimtab.training.method import State
 
+# Every method with a beta of its own answers, by name: its module, and its class.
+MODULES = {name: module for name, module in methods().items() if issubclass(module.Config, OnlineSettings)}
 METHODS: dict[str, Any] = {
-    "ppo": (ppo.PPO, ppo.Config), "rloo": (rloo.RLOO, rloo.Config), "scst": (scst.SCST, scst.Config), "grpo": (grpo.GRPO, grpo.Config),
-    "trpo": (trpo.TRPO, trpo.Config),
-}  # fmt: skip
+    name: kind
+    for name, module in MODULES.items()
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Held) and kind.__module__ == module.__name__
+}
+IN_REWARDS = ("ppo", "trpo")  # beta is in what an iteration's answers are worth, and is used before the loss is asked
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +36,14 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(name: str, start: Path, *, reward: Rule | None = None, other_reference: bool = False, **options: Any) -> Any:
-    kind, settings = METHODS[name]
+    kind, settings = METHODS[name], MODULES[name].Config
     given = {"batch_size": 4, "num_completions": 3, "max_tokens": 6, "seed": 1, "dtype": "float32", **options}
     parts = online_parts(start, reward or Rule(answer_score), other_reference=other_reference)
     return kind(settings(**given), parts, *([load_scorer(start)] if name == "ppo" else []))
 
 
-def test_these_are_all_methods_with_a_beta_of_their_own_answers() -> None:
-    found = {name for name, module in methods().items() if issubclass(module.Config, OnlineSettings)}
-    assert found == set(METHODS) and all(issubclass(kind, Held) for kind, _ in METHODS.values())
+def test_every_method_with_a_beta_of_its_own_answers_holds_it_as_the_others_do() -> None:
+    assert set(METHODS) == set(MODULES) >= {"ppo", "rloo", "scst", "grpo", "trpo"}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -70,7 +74,7 @@ def test_the_kl_that_is_controlled_is_the_one_that_is_logged(name: str, start: P
         assert method.kl == pytest.approx(logged["kl/reference"], rel=1e-5) and abs(method.kl) > 0.1
 
 
-@pytest.mark.parametrize("name", ["rloo", "scst", "grpo", "grpo reward"])
+@pytest.mark.parametrize("name", [*(name for name in METHODS if name not in IN_REWARDS), "grpo reward"])
 def test_the_loss_has_the_beta_that_the_controller_left(name: str, start: Path) -> None:
     """Moved to 0.9 it has the gradient of one that began at 0.9. (PPO's and TRPO's rewards: their own files and below.)"""
     kind, _, where = name.partition(" ")
@@ -82,7 +86,7 @@ def test_the_loss_has_the_beta_that_the_controller_left(name: str, start: Path) 
     assert gradient_error(slopes(moved, first_step(moved)), expected) == 0 < 0.01 < gradient_error(before, expected)
 
 
-@pytest.mark.parametrize("name", ["ppo", "trpo"])
+@pytest.mark.parametrize("name", IN_REWARDS)
 def test_the_advantages_have_the_beta_that_the_controller_left(name: str, start: Path) -> None:
     def advantages(method: Any) -> list[float]:
         return [x for batch in first_step(method) for x in batch.extra["advantages"].tolist()]
@@ -94,8 +98,8 @@ def test_the_advantages_have_the_beta_that_the_controller_left(name: str, start:
 
 
 def test_a_target_without_a_beta_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    for name, (_, settings) in METHODS.items():
-        config = settings(model="no/such", data="no/such", reward="x", beta=0.0, kl=KLControl(target=2.0), out=str(tmp_path / name))
+    for name, module in MODULES.items():
+        config = module.Config(model="no/such", data="no/such", reward="x", beta=0.0, kl=KLControl(target=2.0), out=str(tmp_path / name))
         with pytest.raises(UserError, match=r"^kl\.target=2 multiplies beta, and beta is 0; write a beta to start from$"):
             run(name, config, lambda reward: pytest.fail("asked for a judge"))
 

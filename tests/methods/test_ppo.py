@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from online_methods import iterations
+from online_methods import TEMPERATURES, assert_updates_end_once_the_policy_has_moved, iterations
 from safetensors.torch import load_file
 from tiny_models import (
     PROMPTS,
@@ -53,12 +53,12 @@ def make(start: Path, *, other_reference: bool = False, **options: Any) -> PPO:
         "seed": 1,
         "dtype": "float32",
     }
-    mix = options.pop("mix", None)
+    mix, value_offset = options.pop("mix", None), options.pop("value_offset", 0.0)
     config = Config(**{**settings, **options})
     parts = online_parts(start, Rule(answer_score), Rule(answer_score, "gold"), other_reference=other_reference)
     value = ValueHead(parts.policy) if config.value == "trunk" else load_scorer(start)
     torch.nn.init.normal_(value.score.weight, generator=torch.Generator().manual_seed(3))
-    return PPO(config, parts, value, mix=mix)
+    return PPO(config, parts, value, value_offset, mix)
 
 
 def first_epoch(method: PPO) -> list[list[MicroBatch]]:
@@ -66,9 +66,10 @@ def first_epoch(method: PPO) -> list[list[MicroBatch]]:
     return steps[: len(steps) // method.config.epochs_per_batch]
 
 
-def test_before_the_first_update_the_ratio_is_one_and_the_kl_zero(start: Path) -> None:
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_before_the_first_update_the_ratio_is_one_and_the_kl_zero(start: Path, temperature: float) -> None:
     """The same modules sample, score and are the reference: log-ratio to the reference exactly 0, ratio 1 to 1e-5."""
-    method = make(start)
+    method = make(start, temperature=temperature)
     for step in first_epoch(method):
         for batch in step:
             metrics = method.loss(batch)[1]
@@ -103,6 +104,20 @@ def test_shaped_rewards_sum_to_the_score_minus_beta_times_the_log_ratio(start: P
     assert float(every.mean()) == pytest.approx(0, abs=1e-5) and float(every.std(correction=0)) == pytest.approx(
         1, abs=1e-4
     )
+
+
+def test_advantages_are_whitened_over_the_iteration_and_not_by_prompt(start: Path) -> None:
+    """Scores -1 0 1 and 10 -10 30, lambda 1, no values: each token's advantage is its answer's score, less the mean of all, over the
+    deviation of all."""
+    method = make(start, gae_lambda=1.0)
+    with torch.no_grad():
+        method.value.score.weight.zero_()
+    answers = replace(method.answer([0, 1], 0), scores=[[-1.0, 0.0, 1.0], [10.0, -10.0, 30.0]])
+    method.answer = lambda *given: answers  # type: ignore[method-assign]
+    lengths = torch.cat([tree_lengths(tree) for tree in answers.trees])
+    every = torch.tensor([-1.0, 0.0, 1.0, 10.0, -10.0, 30.0]).repeat_interleave(lengths)
+    found = torch.cat([r.advantages for r in method.rollouts([0, 1], 0)])
+    assert torch.allclose(found, (every - every.mean()) / every.std(correction=0), atol=1e-5)
 
 
 def test_the_logged_kl_is_per_completion(start: Path) -> None:
@@ -192,6 +207,7 @@ def test_answers_depend_on_the_iteration_and_the_seed_only(start: Path) -> None:
 def test_updates_stop_once_the_policy_has_moved_too_far(start: Path) -> None:
     method = make(start, stop_kl=0.1)
     assert method.before_step({"approx_kl": (0.9, 10.0)}) and not method.before_step({"approx_kl": (1.1, 10.0)})
+    assert_updates_end_once_the_policy_has_moved(make, start)
 
 
 def test_at_another_temperature_old_and_new_logprobs_are_both_of_scaled_logits(start: Path) -> None:
@@ -228,6 +244,18 @@ def test_the_value_model_starts_as_the_calibrated_reward(start: Path, tmp_path: 
     with torch.no_grad():
         said = score_rewards(value, TreeBatch.pack([tree])) + offset
     assert said.tolist() == pytest.approx(reward.score_trees([tree])[0], abs=1e-5)
+
+
+def test_the_constant_is_added_to_every_value_of_a_rollout_and_of_the_loss(start: Path) -> None:
+    """Without a clip on values the loss at the first update is value_coef / 2 * (V + 0.7 - R)^2 beside the policy's."""
+    method, plain = make(start, value_offset=0.7, value_clip=0.0), make(start, value_clip=0.0)
+    rollouts, others = method.rollouts([0, 1], 0), plain.rollouts([0, 1], 0)
+    for rollout, other in zip(rollouts, others, strict=True):
+        assert torch.allclose(rollout.old_values, other.old_values + 0.7, atol=1e-6)
+    for batch in method.minibatch(rollouts):
+        total, count = method.loss(batch)[1]["value_loss"]
+        values = score_values(method.value, batch.trees).detach() + 0.7
+        assert total / count == pytest.approx(0.5 * float((values - batch.extra["returns"]).square().mean()), rel=1e-5)
 
 
 def test_without_a_reward_model_the_value_starts_at_zero(start: Path) -> None:
@@ -312,8 +340,10 @@ def test_the_penalty_is_the_plain_surrogate_plus_its_price_times_the_kl(start: P
 
 
 def test_the_price_rises_where_the_policy_moved_too_far(start: Path) -> None:
-    """Target 1e-6 per token: after one iteration of large steps the KL is far above it, and log beta grows by the rate, 0.5."""
-    method = make(start, variant="penalty", penalty=Penalty(beta=2.0, target=1e-6), lr=1e-2, stop_kl=1e9, micro_batch_tokens=500)
+    """Target 1e-6 per token: after one iteration of large steps the KL is far above it, and log beta grows by the rate, 0.5. At temperature
+    0.7 the KL is that of what is sampled."""
+    options: dict[str, Any] = {"lr": 1e-2, "stop_kl": 1e9, "micro_batch_tokens": 500, "temperature": 0.7}
+    method = make(start, variant="penalty", penalty=Penalty(beta=2.0, target=1e-6), **options)
     method.update(method.batches(State(0, 9)), Learner(method, method.config), "step 0")
     old = torch.cat([r.old_logprobs for r in method._rollouts])
     now = torch.cat([t.logprobs for t in method.score_rollouts([r.tree for r in method._rollouts])])
@@ -402,6 +432,14 @@ def test_demonstrations_are_mixed_into_every_update(start: Path) -> None:
         assert float(loss.detach()) == pytest.approx(4 * total / count, rel=1e-5)
 
 
+def test_the_mix_goes_on_where_the_last_iteration_ended(start: Path) -> None:
+    """Four updates of two trees in each of two iterations: the first epoch of 16 trees, each once."""
+    trees = random_trees([(3, (4,))] * 16)
+    method = make(start, mix=Mix(trees.__getitem__, 16, 2, 500, 1), ptx=Ptx(weight=1.0, demonstrations="demos.jsonl"))
+    seen = [t.key for i in (0, 1) for s in method.batches(State(i, 9)) for b in s if not b.extra for t in b.trees.trees]
+    assert len(seen) == 16 == len(set(seen))
+
+
 def test_answers_that_were_cut_are_left_out_where_that_is_asked(start: Path) -> None:
     """The rest is what it is without the option; where nothing is left the run fails and says what to do."""
     long = {"max_tokens": 60, "num_completions": 8}
@@ -448,16 +486,17 @@ def test_the_value_model_of_an_ensemble_starts_from_its_first_reward_model(start
 # ---- a head on the policy's trunk ------------------------------------------------------------------------------------
 
 
-def test_a_trunks_values_are_a_scorers_of_the_same_trunk_and_head(start: Path) -> None:
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_a_trunks_values_are_a_scorers_of_the_same_trunk_and_head(start: Path, temperature: float) -> None:
     """And what the policy says of the tokens is what it says without them, to the bit; a fresh head says 0."""
-    method = make(start, value="trunk")
+    method = make(start, value="trunk", temperature=temperature)
     tree = PromptTree(tuple(method.parts.renderer.prompt(PROMPTS[0])), ((7, 9), (11,)))
     batch, twin = TreeBatch.pack([tree]), load_scorer(start)
     with torch.no_grad():
         twin.score.weight.copy_(method.value.score.weight)
         tokens, values = method.scored(batch)
         torch.testing.assert_close(values, score_values(twin, batch), atol=1e-5, rtol=0)
-        assert torch.equal(tokens.logprobs, score_tokens(method.policy, batch).logprobs)
+        assert torch.equal(tokens.logprobs, score_tokens(method.policy, batch, temperature=temperature).logprobs)
         assert float(values.abs().max()) > 0.1 and not ValueHead(method.policy).score.weight.any()
 
 

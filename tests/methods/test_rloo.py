@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from online_methods import assert_packing_changes_nothing, assert_the_reward_grows, first_step, made, slopes
+from online_methods import (
+    TEMPERATURES,
+    assert_packing_changes_nothing,
+    assert_the_reward_grows,
+    first_step,
+    made,
+    slopes,
+)
 from tiny_models import PROMPTS, answer_score, gradient_error, gradients
 
 from trimtab.methods.rloo import RLOO, Config
@@ -16,9 +23,10 @@ from trimtab.trees import TreeBatch
 make = partial(made, RLOO, Config)
 
 
-def test_the_gradient_is_that_of_the_sum_written_out(start: Path) -> None:
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_the_gradient_is_that_of_the_sum_written_out(start: Path, temperature: float) -> None:
     """Nine answers, one at a time: R = r - [cut] 2.5 - 0.3 log(pi/ref); A = R - mean of the prompt's other two; -A grad log pi / 9."""
-    method = make(start, other_reference=True, beta=0.3)
+    method = make(start, other_reference=True, beta=0.3, temperature=temperature)
     (step,) = list(method.batches(State(0, 1)))  # one in an iteration
     loss = sum(float(method.loss(batch)[0].detach()) for batch in step)
     found = slopes(method, step)
@@ -26,9 +34,9 @@ def test_the_gradient_is_that_of_the_sum_written_out(start: Path) -> None:
     end = method.parts.renderer.end_id
     for tree in (tree for batch in step for tree in batch.trees.trees):
         singles = [TreeBatch.pack([tree.with_completions([c])]) for c in tree.completions]
-        logs = [score_tokens(method.policy, single).logprobs.sum() for single in singles]
+        logs = [score_tokens(method.policy, single, temperature=temperature).logprobs.sum() for single in singles]
         with torch.no_grad():
-            bases = [float(score_tokens(method.reference, single).logprobs.sum()) for single in singles]
+            bases = [float(score_tokens(method.reference, single, temperature=temperature).logprobs.sum()) for single in singles]
         prompt = next(p for p in PROMPTS if p.id == tree.key)
         returns = [
             answer_score(prompt, method.parts.renderer.decode(c)) - 2.5 * (c[-1] != end) - 0.3 * (float(log.detach()) - base)
@@ -43,8 +51,9 @@ def test_the_gradient_is_that_of_the_sum_written_out(start: Path) -> None:
     assert gradient_error(found, gradients(method.policy)) <= 1e-4
 
 
-def test_against_itself_the_kl_is_zero_and_the_engine_agrees(start: Path) -> None:
-    method = make(start)
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_against_itself_the_kl_is_zero_and_the_engine_agrees(start: Path, temperature: float) -> None:
+    method = make(start, temperature=temperature)
     for batch in first_step(method):
         metrics = method.loss(batch)[1]
         assert metrics["kl/reference"][0] == 0.0 and metrics["kl/per_token"][0] == 0.0

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from online_methods import assert_packing_changes_nothing, assert_the_reward_grows, first_step, made, slopes
+from online_methods import (
+    TEMPERATURES,
+    assert_packing_changes_nothing,
+    assert_the_reward_grows,
+    first_step,
+    made,
+    slopes,
+)
 from tiny_models import PROMPTS, answer_score, gradient_error, gradients
 from transformers import AutoModelForCausalLM
 
@@ -20,10 +27,11 @@ from trimtab.trees import TreeBatch
 make = partial(made, SCST, Config)
 
 
+@pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("baseline", ["greedy", "none"])
-def test_the_gradient_is_that_of_the_sum_written_out(start: Path, baseline: str) -> None:
+def test_the_gradient_is_that_of_the_sum_written_out(start: Path, baseline: str, temperature: float) -> None:
     """One answer at a time: R = r - [cut] 2.5 - 0.3 log(pi/ref); (R - R of the greedy answer, or R itself) * -grad log pi / 9."""
-    method = make(start, other_reference=True, beta=0.3, baseline=baseline)
+    method = make(start, other_reference=True, beta=0.3, baseline=baseline, temperature=temperature)
     step = first_step(method)
     assert {batch.divisor for batch in step} == {9.0}
     found = slopes(method, step)
@@ -35,8 +43,8 @@ def test_the_gradient_is_that_of_the_sum_written_out(start: Path, baseline: str)
         returns, logs = [], []
         for completion in tree.completions:
             single = TreeBatch.pack([tree.with_completions([completion])])
-            logs.append(score_tokens(method.policy, single).logprobs.sum())
-            base = float(score_tokens(method.reference, single).logprobs.sum().detach())
+            logs.append(score_tokens(method.policy, single, temperature=temperature).logprobs.sum())
+            base = float(score_tokens(method.reference, single, temperature=temperature).logprobs.sum().detach())
             score = answer_score(prompt, renderer.decode(completion)) - 2.5 * (completion[-1] != renderer.end_id)
             returns.append(score - 0.3 * (float(logs[-1].detach()) - base))
         for value, log in zip(returns[:3], logs[:3], strict=True):

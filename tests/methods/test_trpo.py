@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from online_methods import TEMPERATURES
 from tiny_models import PROMPTS, answer_score, online_parts, save_tiny_policy, write_lines
 from torch import Tensor
 
@@ -50,10 +51,10 @@ def all_logprobs(method: TRPO, trees: list[PromptTree]) -> Tensor:
         return torch.log_softmax(rows.double() @ tail_of(method.policy).weight.double().T / method.config.temperature, -1)
 
 
-def test_the_gradient_is_that_of_rloo_per_token_and_not_per_completion(start: Path) -> None:
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_the_gradient_is_that_of_rloo_per_token_and_not_per_completion(start: Path, temperature: float) -> None:
     """At the old weights grad ratio = grad log pi, so that only the divisors differ."""
-    options = {"other_reference": True, "beta": 0.3}
-    method = make(start, **options)
+    method = make(start, other_reference=True, beta=0.3, temperature=temperature)
     answers, _ = method.batches(State(0, 9))
     value, found = method.gradient(answers, "here")
     settings = {name: getattr(method.config, name) for name in rloo.Config.model_fields}
@@ -68,7 +69,7 @@ def test_the_gradient_is_that_of_rloo_per_token_and_not_per_completion(start: Pa
     assert value == pytest.approx(sum(float(b.extra["advantages"].sum()) for b in answers) / tokens, rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_the_bound_holds_on_every_step_by_the_plain_formula(start: Path, temperature: float) -> None:
     """KL(old, new) of the weights that are kept, over the whole vocabulary and by another path, is the logged one, and within delta."""
     method, accepted = make(start, temperature=temperature, trust=Trust(delta=0.02)), 0
@@ -90,9 +91,10 @@ def test_the_bound_holds_on_every_step_by_the_plain_formula(start: Path, tempera
     assert accepted >= 4
 
 
-def test_the_trained_weights_move_and_the_whole_step_is_of_the_size_of_delta(start: Path) -> None:
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_the_trained_weights_move_and_the_whole_step_is_of_the_size_of_delta(start: Path, temperature: float) -> None:
     """A small delta: the quadratic model is then good, and the first try reaches nearly all of it."""
-    method = make(start, trust=Trust(delta=1e-4, damping=1e-3))
+    method = make(start, trust=Trust(delta=1e-4, damping=1e-3), temperature=temperature)
     before = weights(method)
     logged = iterate(method)
     assert logged["trust/kl_proposed"] == pytest.approx(1e-4, rel=0.15)
@@ -168,14 +170,15 @@ def test_the_fisher_matrix_may_be_measured_on_some_prompts(start: Path) -> None:
     assert iterate(method)["trust/kl"] <= 0.01
 
 
-def test_before_the_first_update_the_kl_is_zero_and_the_engine_agrees(start: Path) -> None:
-    method = make(start)
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_before_the_first_update_the_kl_is_zero_and_the_engine_agrees(start: Path, temperature: float) -> None:
+    method = make(start, temperature=temperature)
     answers, _ = method.batches(State(0, 9))
     logged = method.after(State(1, 9))
     assert logged["kl/reference"] == logged["kl/per_token"] == 0.0 and logged["engine/max_diff"] <= 1e-4
     assert method.measure(answers, method.kept_tail())[1] == 0.0
-    cold = score_tokens(method.policy, answers[0].trees).logprobs
-    assert torch.equal(cold, answers[0].extra["old_logprobs"])
+    said = score_tokens(method.policy, answers[0].trees, temperature=temperature).logprobs
+    assert torch.equal(said, answers[0].extra["old_logprobs"])
 
 
 def test_the_reward_rises(start: Path) -> None:

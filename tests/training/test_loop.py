@@ -54,7 +54,7 @@ from trimtab.models.score import ValueHead
 from trimtab.training import checkpoint
 from trimtab.training.compile import compile_layers, compiles
 from trimtab.training.loop import Interrupted
-from trimtab.training.method import Method, Metrics, MicroBatch, tree_names
+from trimtab.training.method import Method, Metrics, MicroBatch, State, tree_names
 from trimtab.training.settings import TrainingSettings
 from trimtab.trees import TreeBatch
 
@@ -398,6 +398,31 @@ def test_a_module_that_cannot_recompute_is_refused(tmp_path: Path) -> None:
     method.modules["policy"].supports_gradient_checkpointing = False  # type: ignore[assignment]
     with pytest.raises(UserError, match=r"checkpointing=true: LlamaForCausalLM \(policy\) cannot"):
         run(method, tmp_path, SETTINGS.model_copy(update={"checkpointing": True}))
+
+
+def test_an_update_that_the_method_refuses_is_not_taken_and_nothing_of_it_is_left(tmp_path: Path) -> None:
+    """Three optimizer steps in each of two loop steps, the second one refused: the weights are those of a run that has the first alone,
+    after the second loop step too, where a gradient that was left would count."""
+
+    def several(count: int) -> Method:
+        method = sft()
+        each = method.batches
+        method.batches = lambda state: [  # type: ignore[method-assign]
+            step for i in range(count) for step in each(State(3 * state.step + i, 3 * state.steps))
+        ]
+        return method
+
+    asked: list[float] = []
+
+    def before_step(found: Metrics) -> bool:
+        asked.append(found["loss"][0])
+        return len(asked) % 2 == 1
+
+    refusing = several(3)
+    refusing.before_step = before_step  # type: ignore[method-assign]
+    found, expected = run(refusing, tmp_path / "refusing", steps=2), run(several(1), tmp_path / "one", steps=2)
+    policy = [name for name in expected if name.startswith("policy")]
+    assert len(set(asked)) == 4 and policy and all(found[name] == expected[name] for name in policy)
 
 
 def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
