@@ -37,6 +37,9 @@ class Cutting:
     def __init__(self, engine: Any) -> None:
         self.engine = engine
 
+    def __getattr__(self, name: str) -> Any:  # all else is the engine's own
+        return getattr(self.engine, name)
+
     def sample(self, prompts: Any, k: int, options: SamplingOptions, keys: Sequence[str], **more: Any) -> list[list[Sample]]:
         rows = self.engine.sample(prompts, k, options, keys, **more)
         cuts = GREEDY if options.greedy else CUT
