@@ -95,7 +95,7 @@ def online(name: str, folder: Path) -> Side:
     trees, _ = prompt_trees(prompts, renderer, 1024)
     shared = {**SETTINGS.model_dump(exclude={"batch_size"}), "batch_size": what.prompts, "num_completions": what.answers}
     shared |= {"max_tokens": NEW_TOKENS, "beta": KL_BETA}
-    policy, reward = load_policy(folder / "model"), RewardModel(folder / "scorer", dtype=SETTINGS.dtype)
+    policy, reward = load_policy(folder / "model"), RewardModel(folder / "scorer", budget=SETTINGS.micro_batch_tokens)
     engine = NativeEngine(policy, NEVER, autocast=in_bf16(SETTINGS.dtype))
     parts = Parts(policy, load_policy(folder / "model"), engine, reward, None, prompts, trees, renderer)
     method: Online

@@ -67,8 +67,8 @@ METHODS = {
         rates("1.5e-4", "3e-4", "6e-4"),
     ),
     "trpo": Tried(
-        "TRPO", "trpo", ("batch_size=32", "num_completions=4", "beta=0.15", "steps=7", "trust.cg_iterations=6"),
-        (("trust.delta=0.02",), ("trust.delta=0.05",), ("trust.delta=0.1",)),
+        "TRPO", "trpo", (*ONLINE, "steps=10", "trust.cg_iterations=5", "trust.fisher_prompts=8"),
+        (("trust.delta=0.005",), ("trust.delta=0.01",), ("trust.delta=0.02",)),
     ),
     "scst": Tried("SCST", "scst", (*ONLINE, "steps=25"), rates("3e-4", "6e-4", "1.2e-3")),
     "rloo": Tried("RLOO", "rloo", (*ONLINE, "steps=26"), rates("3e-4", "6e-4", "1.2e-3")),
