@@ -33,7 +33,7 @@ class Interrupted(UserError):
 
 
 class RunFailed(UserError):
-    """A training came to an end that no input explains (its loss is not finite). The command line ends with exit status 1."""
+    """A run ended for what no input explains (a loss or logits that are not finite). The command line ends with exit status 1."""
 
 
 def bad_field(where: str, field: str, value: Any, advice: str) -> RowError:

@@ -172,7 +172,7 @@ class Run:
         if not np.isfinite(policy).all() or not np.isfinite(logprobs).all():
             raise RunFailed(
                 f"prompt {self.keys[self.schedule.job[row] // self.k]!r}: the model's logits are not finite (NaN or infinity) after it; "
-                "trimtab doctor MODEL says whether its weights are"
+                "trimtab doctor MODEL looks at its weights"
             )
         return Sample(tuple(ids.tolist()), tuple(logprobs.tolist()), tuple(policy.tolist()), stop)
 
