@@ -386,17 +386,12 @@ def read_proof() -> dict[str, Any]:
     return json.loads(PROOF.read_text()) if PROOF.exists() else {}
 
 
-def git(*words: str) -> str:
-    """What git says."""
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def main(words: list[str]) -> None:
     """Runs the named parts and writes both files."""
-    commit = git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    measured = area("commits").commit([PROOF, RESULTS])
     for name in [] if words == ["--render"] else words or list(PARTS):
         for title, entry in PARTS[name]().items():
-            proof = {**read_proof(), title: {"commit": commit, **entry}}  # read again: another part may have ended since
+            proof = {**read_proof(), title: {"commit": measured, **entry}}  # read again: another part may have ended since
             PROOF.write_text(json.dumps(proof, indent=1) + "\n")
     proof = read_proof()
     RESULTS.write_text(render(proof))

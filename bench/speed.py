@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from commits import commit
 from sides import GPU, OWN, PEERS, RECOMPUTED, TRAINED, TRL_1_9, measured_here, sides
 from speed_page import MARKS, render
 from work import ROOT, WORKS, fast_dtype
@@ -75,21 +76,10 @@ def run(names: Sequence[str], repetitions: int, steps: int, size: str, settings:
             for side in (*own, *(s for s in measured_here(work) if not settings or s in settings)):
                 print(f"repetition {repetition + 1} of {repetitions}: {work}, {side}", flush=True)
                 made = measure(side, work, 1 if side == RECOMPUTED else steps, size)  # the same batches on both sides
-                made["commit"] = commit()
+                made["commit"] = commit([PAGE, *FILES.values()])
                 kept.setdefault(work, {}).setdefault(side, []).append(made)
                 kept["machine"] = machine(size)
                 RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
-
-
-def commit() -> str:
-    """What is measured; "+changes" where a file differs beside those that this program writes."""
-    written = [f":!{path.relative_to(ROOT)}" for path in (PAGE, *FILES.values())]
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written)
-    return git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
 
 
 def measure_alone(name: str, steps: int, size: str) -> Any:
