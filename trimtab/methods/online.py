@@ -118,7 +118,7 @@ class Answers:
 class Online(Method):
     """Samples answers from the policy and scores them; a method says what is learnt from them."""
 
-    shown = ("reward/proxy", "kl/reference")
+    shown = ("reward/proxy", "reward/rule", "kl/reference")
     config: SampledSettings
 
     def __init__(self, config: SampledSettings, parts: Parts) -> None:

@@ -63,7 +63,7 @@ class TRPO(Held):
     """TRPO on trees. What of ``policy`` requires gradients is trained."""
 
     name = "trpo"
-    shown = ("reward/proxy", "trust/kl")
+    shown = ("reward/proxy", "reward/rule", "trust/kl")
     config: Config
 
     @property
