@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from online_methods import TEMPERATURES, assert_the_reward_grows, first_step, made, shuffled, slopes
+from pydantic import ValidationError
 from tiny_models import PROMPTS, answer_score, gradient_error, gradients
 
 from trimtab.methods.bon import BestOfN, Config, best
 from trimtab.methods.offline import FixedData, micro_batches, trained_tokens
 from trimtab.methods.sft import SFT
 from trimtab.models.score import score_tokens
+from trimtab.sampling.protocol import LEAST_TEMPERATURE
 from trimtab.training.method import State
 from trimtab.trees import TreeBatch
 
@@ -84,3 +86,10 @@ def test_the_reward_grows(start: Path) -> None:
     """And the best of all is never below the best of half of them."""
     logged = assert_the_reward_grows(make(start, batch_size=4, num_completions=8, lr=3e-3))
     assert min(row["reward/best"] - row["reward/best_of_half"] for row in logged) >= -1e-9
+
+
+def test_a_temperature_that_the_engine_refuses_is_refused_before_anything_is_read() -> None:
+    """bon has a sentence of its own for the option; its bound is every other method's."""
+    Config(temperature=LEAST_TEMPERATURE)
+    with pytest.raises(ValidationError, match="temperature"):
+        Config(temperature=LEAST_TEMPERATURE / 2)

@@ -113,7 +113,12 @@ def test_other_places_beside_a_run_may_be_read(tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "run" / "data.jsonl").write_text("{}")
     read = ["run/base", "run/model-base", "other/model", "run/data.jsonl", "run/model/gone"]
-    RunFolder(tmp_path / "run").refuse_to_replace(["model"], [*(tmp_path / name for name in read), "someone/model"])
+    places = [*(tmp_path / name for name in read), "someone/model"]
+    folder = RunFolder(tmp_path / "run")
+    folder.refuse_to_replace(["model"], places)
+    (tmp_path / "run/model").mkdir()  # the place that was gone still is; its folder is what the run writes
+    with pytest.raises(UserError, match="run/model: this run reads it"):
+        folder.refuse_to_replace(["model"], [*places, tmp_path / "run/model"])
 
 
 def test_metrics_are_one_line_for_each_value_and_truncation_drops_a_torn_one(tmp_path: Path) -> None:

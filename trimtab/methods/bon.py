@@ -30,6 +30,7 @@ from trimtab.methods.online import (
     shuffled_epochs,
 )
 from trimtab.models.score import score_tokens
+from trimtab.sampling.protocol import LEAST_TEMPERATURE
 from trimtab.training.method import Metrics, MicroBatch, OptimizerStep, State
 from trimtab.trees import PromptTree, step_indices
 
@@ -39,7 +40,9 @@ class Config(EpochSettings, SampledSettings):
 
     num_completions: int = Field(8, ge=2, description="answers sampled for each prompt, of which the best is kept: n")
     temperature: float = Field(
-        1.0, gt=0, description="sampling temperature; entropy and KL are of logits / temperature, but answers are learnt at 1, as by sft"
+        1.0,
+        ge=LEAST_TEMPERATURE,
+        description="sampling temperature; entropy and KL are of logits / temperature, but answers are learnt at 1, as by sft",
     )
     epochs_per_batch: int = Field(1, ge=1, description="passes over an iteration's best answers")
 

@@ -44,17 +44,17 @@ def readable(feedback: Feedback, items: Sequence[Comparison], what: str) -> list
         UserError: none is left.
     """
     judges = reward_models(feedback)
-    long = [item for item in items if any(judge.tree(item.prompt, item.completions).longest > judge.longest for judge in judges)]
+    fits = [all(judge.tree(item.prompt, item.completions).longest <= judge.longest for judge in judges) for item in items]
+    kept, long = ([item for item, fit in zip(items, fits, strict=True) if fit is wanted] for wanted in (True, False))
     if not long:
-        return list(items)
+        return kept
     longest = min(judge.longest for judge in judges)
     names = ", ".join(item.prompt.id for item in long[:5]) + (", ..." if len(long) > 5 else "")
     found = f"{len(long):,} of {len(items):,} longer than the {longest:,} tokens that the reward model reads ({names})"
-    if len(long) == len(items):
+    if not kept:
         raise UserError(f"{what}: {found}")
     print(f"{what}: {found} left out")
-    left_out = {id(item) for item in long}
-    return [item for item in items if id(item) not in left_out]
+    return kept
 
 
 def scored(feedback: Feedback, items: Sequence[Comparison], title: str) -> list[list[float]]:
