@@ -126,7 +126,9 @@ def refuse_others_options(name: str, words: Sequence[str]) -> None:
 
     options = {method: {option.name for option in describe(module.Config)} for method, module in methods().items()}
     for word in words:
-        key, equals, _ = word.partition("=")
+        key, equals, value = word.partition("=")
+        if key == "loss" and key in options[name] and value in options:
+            raise UserError(f"{word}: {value} is a verb of its own: trimtab {value}")
         owners = [method for method, known in options.items() if key in known]
         if equals and owners and key not in options[name]:
             raise UserError(f"{key}= is an option of {', '.join(owners)}; {name} has nothing like it, leave it out")
@@ -448,6 +450,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join([*error.details, f"trimtab: {error}"]), file=sys.stderr)
         return 1 if isinstance(error, RunFailed) else 2
     except UsageProblem as error:
+        if getattr(error, "possibilities", None) == ["--help"]:  # of a verb whose options are words
+            error.possibilities = None
         print(f"trimtab: {error.format_message()} ({_usage_hint(error)})", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):

@@ -58,6 +58,10 @@ ONLINE = "model=base data=prompts.jsonl reward=village"
 CASES = [
     # things of another method
     ("dpo model=base data=pairs.jsonl value_coef=0.5", of_others("dpo", "value_coef")),
+    ("dpo model=base data=pairs.jsonl loss=kto", "loss=kto: kto is a verb of its own: trimtab kto"),
+    ("dpo model=base data=pairs.jsonl loss=nonsense", "loss is 'nonsense', expected one of sigmoid, ipo,"),
+    ("ppo " + ONLINE + " prompts_per_iteration=8", "unknown key 'prompts_per_iteration', it is 'batch_size' here"),
+    ("ppo " + ONLINE + " wholly_different=8", "unknown key 'wholly_different', --help lists the options"),
     ("dpo model=base data=pairs.jsonl reward=village", of_others("dpo", "reward")),
     ("simpo model=base data=pairs.jsonl reference=base", of_others("simpo", "reference")),
     ("bon " + ONLINE + " beta=0.1", of_others("bon", "beta")),
@@ -90,6 +94,8 @@ CASES = [
     ("dpo model=base data=said.jsonl 'labeler_weights={bob: 2}'", "labeler_weights: bob ranked nothing in said.jsonl; its"),
     ("dpo model=base data=said.jsonl 'labeler_weights={ann: 0}'", "labeler_weights is {'ann': 0}, write numbers above 0"),
     ("dpo model=base data=pairs.jsonl reference=./nowhere", "./nowhere: no such model folder"),
+    ("dpo model=./bsae data=pairs.jsonl", "./bsae: no such model folder; did you mean 'base'?"),
+    ("dpo model=base data=pair.jsonl", "pair.jsonl: no such file; did you mean 'pairs.jsonl'?"),
     ("ppo model=./nowhere data=prompts.jsonl reward=village", "./nowhere: no such model folder"),
     # options that contradict each other, or that nothing would read
     ("dpo model=base data=pairs.jsonl loss=ipo label_smoothing=0.1", "label_smoothing=0.1 means nothing to loss=ipo; write loss=cdpo or"),
@@ -104,7 +110,7 @@ CASES = [
     ("sft model=base data=demonstrations.jsonl epochs=7 steps=2", "epochs=7.0 means nothing beside steps=2, which decides"),
     ("ppo " + ONLINE + " epochs=7 steps=2", "epochs=7.0 means nothing beside steps=2, which decides; leave one of the two out"),
     ("dpo model=base data=pairs.jsonl schedule=constant final_lr=0.5", "final_lr=0.5 means nothing to schedule=constant"),
-    ("dpo model=base data=pairs.jsonl lora.alpha=8", "lora.alpha=8.0: there are no adapters without a rank; write lora.rank=16"),
+    ("dpo model=base data=pairs.jsonl lora.alpha=8", "lora.alpha=8.0: no adapters without a rank; write lora.rank=16"),
     ("dpo model=base data=pairs.jsonl lora.rank=4 lora.dropout=0.1", "lora.dropout=0.1: only sft may drop"),
     ("reward model=base data=pairs.jsonl ties=half loss=plackett_luce", "ties=half means nothing to loss=plackett_luce"),
     ("slic model=base data=pairs.jsonl sft_weight=0", "sft_weight=0: without the cross-entropy this is the sequence triplet; write"),

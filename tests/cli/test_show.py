@@ -73,9 +73,9 @@ def test_show_takes_its_options_as_words_too(folder: Path, capsys: pytest.Captur
 
 def test_show_says_what_is_missing(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for name, more in (("./nowhere", ""), ("nowhere", ", and no model of that name on the hub")):
+    for name, more in (("./nowhere", ""), ("nowhere", "; nor is it in the hub's cache, and the hub cannot be reached")):
         assert main(["data", "show", str(folder / "a.jsonl"), "--model", name]) == 2
-        assert f"trimtab: {name}: no such model folder{more}" in capsys.readouterr().err
+        assert f"trimtab: {name}: no such model folder{more}\n" == capsys.readouterr().err
     (folder / "bad.jsonl").write_text('{"foo": 1}\n' * 3)
     assert main(["data", "show", str(folder / "bad.jsonl")]) == 2
     said = capsys.readouterr().err

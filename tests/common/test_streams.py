@@ -66,8 +66,24 @@ def test_plain_lines_when_the_output_is_no_terminal(capsys: pytest.CaptureFixtur
         clock.now += 1
         bar.advance(loss=1.0, by=3.0)  # a metric may have any name
     assert capsys.readouterr().err.splitlines() == [
-        "sft: 2/4 steps in 0:00  loss 2", "sft: 3/4 steps in 0:12, 6.0 s/step, 0:06 left  loss 1.5",
+        "sft: 2/4 steps in 0:00  loss 2", "sft: 3/4 steps in 0:12, 12.0 s/step, 0:12 left  loss 1.5",
         "sft: 4/4 steps in 0:13, 4.3 s/step  loss 1  by 3",
+    ]  # fmt: skip
+
+
+def test_the_first_work_is_no_measure_of_the_rest(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute for the first item, in which models are read; then two seconds each: 20 of 90 items to go are 40 seconds."""
+    clock = Clock(monkeypatch)
+    with Progress("rank", total=101, unit="items") as bar:
+        clock.now += 60
+        bar.advance()
+        clock.now += 160
+        bar.advance(80)
+        clock.now += 40
+        bar.advance(20)
+    assert capsys.readouterr().err.splitlines() == [
+        "rank: 1/101 items in 1:00", "rank: 81/101 items in 3:40, 2.0 s/item, 0:40 left",
+        "rank: 101/101 items in 4:20, 2.0 s/item, 0:00 left", "rank: 101/101 items in 4:20, 2.6 s/item",
     ]  # fmt: skip
 
 

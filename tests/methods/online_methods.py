@@ -65,14 +65,17 @@ def assert_the_reward_grows(method: Online) -> list[dict[str, float]]:
 def assert_updates_end_once_the_policy_has_moved(make: Callable[..., Online], start: Path) -> None:
     """Three epochs of one large step each: the first is taken; the second finds the policy moved, and is not, nor is the third."""
 
-    def weights(**options: Any) -> torch.Tensor:
+    def run(**options: Any) -> tuple[torch.Tensor, float]:
         method = make(start, lr=1e-2, minibatch_size=9, **options)
         method.update(method.batches(State(0, 9)), Learner(method, method.config), "step 1")
-        return torch.cat([p.detach().flatten() for module in method.modules.values() for p in module.parameters()])
+        weights = torch.cat([p.detach().flatten() for module in method.modules.values() for p in module.parameters()])
+        made = method.after(State(1, 9))["updates"]
+        assert method.after(State(2, 9))["updates"] == 0  # counted for each iteration anew
+        return weights, made
 
-    stopped = weights(epochs_per_batch=3, stop_kl=1e-6)
-    assert torch.equal(stopped, weights(epochs_per_batch=1, stop_kl=1e9))
-    assert not torch.equal(stopped, weights(epochs_per_batch=3, stop_kl=1e9))
+    stopped, once, thrice = (run(epochs_per_batch=n, stop_kl=kl) for n, kl in ((3, 1e-6), (1, 1e9), (3, 1e9)))
+    assert torch.equal(stopped[0], once[0]) and not torch.equal(stopped[0], thrice[0])
+    assert [made for _, made in (stopped, once, thrice)] == [1, 1, 3]
 
 
 def assert_packing_changes_nothing(make: Callable[..., Online], start: Path) -> None:

@@ -149,8 +149,8 @@ def test_a_reward_model_keeps_its_head(place: Path, tmp_path: Path) -> None:
     ("name", "lora", "message"),
     [
         ("dpo", Lora(rank=4, dropout=0.1), "only sft may drop"),
-        ("sft", Lora(alpha=8), "lora.alpha=8.0: there are no adapters without a rank; write lora.rank=16"),
-        ("ppo", Lora(quantize="nf4"), "lora.quantize=nf4: there are no adapters without a rank"),
+        ("sft", Lora(alpha=8), "lora.alpha=8.0: no adapters without a rank; write lora.rank=16"),
+        ("ppo", Lora(quantize="nf4"), "lora.quantize=nf4: no adapters without a rank"),
         ("sft", Lora(rank=4, targets=["nothing"]), "the model has no linear layer nothing"),
     ],
 )  # fmt: skip

@@ -30,5 +30,6 @@ def test_where_nothing_is_clipped_there_is_no_share_of_it() -> None:
 
 @pytest.mark.parametrize("kind", [PPO, GRPO])
 def test_both_end_an_iteration_by_one_rule(kind: type[OnRatios]) -> None:
-    method: Any = SimpleNamespace(config=SimpleNamespace(stop_kl=0.1))
+    method: Any = SimpleNamespace(config=SimpleNamespace(stop_kl=0.1), updates=0)
     assert kind.before_step(method, {"approx_kl": (0.9, 10.0)}) and not kind.before_step(method, {"approx_kl": (1.1, 10.0)})
+    assert method.updates == 1

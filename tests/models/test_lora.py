@@ -231,8 +231,8 @@ def test_optimizer_and_gradients_take_a_twentieth() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Lora(dropout=0.1), "lora.dropout=0.1: there are no adapters without a rank"),
-        (Lora(quantize="nf4"), "lora.quantize=nf4: there are no adapters without a rank"),
+        (Lora(dropout=0.1), "lora.dropout=0.1: no adapters without a rank"),
+        (Lora(quantize="nf4"), "lora.quantize=nf4: no adapters without a rank"),
         (Lora(rank=4, dropout=0.1), "lora.dropout=0.1: only sft may drop"),
     ],
 )

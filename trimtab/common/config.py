@@ -300,20 +300,46 @@ def _is_one_text(text: str) -> bool:
     return not bare.startswith(("[", '"', "'")) and re.fullmatch(SCALARS["null"][0], bare) is None
 
 
+# What other libraries call an option that is here under another name: TRL's and transformers' arguments, and OpenRLHF's.
+ELSEWHERE = {
+    "learning_rate": "lr", "max_steps": "steps", "num_train_epochs": "epochs", "num_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size", "train_batch_size": "batch_size", "prompts_per_iteration": "batch_size",
+    "rollout_batch_size": "batch_size", "gradient_checkpointing": "checkpointing",
+    "output_dir": "out", "model_name_or_path": "model", "dataset_name": "data", "train_dataset": "data", "eval_dataset": "eval_data",
+    "bf16": "dtype", "report_to": "track", "save_steps": "save_every", "eval_steps": "eval_every", "warmup_ratio": "warmup",
+    "warmup_steps": "warmup", "lr_scheduler_type": "schedule", "optim": "optimizer", "lora_r": "lora.rank", "lora_alpha": "lora.alpha",
+    "lora_dropout": "lora.dropout", "lora_target_modules": "lora.targets", "use_dora": "lora.dora", "use_rslora": "lora.rslora",
+    "load_in_4bit": "lora.quantize", "ref_model": "reference", "reward_model": "reward", "reward_model_path": "reward",
+    "reward_funcs": "reward", "reward_func": "reward", "num_generations": "num_completions", "n_samples_per_prompt": "num_completions",
+    "max_completion_length": "max_tokens", "response_length": "max_tokens", "max_new_tokens": "max_tokens", "kl_coef": "beta",
+    "init_kl_coef": "beta", "cliprange": "clip", "epsilon": "clip", "cliprange_value": "value_clip",
+    "vf_coef": "value_coef", "lam": "gae_lambda", "num_ppo_epochs": "epochs_per_batch", "num_iterations": "epochs_per_batch",
+    "missing_eos_penalty": "cut_penalty", "mask_truncated_completions": "cut", "loss_type": "loss", "rpo_alpha": "sft_weight",
+    "n": "num_completions", "k": "num_completions",
+}  # fmt: skip
+LISTED_KEYS = 10  # more are no help in a line
+
+
 def _suggestion(name: str, fields: Mapping[str, FieldInfo]) -> str:
-    """The closest key: the same word in another group (``rank`` for ``lora.rank``), or by spelling; else all keys."""
+    """The closest key: what other libraries call so, the same word in another group (``rank`` for ``lora.rank``), or by spelling; else
+    all keys, where they are few."""
     known = list(fields)
     first, dot, rest = name.partition(".")
     mappings = [k for k, field in fields.items() if field.annotation == dict[str, str]]
     if dot and first not in fields and (owner := difflib.get_close_matches(first, mappings, n=1, cutoff=0.6)):
         return f"did you mean '{owner[0]}.{rest}'?"
+    if (ours := ELSEWHERE.get(name)) in fields:
+        return f"it is '{ours}' here"
     group, _, leaf = name.rpartition(".")
     inside = [k for k in known if group and k.startswith(f"{group}.")]
     close = [k for k in known if k.rpartition(".")[2] == leaf]
     close = close or difflib.get_close_matches(name, inside or known, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"the keys are {', '.join(inside or known)}" if known else "there are no options here"
+    if not known:
+        return "there are no options here"
+    listed = inside or known
+    return f"the keys are {', '.join(listed)}" if len(listed) <= LISTED_KEYS else "--help lists the options"
 
 
 # ---- building ------------------------------------------------------------------------------------------------------

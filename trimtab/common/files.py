@@ -1,6 +1,7 @@
 """Files that are complete or absent: write to a temporary name, fsync, rename, fsync the directory."""
 
 import contextlib
+import difflib
 import errno
 import hashlib
 import json
@@ -62,7 +63,17 @@ def refuse_missing_folder(source: Path | str) -> None:
         UserError: it is so.
     """
     if not Path(source).exists() and (str(source).startswith((".", "/", "~")) or str(source).count("/") > 1):
-        raise UserError(f"{source}: no such model folder")
+        raise UserError(f"{source}: no such model folder{near_name(source)}")
+
+
+def near_name(path: Path | str) -> str:
+    """``; did you mean 'runs/sft/model'?`` where something of a similar name stands beside what is not there; else nothing."""
+    place = Path(path)
+    try:
+        close = difflib.get_close_matches(place.name, sorted(p.name for p in place.parent.iterdir()), n=1, cutoff=0.75)
+    except OSError:  # the folder around it is not there either
+        return ""
+    return f"; did you mean '{place.parent / close[0]}'?" if close else ""
 
 
 def sync(path: Path | str) -> None:

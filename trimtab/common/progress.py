@@ -22,6 +22,7 @@ class Progress:
     def __init__(self, title: str, total: int | None, unit: str = "steps", done: int = 0, *, after: float = 0.0) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, done
         self._start, self._began_at, self._shown = time.monotonic(), done, 0.0
+        self._first: tuple[float, int] | None = None  # when the first work was done, and how much
         self._after, self._begun = self._start + after, not after
         self._values: dict[str, float] = {}
         self._bar: RichProgress | None = None
@@ -52,7 +53,7 @@ class Progress:
         if not self._begun:
             return
         if self._bar:
-            self._update(self._bar)
+            self._update(self._bar, final=True)
             self._bar.stop()
         elif kind is None:
             self._line(final=True)
@@ -62,6 +63,7 @@ class Progress:
         self.done += by
         self._values |= numbers  # a number that is measured now and then stays on show in between
         now = time.monotonic()
+        self._first = self._first or (now, self.done)
         if now - self._shown < (BAR_EVERY_SECONDS if self._bar else PLAIN_EVERY_SECONDS) or now < self._after:
             return
         self._shown = now
@@ -73,23 +75,33 @@ class Progress:
             self._bar.start()
         self._begun = True
 
-    def _update(self, bar: RichProgress) -> None:
-        bar.update(self._task, completed=self.done, rate=self._rate(), numbers=format_numbers(self._values))
+    def _update(self, bar: RichProgress, final: bool = False) -> None:
+        bar.update(self._task, completed=self.done, rate=self._rate(final), numbers=format_numbers(self._values))
 
     def _line(self, final: bool = False) -> None:
         seconds = time.monotonic() - self._start
         of = f"/{self.total:,}" if self.total else ""
         unit = self.unit.removesuffix("s") if (self.total or self.done) == 1 else self.unit
-        said = [f"{self.title}: {self.done:,}{of} {unit} in {clock(seconds)}", *filter(None, [self._rate()])]
-        if not final and self.total and self.done > self._began_at and self._rate():
-            said.append(f"{clock((self.total - self.done) * seconds / (self.done - self._began_at))} left")
+        said = [f"{self.title}: {self.done:,}{of} {unit} in {clock(seconds)}", *filter(None, [self._rate(final)])]
+        if not final and self.total and self._rate(final):
+            taken, done = self._pace(final)
+            said.append(f"{clock((self.total - self.done) * taken / done)} left")
         tail = f"  {format_numbers(self._values)}".rstrip()
         print(f"{', '.join(said)}{tail}", file=sys.stderr, flush=True)
 
-    def _rate(self) -> str:
+    def _pace(self, final: bool) -> tuple[float, int]:
+        """Seconds, and the units done in them: of all at the end; before, of what came behind the first work, which is seldom like the
+        rest (models are read in it, caches filled)."""
+        now = time.monotonic()
+        if final or not self.total or self._first is None:
+            return now - self._start, self.done - self._began_at
+        when, done = self._first
+        return now - when, self.done - done
+
+    def _rate(self, final: bool) -> str:
         """``3.2 steps/s``, ``2.1 s/step``; nothing in the first moments."""
-        seconds, done = time.monotonic() - self._start, self.done - self._began_at
-        if seconds < RATE_AFTER_SECONDS:
+        seconds, done = self._pace(final)
+        if seconds < RATE_AFTER_SECONDS or not done:
             return ""
         if 0 < done < seconds:
             return f"{seconds / done:,.1f} s/{self.unit.rstrip('s')}"

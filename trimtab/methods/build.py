@@ -20,6 +20,7 @@ from trimtab.common.memory import keep_freed_memory
 from trimtab.common.yamls import one_line
 from trimtab.data.encode import Report
 from trimtab.data.formats import Kind, ReadSettings, left_out_file
+from trimtab.data.formats.account import many
 from trimtab.data.formats.aloud import read_aloud
 from trimtab.data.template import Renderer, added_template, ensure_template, read_template, tokenizer_sha
 from trimtab.feedback.ensemble import named_judges, reward_folders
@@ -135,7 +136,9 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
         assert all(adapted) if lora.rank else not any(adapted), f"{name} does not hand its models to adapt()"
         if not trained.items:
             raise UserError(f"{given.get('data')}: nothing to train on is left; the line above says what was left out and why")
-        train(trained.method, config, folder, steps_of(config, trained.items))
+        steps = steps_of(config, trained.items)
+        print(f"{name}: {many(steps, 'step')}, in {folder.path}")
+        train(trained.method, config, folder, steps)
         for inner, (model, tokenizer) in trained.outputs.items():
             save_model(model, tokenizer, folder.path / inner)
             if has_adapters(model):

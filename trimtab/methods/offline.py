@@ -95,8 +95,9 @@ class OnPairs(Offline):
 
 
 def pair_metrics(chosen: Tensor, rejected: Tensor, weights: Tensor) -> Metrics:
-    """From the two scores of each pair how often the better answer's is higher and by how much. Three of (P,)."""
-    return {"accuracy": total((chosen > rejected).float(), weights), "margin": total(chosen - rejected, weights)}
+    """From the two scores of each pair how often the better answer's is higher (equal ones count half) and by how much. Three of (P,)."""
+    right = (torch.sign(chosen - rejected) + 1) / 2
+    return {"accuracy": total(right, weights), "margin": total(chosen - rejected, weights)}
 
 
 def ranked_pairs(batch: TreeBatch, pairs: Pairs | None = None) -> tuple[Tensor, Tensor, Tensor]:

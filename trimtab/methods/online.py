@@ -118,7 +118,7 @@ class Answers:
 class Online(Method):
     """Samples answers from the policy and scores them; a method says what is learnt from them."""
 
-    shown = ("reward/proxy", "reward/rule", "kl/reference")
+    shown: tuple[str, ...] = ("reward/proxy", "reward/rule", "kl/reference")
     config: SampledSettings
 
     def __init__(self, config: SampledSettings, parts: Parts) -> None:
@@ -280,12 +280,21 @@ class Held(Online):
 class OnRatios(Held):
     """A method whose loss has the ratio of the policy to the one that sampled."""
 
+    shown = (*Held.shown, "updates")
     config: RatioSettings
+    updates = 0  # optimizer steps of the iteration that were made
 
     def before_step(self, metrics: Metrics) -> bool:
         """Ends the iteration's updates once the policy has moved too far from the one that sampled."""
         kl, count = metrics["approx_kl"]
-        return kl / count <= self.config.stop_kl
+        goes_on = kl / count <= self.config.stop_kl
+        self.updates += goes_on
+        return goes_on
+
+    def after(self, state: State) -> dict[str, float]:
+        """The iteration's metrics, with how many updates it had: fewer than others where ``stop_kl`` ended them."""
+        made, self.updates = float(self.updates), 0
+        return {**super().after(state), "updates": made}
 
 
 def ratio_metrics(logprobs: Tensor, old_logprobs: Tensor, ratio: Tensor, clip: float | None) -> Metrics:

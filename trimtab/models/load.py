@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
+from huggingface_hub import is_offline_mode
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -26,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from trimtab.common.device import here
 from trimtab.common.errors import UserError
-from trimtab.common.files import disk_error, read_json, refuse_missing_folder, replace_folder
+from trimtab.common.files import disk_error, near_name, read_json, refuse_missing_folder, replace_folder
 from trimtab.common.rng import seed_for
 from trimtab.models.attention import NAME
 from trimtab.models.check import check_architecture
@@ -322,9 +323,12 @@ def _config(source: Path | str) -> Any:
     try:
         return AutoConfig.from_pretrained(str(source), **_where(source))
     except (OSError, ValueError, KeyError) as error:
-        missing = "no such model folder, and no model of that name on the hub or in its cache"
-        what = "not a model folder" if Path(source).exists() else missing
-        raise UserError(f"{source}: {what} ({_first_line(error)})") from None
+        if Path(source).exists():
+            raise UserError(f"{source}: not a model folder ({_first_line(error)})") from None
+        missing = f"{source}: no such model folder{near_name(source)}"
+        if not hub_reachable():  # what transformers says of it is of a connection that was not tried
+            raise UserError(f"{missing}; nor is it in the hub's cache, and the hub cannot be reached") from None
+        raise UserError(f"{missing}, and no model of that name on the hub or in its cache ({_first_line(error)})") from None
 
 
 def _where(source: Path | str) -> dict[str, bool]:
@@ -335,7 +339,9 @@ def _where(source: Path | str) -> dict[str, bool]:
 
 @functools.cache
 def hub_reachable() -> bool:
-    """Whether the hub answers; asked once. Behind a proxy it is assumed to."""
+    """Whether the hub answers; asked once. Behind a proxy it is assumed to, and where HF_HUB_OFFLINE is set it is not asked."""
+    if is_offline_mode():
+        return False
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return True
     host = urlparse(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").hostname or ""

@@ -49,7 +49,7 @@ def refuse(options: Lora, *, may_drop: bool) -> None:
     if not options.rank:
         idle = [name for name, value in options if value != type(options).model_fields[name].default]
         if idle:
-            raise UserError(f"lora.{idle[0]}={getattr(options, idle[0])}: there are no adapters without a rank; write lora.rank=16")
+            raise UserError(f"lora.{idle[0]}={getattr(options, idle[0])}: no adapters without a rank; write lora.rank=16")
     if options.dropout and not may_drop:  # log-ratios to a reference, and PPO's ratios, would be noise
         raise UserError(f"lora.dropout={options.dropout}: only sft may drop, other losses compare two passes; leave it out")
     if options.dropout and options.dora:  # peft's DoRA asks the layer's mode, which says nothing here, and drops W's inputs too

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trimtab.common.errors import RowError, UserError
+from trimtab.common.files import near_name
 
 KNOWN_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".zip")
 SKIPPED_BYTES = 1 << 30  # a line that is too long is passed over up to here; beyond, the file is given up
@@ -142,7 +143,7 @@ def must_exist(path: Path | str) -> None:
     except (OSError, ValueError) as error:  # a name that is too long, or has a NUL
         raise UserError(f"{str(path)[:200]!r}: no such file ({getattr(error, 'strerror', None) or error})") from None
     if not exists:
-        raise UserError(f"{path}: no such file{_hub_hint(path)}")
+        raise UserError(f"{path}: no such file{_hub_hint(path) or near_name(path)}")
 
 
 def _hub_hint(path: Path | str) -> str:
