@@ -12,7 +12,7 @@ from tiny_models import FAMILIES, pair, plain_logprobs, random_trees, read_lines
 from trimtab.common.errors import UserError
 from trimtab.data.formats import read_any
 from trimtab.methods.build import run
-from trimtab.methods.kto import KTO, Config, judged, labels_of, mismatched
+from trimtab.methods.kto import KTO, Config, balance, judged, labels_of, mismatched
 from trimtab.methods.offline import FixedData
 from trimtab.trees import PromptTree
 
@@ -29,6 +29,17 @@ def test_labels_of_rankings_and_of_single_answers() -> None:
     assert [labels_of(tree) for tree in labelled_trees()] == [[False, True, None, False], [True], [False], [None, None]]
     ranks = {(3, 2, 2): [False, True, True], (None, 5): [None, None], (None,): [None]}
     assert {r: labels_of(PromptTree((1,), ((2,),) * len(r), ranks=r)) for r in ranks} == ranks
+
+
+def test_what_one_side_outweighs_is_told_with_the_weight_that_mends_it() -> None:
+    """Two desirable and three undesirable answers: 2 to 3 is even enough; 2 to 3 x 4 is not until the desirable ones count 6."""
+    trees, said = labelled_trees(), "2 desirable and 3 undesirable answers"
+    assert balance(trees, Config()) == said
+    heavy = balance(trees, Config(undesirable_weight=4))
+    assert heavy == f"{said}; by their weights the undesirable ones are most of the loss, desirable_weight=6 would balance them"
+    assert balance(trees, Config(undesirable_weight=4, desirable_weight=6)) == said
+    assert "the desirable ones are most of the loss, undesirable_weight=4 would" in balance(trees, Config(desirable_weight=6))
+    assert balance(trees, Config(desirable_weight=0)) == said
 
 
 def test_mismatched_answers_are_labelled_ones_of_the_next_prompt_that_differs() -> None:

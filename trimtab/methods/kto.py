@@ -10,6 +10,7 @@ forward pass of its own before the step; z is the mean over the whole step, so h
 own prompt there is no mismatch: siblings answer the same question.)
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -170,6 +171,24 @@ def _judged(record: Record, path: str, models: Sequence[str]) -> Comparison:
     return Comparison(record.prompt, (Completion(record.completion),), (1 if label else 2,), weight=weight)
 
 
+def balance(trees: Iterable[PromptTree], config: Config) -> str:
+    """How many answers are desirable and how many are not, and where the weights leave one side far the heavier, what would not.
+
+    The paper has desirable_weight times the ones over undesirable_weight times the others between 1 and 4/3 (section 4.2, equation 8);
+    where the others outweigh, pushing them down is most of the loss, and all answers' likelihoods fall.
+    """
+    labels = Counter(label for tree in trees for label in labels_of(tree))
+    good, bad = labels[True], labels[False]
+    said = f"{good:,} desirable and {bad:,} undesirable answers"
+    good_weight, bad_weight = good * config.desirable_weight, bad * config.undesirable_weight
+    if not good_weight or not bad_weight or 0.5 <= good_weight / bad_weight <= 2:
+        return said
+    heavier, mend = ("desirable", f"undesirable_weight={good_weight / bad:.2g}")
+    if bad_weight > good_weight:
+        heavier, mend = "undesirable", f"desirable_weight={bad_weight / good:.2g}"
+    return f"{said}; by their weights the {heavier} ones are most of the loss, {mend} would balance them"
+
+
 def build(config: Config, rewards: Rewards) -> Trained:
     """Reads rankings or labelled answers, the start model and the reference."""
     need(config, "model", "data")
@@ -185,5 +204,6 @@ def build(config: Config, rewards: Rewards) -> Trained:
     policy, reference, tokenizer, renderer = start_pair("kto", config, config.reference)
     limit = length_limit(config, policy)
     data = ranked_data("kto", config, rankings, renderer, limit, keep=is_labelled)
+    print(f"kto: {balance(data.trees, config)}")
     options = config.model_dump(include={"beta", "desirable_weight", "undesirable_weight", "dtype"})
     return Trained(KTO(policy, reference, data, longest=limit, **options), len(data.trees), {"model": (policy, tokenizer)})
