@@ -134,6 +134,7 @@ def metrics_of(verb: str, n: int) -> dict[str, list[tuple[int, float]]]:
         "approx_kl": every(0.01 + 0.003 * np.abs(noise)),
         "clipfrac": every(0.08 + 0.02 * np.abs(noise)),
         "ratio_mean": every(1 + 0.01 * noise),
+        "updates": every(8 * np.ones(n)),
         "engine/max_diff": every(1e-5 * (1 + np.abs(noise))),
         "engine/mean_diff": every(1e-6 * np.ones(n)),
         "stopped": every(0.96 + 0.03 * x),

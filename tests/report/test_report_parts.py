@@ -103,6 +103,7 @@ def test_each_sign_is_warned_of() -> None:
         ({"kl__per_token": [1.5] * 20}, "1.5 nats per token"),
         ({"stopped": [0.6] * 20}, "40 % of the answers"),
         ({"clipfrac": [0.4] * 20}, "40 % of the tokens were clipped"),
+        ({"updates": [8.0] * 15 + [3.0] * 5}, "stop_kl ended the updates of 25 % of the iterations early"),
         ({"entropy": [2.0] + [0.1] * 30}, "Entropy fell from 2 to 0.1"),
         ({"explained_variance": [0.5, -0.2]}, "explained variance below 0"),
         ({"engine__mean_diff": [0.05]}, "Sampling and training disagree"),

@@ -17,6 +17,7 @@ KL_HIGH = 20.0
 KL_TOKEN_HIGH = 1.0
 CUT_SHARE = 0.1
 CLIP_HIGH = 0.3
+ENDED_SHARE = 0.2
 ENTROPY_KEPT = 0.15
 GOLD_FALL = 0.05
 """Share of its best that the gold score may lose while the proxy rises."""
@@ -63,6 +64,10 @@ def run_warnings(run: Run) -> Iterator[str]:
     clip = last(run, "clipfrac")
     if clip is not None and clip > CLIP_HIGH:
         yield f"{100 * clip:.0f} % of the tokens were clipped at the end: updates are too large; lower lr."
+    made = run.metrics["updates"].finite().values if "updates" in run.metrics else ()
+    ended = sum(n < max(made) for n in made)
+    if ended > ENDED_SHARE * len(made):
+        yield f"stop_kl ended the updates of {100 * ended / len(made):.0f} % of the iterations early: lower lr, or make fewer epochs."
     entropy, start = last(run, "entropy"), first(run, "entropy")
     if entropy is not None and start is not None and 0 < start and entropy < ENTROPY_KEPT * start:
         yield f"Entropy fell from {short(start)} to {short(entropy)}: the policy says nearly always the same."

@@ -178,6 +178,7 @@ CATALOGUE = (
         "Tokens whose ratio left the trusted range; above 0.3 the steps are too large.",
     ),
     _one("ratio_mean", "Mean ratio", "new / old probability", "Stays near 1.", 1.0),
+    _one("updates", "Updates", "optimizer steps an iteration", "Even; fewer where stop_kl ended them: the policy had moved too far."),
     _one("beta", "KL penalty", "beta", "Fixed, or moved by the controller that holds the KL at its target."),
     Described(
         "Engine against trainer",
