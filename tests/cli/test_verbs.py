@@ -144,6 +144,24 @@ def test_what_a_reward_model_cannot_read_is_left_out_and_counted(
     assert "score: long.jsonl: 1 of 1 longer than the 256 tokens" in capsys.readouterr().err and not Path("none.jsonl").exists()
 
 
+def test_a_prompt_that_one_model_answered_too_long_is_compared_for_none(
+    workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of three prompts the second is answered at too great length by the second model: both are judged on the other two."""
+    monkeypatch.chdir(tmp_path)
+    save_model(load_scorer(workshop / "base"), load_tokenizer(workshop / "base"), tmp_path / "reward")
+    long = "A mill by the pond. " * 100
+    for model, texts in {"sft": ["Yes.", "No.", "By the pond."], "dpo": ["No.", long, "I do not know."]}.items():
+        asked = {"messages": [{"role": "user", "content": "Where?"}], "ranks": [None]}
+        rows = [{"id": name, **asked, "completions": [{"text": text}]} for name, text in zip("abc", texts, strict=True)]
+        write_lines(Path(f"{model}.jsonl"), rows)
+    words = ["eval", "winrate", "answers={sft: sft.jsonl, dpo: dpo.jsonl}", "judge=reward:reward", "reward=reward"]
+    assert main(words) == 0
+    assert "eval winrate: 1 of 3 longer than the 256 tokens that the reward model reads (b) left out" in capsys.readouterr().out
+    judged = lines(Path("evaluation/samples.jsonl"))
+    assert [(row["model"], row["id"]) for row in judged] == [("sft", "a"), ("sft", "c"), ("dpo", "a"), ("dpo", "c")]
+
+
 def test_rows_of_one_prompt_are_joined_and_two_rankings_of_it_refused(
     workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ from trimtab.data.files import write_records
 from trimtab.label.served import Served
 from trimtab.label.store import Store, open_store
 from trimtab.label.tables import tasks
+from trimtab.models.load import load_scorer, load_tokenizer, save_model
 from trimtab.verbs.label_next import WORTH_OF_ONE, WORTH_OF_SEVERAL, saved, task_uncertainty
 
 
@@ -170,6 +171,26 @@ def test_next_puts_first_what_a_judge_wavers_on(
     assert place.rows(tasks)[1].priority > place.rows(tasks)[0].priority
     given = place.next("ada").assignment
     assert given and place.row(given).task_id == 2
+    place.store.close()
+
+
+def test_next_puts_last_what_a_reward_model_cannot_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first task's prompt is longer than all that the model reads, and nothing is known of it."""
+    from tiny_models import save_tiny_policy
+
+    monkeypatch.chdir(tmp_path)
+    save_tiny_policy(Path("tiny"))
+    save_model(load_scorer("tiny"), load_tokenizer("tiny"), "reward")
+    write_records("a.jsonl", [ranked("a long thing " * 200, 3), ranked("a thing", 3)])
+    main(["label", "add", "l.db", "a.jsonl", "create=true", "project=p"])
+    assert main(["label", "next", "l.db", "--by", "reward:reward"]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 2 longer than the" in said and "tokens that the reward model reads" in said
+    assert [line.split()[1] for line in said.splitlines() if line.startswith("  task ")] == ["2", "1"]
+    place = Place(open_store("l.db"))
+    assert place.rows(tasks)[0].priority == 0 < place.rows(tasks)[1].priority
     place.store.close()
 
 

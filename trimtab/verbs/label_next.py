@@ -18,7 +18,7 @@ from trimtab.label.values import RANKED
 from trimtab.records import Comparison, parse_comparison
 from trimtab.verbs.feedback import resolve_feedback
 from trimtab.verbs.label import DATABASE, PROJECT, chosen
-from trimtab.verbs.score import scored
+from trimtab.verbs.score import fitting, scored
 
 # How many labels chosen at random 200 labels were worth of which the second hundred was chosen so, on the village's simulated labelers
 # (docs/results.md, "labelling: saving"; a test holds these against it): by one model's wavering, by what several disagree on.
@@ -52,7 +52,9 @@ def run(config: Next) -> str:
         return f"{project.name}: every task with answers to rank is handed out or closed; there is nothing to order"
     items = [comparison_of(row) for row in rows]
     judge = resolve_feedback(config.by)
-    values = uncertainty(judge, items)
+    fits, long = fitting(items, judge)
+    known = iter(uncertainty(judge, list(itertools.compress(items, fits))))
+    values = [next(known) if fit else 0.0 for fit in fits]  # nobody can say of the others: they come last
     with store.write() as connection:
         given = [{"task": row.id, "value": value} for row, value in zip(rows, values, strict=True)]
         connection.execute(update(tasks).where(tasks.c.id == bindparam("task")).values(priority=bindparam("value")), given)
@@ -60,6 +62,7 @@ def run(config: Next) -> str:
     store.close()
     first = sorted(range(len(rows)), key=lambda i: -values[i])[: config.show]
     lines = [f"{project.name}: {len(rows)} open tasks ordered by {config.by}"]
+    lines += [] if all(fits) else [f"  {long}, last"]
     lines += [f"  task {rows[i].id:<6} {values[i]:6.3f}  {prompt_of(rows[i].prompt).text[:80]!r}" for i in first]
     return "\n".join([*lines, saved(WORTH_OF_SEVERAL if isinstance(judge, Ensemble) else WORTH_OF_ONE)])
 

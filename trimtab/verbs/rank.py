@@ -93,7 +93,7 @@ def by_village(items: Sequence[Comparison], config: Config) -> list[Comparison]:
 def by_score(items: Sequence[Comparison], name: str) -> list[Comparison]:
     """Rankings by falling score; equal scores tie. The scores are kept as ``scores``; what a reward model cannot read is left out."""
     feedback = resolve_feedback("village" if name == "gold" else name)
-    items = readable(feedback, items, "rank")
+    items = readable(items, "rank", feedback)
     scores = scored(feedback, items, f"rank by {name}")
     out = []
     for item, row in zip(items, scores, strict=True):

@@ -1,5 +1,6 @@
 """``trimtab score`` and ``trimtab logprobs``: one number for each completion, in the order of the file."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,29 +33,34 @@ def run_score(model: str, data: str, out: str, *, overwrite: bool = False) -> Pa
     """
     check_writable(out, overwrite=overwrite)
     judge = RewardModel(model)
-    items = readable(judge, read_answers(data), f"score: {data}")
+    items = readable(read_answers(data), f"score: {data}", judge)
     rewards = scored(judge, items, "score")
     return _write(out, [{"id": c.prompt.id, "rewards": row} for c, row in zip(items, rewards, strict=True)])
 
 
-def readable(feedback: Feedback, items: Sequence[Comparison], what: str) -> list[Comparison]:
+def readable(items: Sequence[Comparison], what: str, *judges: Feedback | None) -> list[Comparison]:
     """``items`` without those that a reward model among the judges is too short for, which are counted in a line that names them.
 
     Raises:
         UserError: none is left.
     """
-    judges = reward_models(feedback)
-    fits = [all(judge.tree(item.prompt, item.completions).longest <= judge.longest for judge in judges) for item in items]
-    kept, long = ([item for item, fit in zip(items, fits, strict=True) if fit is wanted] for wanted in (True, False))
-    if not long:
-        return kept
-    longest = min(judge.longest for judge in judges)
-    names = ", ".join(item.prompt.id for item in long[:5]) + (", ..." if len(long) > 5 else "")
-    found = f"{len(long):,} of {len(items):,} longer than the {longest:,} tokens that the reward model reads ({names})"
-    if not kept:
+    fits, found = fitting(items, *judges)
+    if all(fits):
+        return list(items)
+    if not any(fits):
         raise UserError(f"{what}: {found}")
     print(f"{what}: {found} left out")
-    return kept
+    return list(itertools.compress(items, fits))
+
+
+def fitting(items: Sequence[Comparison], *judges: Feedback | None) -> tuple[list[bool], str]:
+    """Of every item whether the judges' reward models can read all of it, and a phrase about those that they cannot."""
+    models = reward_models(*judges)
+    fits = [all(model.tree(item.prompt, item.completions).longest <= model.longest for model in models) for item in items]
+    long = [item.prompt.id for item, fit in zip(items, fits, strict=True) if not fit]
+    longest = min((model.longest for model in models), default=0)
+    names = ", ".join(long[:5]) + (", ..." if len(long) > 5 else "")
+    return fits, f"{len(long):,} of {len(items):,} longer than the {longest:,} tokens that the reward model reads ({names})"
 
 
 def scored(feedback: Feedback, items: Sequence[Comparison], title: str) -> list[list[float]]:

@@ -4,6 +4,7 @@ A judge that no model was trained on is called gold; where a reward model judges
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from trimtab.models.load import load_policy, load_tokenizer, max_positions, mode
 from trimtab.records import Comparison, Completion
 from trimtab.training.folder import RunFolder
 from trimtab.verbs.feedback import resolve_feedback
-from trimtab.verbs.score import sums
+from trimtab.verbs.score import readable, sums
 
 
 class Config(Settings):
@@ -83,7 +84,6 @@ def run(config: Config) -> Path:
 def evaluate(config: Config, folder: RunFolder) -> dict[str, Any]:
     """Judges every answer; writes samples.jsonl and returns what goes to results.json."""
     answers = {name: answers_by_id(path) for name, path in config.answers.items()}
-    ids = list(answers[config.baseline])
     for name, found in answers.items():
         if found.keys() != answers[config.baseline].keys():
             raise UserError(
@@ -93,6 +93,7 @@ def evaluate(config: Config, folder: RunFolder) -> dict[str, Any]:
     rows = []
     judge = resolve_feedback(config.judge)
     reward = RewardModel(config.reward) if config.reward else None
+    ids = [item.prompt.id for item in readable(side_by_side(answers, config.baseline), "eval winrate", judge, reward)]
     with Progress("judge", len(answers) * len(ids), "prompts") as bar:
         for name, found in answers.items():
             items = [found[i] for i in ids]
@@ -121,6 +122,15 @@ def evaluate(config: Config, folder: RunFolder) -> dict[str, Any]:
             results["reward_model"]["labeler_agreement"] = agreed.to_json()
     write_text(folder.path / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return results
+
+
+def side_by_side(answers: Mapping[str, Mapping[str, Comparison]], baseline: str) -> list[Comparison]:
+    """Each prompt with the answers of all models that count: what one model said too long of is compared for none."""
+    out = []
+    for key, item in answers[baseline].items():
+        every = [completion for found in answers.values() for completion in counted(found[key])]
+        out.append(Comparison(item.prompt, tuple(every), (None,) * len(every)))
+    return out
 
 
 def answers_by_id(path: str) -> dict[str, Comparison]:
