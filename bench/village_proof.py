@@ -156,8 +156,8 @@ def render(entry: Mapping[str, Any]) -> list[str]:
     """The table, the paired differences, what was tried, as Markdown."""
     out = [
         f"Seeds {', '.join(map(str, entry['seeds']))}; each training takes about {entry['budget_cpu_seconds']:.0f} s of one core or reads "
-        "the rankings once. Of three settings, or of six where the best of three lost to SFT or lay at their edge, the one that won most "
-        "on validation prompts (seed 0) answers the test prompts. Intervals are "
+        "the rankings once. Of three settings (more where the best of three lost to SFT or lay at their edge: all are listed below) the "
+        "one that won most on validation prompts (seed 0) answers the test prompts. Intervals are "
         "over prompts, each a mean over the seeds; what another seed of training gives is seen in the column by seed.", "",
         "| method | preferred to SFT, % | by seed | KL | reward | gold | words | core seconds | peak memory | chosen setting |",
         "|---|---|---|---|---|---|---|---|---|---|",
