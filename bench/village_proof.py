@@ -1,15 +1,23 @@
-"""The table of every training method on the village, from what ``village_runs.py`` has run; a part of ``bench/proof.py``."""
+"""The table of every training method on the village, from what ``village_runs.py`` has run; parts of ``bench/proof.py``.
+
+``methods-village`` chooses each method's setting and measures three seeds; ``methods-village-more`` adds two, on any machine, with the
+settings that docs/proof.json says were best. What was measured together is a group: times are compared within one, win rates over all.
+"""
 
 import json
+import math
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from commits import commit
 from safetensors import safe_open
-from village_runs import BUDGET, DEMOS, METHODS, RUNS, SEEDS, chosen, results, run
+from village_runs import BUDGET, DEMOS, METHODS, MORE_SEEDS, RECORDED, RUNS, SEEDS, TITLE, chosen, results, run
 
+from trimtab.common.precision import in_bf16
 from trimtab.common.stats import mean_interval, share_interval
 from trimtab.evaluation.winrate import TIE
 from trimtab.models.load import load_policy
@@ -52,15 +60,16 @@ def measured(folders: Sequence[Path], command: str) -> dict[str, Any]:
     return out
 
 
-def entry(seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
-    """What docs/proof.json holds of this comparison: the methods that have answered the test prompts on all ``seeds``."""
+def group(seeds: Sequence[int]) -> dict[str, Any]:
+    """What was measured together on ``seeds``: the methods that have answered the test prompts on all of them."""
     rows, trials, prompts = {}, {}, {}
     for name, tried in METHODS.items():
         trial = chosen(name)
         if trial is None:
             continue
-        won = [results(RUNS / name / f"trial-{t}" / "0", "validation")["win_rate"]["value"] for t in range(len(tried.trials))]
-        trials[name] = {" ".join(words): rate for words, rate in zip(tried.trials, won, strict=True)}
+        if all((RUNS / name / f"trial-{t}" / "0" / "validation-judged.json").exists() for t in range(len(tried.trials))):
+            won = [results(RUNS / name / f"trial-{t}" / "0", "validation")["win_rate"]["value"] for t in range(len(tried.trials))]
+            trials[name] = {" ".join(words): rate for words, rate in zip(tried.trials, won, strict=True)}
         folders = [RUNS / name / f"trial-{trial}" / str(seed) for seed in seeds]
         if not all((folder / "test-judged.json").exists() for folder in folders):
             continue
@@ -74,10 +83,61 @@ def entry(seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
         prompts["best-of-8"] = row.pop("prompts")
         rows["best-of-8"] = row
     pairs = {f"{a} - {b}": difference(prompts[a], prompts[b]) for a, b in PAIRS if a in prompts and b in prompts}
+    seconds = sum(json.loads(file.read_text())["wall_seconds"] for file in RUNS.rglob("*.json") if file.parent.name in map(str, seeds))
     return {
-        "budget_cpu_seconds": BUDGET, "seeds": list(seeds), "methods": rows, "trials": trials, "paired": pairs,
-        "quantised_share": nf4_share(DEMOS / "demo-0" / "sft" / "model"),
+        "seeds": list(seeds), "machine": machine(), "commit": commit([RECORDED, RECORDED.with_name("results.md")]),
+        "wall_seconds": seconds, "methods": rows, "trials": trials, "paired": pairs,
+        "quantised_share": nf4_share(DEMOS / f"demo-{seeds[0]}" / "sft" / "model"),
     }  # fmt: skip
+
+
+def machine() -> str:
+    """What the seconds of a group are of."""
+    found = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return f"{found[0] if found else platform.processor()}, products in {'bfloat16' if in_bf16('auto', 'cpu') else 'float32'}"
+
+
+def pooled(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The groups' figures as of one comparison: means over all seeds, of the methods and the pairs that every group has."""
+    counts = [len(g["seeds"]) for g in groups]
+
+    def mean_of(values: Sequence[float | None]) -> float | None:
+        return None if None in values else float(np.average(np.array(values, dtype=float), weights=counts))
+
+    rows: dict[str, Any] = {}
+    for name in groups[0]["methods"]:
+        found = [g["methods"][name] for g in groups if name in g["methods"]]
+        if len(found) == len(groups):
+            rows[name] = {**found[0], **{key: mean_of([row[key] for row in found]) for key in ("kl", "reward", "gold", "words")}}
+            by_seed = [share for row in found for share in row["win_rate_by_seed"]]
+            rows[name] |= {"win_rate_by_seed": by_seed, "win_rate": over_both(by_seed, [row["win_rate"] for row in found], counts)}
+            if "peak_memory_bytes" in found[0]:
+                rows[name]["peak_memory_bytes"] = max(row["peak_memory_bytes"] for row in found)
+    paired = {}
+    for pair in groups[0]["paired"]:
+        a, b = pair.split(" - ")
+        if a in rows and b in rows:
+            by_seed = [x - y for x, y in zip(rows[a]["win_rate_by_seed"], rows[b]["win_rate_by_seed"], strict=True)]
+            paired[pair] = over_both(by_seed, [g["paired"][pair] for g in groups], counts)
+    trials = {name: won for g in reversed(groups) for name, won in g["trials"].items()}
+    share = max(g["quantised_share"] for g in groups)
+    seeds = [seed for g in groups for seed in g["seeds"]]
+    return {"seeds": seeds, "methods": rows, "paired": paired, "trials": trials, "quantised_share": share}
+
+
+def over_both(by_seed: Sequence[float], parts: Sequence[Mapping[str, Any]], counts: Sequence[int]) -> dict[str, Any]:
+    """The mean over seeds, with an interval for other prompts *and* other seeds.
+
+    The half widths of Student's t over the seeds and of the groups' intervals over prompts are added as variances are. Both hold the
+    noise of single answers, so this is wider than it need be, never narrower (in a two-way layout Var = Var_seeds + Var_prompts -
+    Var_cells; Cameron, Gelbach & Miller 2011, equation 2.8, without its last term). Intervals of two groups are taken as wholly correlated,
+    for the prompts are the same.
+    """
+    seeds = mean_interval(by_seed)
+    over_seeds = (seeds.high - seeds.low) / 2 if len(by_seed) > 1 else 0.0
+    over_prompts = float(np.average([(part["high"] - part["low"]) / 2 for part in parts], weights=counts))
+    half = math.hypot(over_seeds, over_prompts)
+    return {"value": seeds.value, "low": seeds.value - half, "high": seeds.value + half, "n": parts[0]["n"], "seeds": len(by_seed)}
 
 
 def nf4_share(folder: Path) -> float:
@@ -122,7 +182,8 @@ def weights(folder: Path) -> int:
 
 def asked(entry: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
     """(what is asked, what was measured, whether it is reached)."""
-    rows, paired = entry["methods"], entry["paired"]
+    found = pooled(entry["groups"])
+    rows, paired = found["methods"], found["paired"]
     trained = {name: row for name, row in rows.items() if name in METHODS}
     worst = min(trained, key=lambda name: trained[name]["win_rate"]["value"])
     out = [("none worse than SFT", f"{len(trained)} methods; least {span(rows[worst]['win_rate'])} ({rows[worst]['title']})",
@@ -136,12 +197,14 @@ def asked(entry: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
             said, share = paired[f"{name} - {full}"], rows[name]["trained_share"]
             out.append((f"{rows[name]['title']} within 2 points of all weights", span(said), said["value"] >= -0.02))
             out.append((f"{rows[name]['title']}: at most 5 % of their gradients and moments", f"{100 * share:.1f} %", share <= 0.05))
-    spent = {name: row["cpu_seconds"] / BUDGET for name, row in trained.items() if "cpu_seconds" in row and METHODS[name].online}
-    if spent:
-        apart = f"{100 * min(spent.values()):.0f} to {100 * max(spent.values()):.0f} % of {BUDGET:.0f} s"
-        even = all(0.75 <= share <= 1.25 for share in spent.values())
-        out.append(("methods that sample: within 25 % of the same processor seconds", apart, even))
-    share = entry["quantised_share"]
+    for g in entry["groups"]:
+        spent = [row["cpu_seconds"] for name, row in g["methods"].items() if name in METHODS and METHODS[name].online]
+        if spent:
+            middle, seeds = float(np.median(spent)), ", ".join(map(str, g["seeds"]))
+            apart = f"{100 * min(spent) / middle:.0f} to {100 * max(spent) / middle:.0f} % of {middle:.0f} s"
+            even = all(0.75 <= seconds / middle <= 1.25 for seconds in spent)
+            out.append((f"methods that sample, seeds {seeds}: within 25 % of the same processor seconds", apart, even))
+    share = found["quantised_share"]
     out.append(("QLoRA: quantised layers at most 30 % of their bytes in bf16", f"{100 * share:.0f} %", share <= 0.3))
     return out
 
@@ -154,15 +217,17 @@ def span(figure: Mapping[str, float]) -> str:
 
 def render(entry: Mapping[str, Any]) -> list[str]:
     """The table, the paired differences, what was tried, as Markdown."""
+    found = pooled(entry["groups"])
+    where = "; ".join(f"seeds {', '.join(map(str, g['seeds']))} on {g['machine']}, commit {g['commit']}" for g in entry["groups"])
     out = [
-        f"Seeds {', '.join(map(str, entry['seeds']))}; each training takes about {entry['budget_cpu_seconds']:.0f} s of one core or reads "
-        "the rankings once. Of three settings (more where the best of three lost to SFT or lay at their edge: all are listed below) the "
-        "one that won most on validation prompts (seed 0) answers the test prompts. Intervals are "
-        "over prompts, each a mean over the seeds; what another seed of training gives is seen in the column by seed.", "",
+        f"{where[0].upper()}{where[1:]}. Each training takes about {BUDGET:.0f} s of one core of the first machine or reads the rankings "
+        "once. Of three settings (more where the best of three lost to SFT or lay at their edge: all are listed below) the one that won "
+        "most on validation prompts (seed 0) answers the test prompts on every seed. Intervals are for other prompts and other seeds: the "
+        "variances of both, added. Core seconds are of the first group.", "",
         "| method | preferred to SFT, % | by seed | KL | reward | gold | words | core seconds | peak memory | chosen setting |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    rows = entry["methods"]
+    rows = found["methods"]
     for name in sorted(rows, key=lambda name: -rows[name]["win_rate"]["value"]):
         row = rows[name]
         figures = ["-" if row[key] is None else f"{row[key]:.2f}" for key in ("kl", "reward", "gold")]
@@ -170,22 +235,32 @@ def render(entry: Mapping[str, Any]) -> list[str]:
         seeds = ", ".join(f"{100 * share:.0f}" for share in row["win_rate_by_seed"])
         cells = [row["title"], span(row["win_rate"]), seeds, *figures, f"{row['words']:.1f}", *costs, f"`{row['command']}`"]
         out.append(f"| {' | '.join(cells)} |")
-    out += ["", "| difference of win rates, on the same prompts | points |", "|---|---|"]
-    for pair, said in entry["paired"].items():
+    out += ["", "| difference of win rates, on the same prompts and seeds | points |", "|---|---|"]
+    for pair, said in found["paired"].items():
         out.append(f"| {' less '.join(rows[name]['title'] for name in pair.split(' - '))} | {span(said)} |")
     out += ["", "| tried | preferred to SFT on validation prompts, % |", "|---|---|"]
-    for name, trials in entry["trials"].items():
+    for name, trials in found["trials"].items():
         out += [f"| {METHODS[name].title}: `{words}` | {100 * rate:.1f} |" for words, rate in trials.items()]
     return [*out, ""]
 
 
 def part() -> dict[str, Any]:
-    """Runs what is missing, and says what all runs gave."""
+    """Runs what is missing of the trials and of three seeds, and says what all runs gave."""
     run(list(METHODS), SEEDS, os.cpu_count() or 1)
-    made = entry()
-    seconds = sum(json.loads(file.read_text())["wall_seconds"] for file in RUNS.rglob("*.json") if file.parent.name.isdigit())
-    command = "python bench/village_runs.py"
-    return {"every method on the village": {"area": "village_proof", "command": command, "wall_seconds": seconds, **made}}
+    return told([group(SEEDS)])
 
 
-PARTS = {"methods-village": part}
+def more() -> dict[str, Any]:
+    """Two more seeds, with the settings that were chosen before."""
+    run(list(METHODS), MORE_SEEDS, os.cpu_count() or 1, tuned=True)
+    before = [g for g in json.loads(RECORDED.read_text())[TITLE]["groups"] if not set(g["seeds"]) & set(MORE_SEEDS)]
+    return told([*before, group(MORE_SEEDS)])
+
+
+def told(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entry of docs/proof.json."""
+    seconds = sum(g["wall_seconds"] for g in groups)
+    return {TITLE: {"area": "village_proof", "command": "python bench/village_runs.py", "wall_seconds": seconds, "groups": list(groups)}}
+
+
+PARTS = {"methods-village": part, "methods-village-more": more}

@@ -1,15 +1,16 @@
 """Every training method on the village, from the same SFT model, at the same tuning budget and the same compute, over seeds.
 
     python bench/village_runs.py [--workers N] [--seeds 0 1 2] [METHOD ...]   what is not there yet; may be stopped and started again
-    python bench/proof.py methods-village                                    runs what is missing, and writes the docs
+    python bench/village_runs.py --tuned --seeds 3 4                          no trials: settings that docs/proof.json says were best
+    python bench/proof.py methods-village methods-village-more               runs what is missing of both, and writes the docs
 
 Each method has three settings to choose from, stated below; six where the best of three lay at their edge or lost to SFT, and nine where
 the best of six did so again (``AGAIN``). All are trained on seed 0 and answer the validation prompts; the one whose answers the gold judge
-prefers to SFT's most often is trained on the other seeds and answers the test prompts. A training takes about ``BUDGET`` seconds of one
-core; methods on fixed rankings read them once, which takes about as long. Every process has one thread, so that seconds of processor time
-can be compared although several run at once.
+prefers to SFT's most often is trained on the other seeds and answers the test prompts. Two seeds more need no trials. A training takes
+about ``BUDGET`` seconds of one core where bf16 products are fast; methods on fixed rankings read them once, which takes about as long.
+Every process has one thread, so that seconds of processor time can be compared although several run at once.
 
-It needs runs/proof/demo-SEED of every seed (``python bench/proof.py demo-0 demo-1 demo-2``).
+It needs runs/proof/demo-SEED of every seed (``trimtab demo --seed 3 --out runs/proof/demo-3``), up to its reward model.
 """
 
 import argparse
@@ -30,7 +31,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMOS, RUNS = ROOT / "runs" / "proof", ROOT / "runs" / "methods"
-BUDGET, SEEDS = 150.0, (0, 1, 2)
+RECORDED, TITLE = ROOT / "docs" / "proof.json", "every method on the village"
+BUDGET, SEEDS, MORE_SEEDS = 150.0, (0, 1, 2), (3, 4)
 SPLITS = {"validation": ("prompts.validation.jsonl", 21), "test": ("prompts.test.jsonl", 22)}
 
 
@@ -199,11 +201,16 @@ def results(folder: Path, split: str) -> dict[str, Any]:
 
 
 def chosen(method: str) -> int | None:
-    """The trial whose answers to the validation prompts won most often; None while one is missing."""
-    folders = [RUNS / method / f"trial-{trial}" / "0" for trial in range(len(METHODS[method].trials))]
-    if not all((folder / "validation-judged.json").exists() for folder in folders):
-        return None
-    return int(np.argmax([results(folder, "validation")["win_rate"]["value"] for folder in folders]))
+    """The trial whose answers to the validation prompts won most often; None while one is missing here and none is recorded."""
+    trials = METHODS[method].trials
+    folders = [RUNS / method / f"trial-{trial}" / "0" for trial in range(len(trials))]
+    if all((folder / "validation-judged.json").exists() for folder in folders):
+        return int(np.argmax([results(folder, "validation")["win_rate"]["value"] for folder in folders]))
+    for group in json.loads(RECORDED.read_text()).get(TITLE, {}).get("groups", []) if RECORDED.exists() else []:
+        won = group["trials"].get(method, {})
+        if all(" ".join(words) in won for words in trials):
+            return int(np.argmax([won[" ".join(words)] for words in trials]))
+    return None
 
 
 def tune(method: str, trial: int) -> None:
@@ -216,9 +223,9 @@ def measure(method: str, seed: int) -> None:
     judged(train(method, trial, seed), seed, "test")
 
 
-def run(methods: Sequence[str], seeds: Sequence[int], workers: int) -> None:
-    """Trials first, method by method; then the chosen one on every seed."""
-    trials = [(tune, method, trial) for method in methods for trial in range(len(METHODS[method].trials))]
+def run(methods: Sequence[str], seeds: Sequence[int], workers: int, *, tuned: bool = False) -> None:
+    """Trials first, method by method, unless they are ``tuned``; then the chosen one on every seed."""
+    trials = [(tune, method, trial) for method in methods if not tuned for trial in range(len(METHODS[method].trials))]
     tests = [(measure, method, seed) for seed in seeds for method in methods]
     with ThreadPoolExecutor(workers) as pool:
         for phase in (trials, tests, [(without_training, seed) for seed in seeds]):
@@ -251,5 +258,6 @@ if __name__ == "__main__":
     parser.add_argument("methods", nargs="*", default=[])
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--tuned", action="store_true", help="no trials: the settings that docs/proof.json says were best")
     asked = parser.parse_args()
-    run(asked.methods or list(METHODS), asked.seeds, asked.workers)
+    run(asked.methods or list(METHODS), asked.seeds, asked.workers, tuned=asked.tuned)
