@@ -121,24 +121,54 @@ def test_what_formats_are_asked() -> None:
 
 
 def test_what_the_village_table_is_asked() -> None:
-    """A method below SFT, a variant that differs from PPO, adapters three points below all weights and with a tenth of their memory."""
+    """A method below SFT, a variant that differs from PPO, adapters three points below all weights and with a tenth of their memory, a
+    method that takes twice the time of the others."""
     module = proof_module().area("village_proof")
 
     def row(title: str, share: float, **more: object) -> dict[str, object]:
         figures = {"kl": 1.0, "reward": 0.1, "gold": 4.0, "words": 20.0, "win_rate_by_seed": [share], "command": "trimtab x"}
-        return {"title": title, "win_rate": {"value": share, "low": share - 0.02, "high": share + 0.02}, **figures, **more}
+        return {"title": title, "win_rate": {"value": share, "low": share - 0.02, "high": share + 0.02, "n": 480}, **figures, **more}
 
     def apart(value: float) -> dict[str, float]:
-        return {"value": value, "low": value - 0.01, "high": value + 0.01}
+        return {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 480}
 
-    rows = {"dpo": row("DPO", 0.6), "ppo": row("PPO", 0.61), "scst": row("SCST", 0.61)}
-    rows["dpo-lora"] = row("DPO, LoRA", 0.59, trained_share=0.04)
+    time = {"peak_memory_bytes": 1.5e9, "trained_share": 1.0}
+    rows = {"dpo": row("DPO", 0.6), "ppo": row("PPO", 0.61, cpu_seconds=100.0, **time)}
+    rows |= {"scst": row("SCST", 0.61, cpu_seconds=120.0, **time), "dpo-lora": row("DPO, LoRA", 0.59, trained_share=0.04)}
     paired = {"scst - ppo": apart(0.0), "dpo-lora - dpo": apart(-0.01)}
-    entry = {"methods": rows, "paired": paired, "quantised_share": 0.28, "trials": {}, "seeds": [0, 1]}
-    assert [reached for *_, reached in module.asked(entry)] == [True] * 5
-    worse = {**rows, "scst": row("SCST", 0.49), "dpo-lora": row("DPO, LoRA", 0.57, trained_share=0.1)}
+    only = {"methods": rows, "paired": paired, "quantised_share": 0.28, "trials": {}, "seeds": [0], "machine": "a machine", "commit": "c"}
+    assert [reached for *_, reached in module.asked({"groups": [only]})] == [True] * 6
+    worse = {**rows, "scst": row("SCST", 0.49, cpu_seconds=300.0, **time), "dpo-lora": row("DPO, LoRA", 0.57, trained_share=0.1)}
     paired = {"scst - ppo": apart(-0.12), "dpo-lora - dpo": apart(-0.03)}
-    found = module.asked({**entry, "methods": worse, "paired": paired, "quantised_share": 0.4})
-    assert [reached for *_, reached in found] == [False] * 5 and found[0][1] == "4 methods; least 49.0 [47.0, 51.0] (SCST)"
-    page = module.render({**entry, "budget_cpu_seconds": 150})
-    assert page[4].startswith("| PPO | 61.0 [59.0, 63.0] | 61 | 1.00 | 0.10 | 4.00 | 20.0 | - | - | `trimtab x` |")
+    found = module.asked({"groups": [{**only, "methods": worse, "paired": paired, "quantised_share": 0.4}]})
+    assert [reached for *_, reached in found] == [False] * 6 and found[0][1] == "4 methods; least 49.0 [47.0, 51.0] (SCST)"
+    assert found[4][1] == "50 to 150 % of 200 s"
+    page = module.render({"groups": [only]})
+    assert page[4].startswith("| PPO | 61.0 [59.0, 63.0] | 61 | 1.00 | 0.10 | 4.00 | 20.0 | 100 | 1.50 GB | `trimtab x` |")
+
+
+def test_groups_of_seeds_are_pooled() -> None:
+    """Shares 0.55, 0.6 | 0.65: mean 0.6, sd 0.05, so +- 4.303 * 0.05 / sqrt(3) = 0.1242 over seeds; over prompts (2 * 0.01 + 0.04) / 3 =
+    0.02; together sqrt(0.1242^2 + 0.02^2) = 0.1258. A method that one group lacks, and its pairs, are left out; costs are the first's."""
+    module = proof_module().area("village_proof")
+
+    def row(shares: list[float], half: float, kl: float | None, seconds: float) -> dict[str, object]:
+        mean = sum(shares) / len(shares)
+        won = {"value": mean, "low": mean - half, "high": mean + half, "n": 480}
+        figures = {"kl": kl, "reward": 0.1, "gold": 4.0, "words": 20.0, "cpu_seconds": seconds, "peak_memory_bytes": seconds}
+        return {"title": "x", "win_rate": won, "win_rate_by_seed": shares, "command": "trimtab x", **figures}
+
+    same = {"value": 0.0, "low": -0.03, "high": 0.03, "n": 480}
+    first = {"seeds": [0, 1], "methods": {"a": row([0.55, 0.6], 0.01, 1.0, 100), "b": row([0.5, 0.5], 0.01, 1.0, 100)}}
+    first |= {"methods": {**first["methods"], "c": row([0.55, 0.6], 0.01, None, 100)}}
+    first |= {"paired": {"a - b": same, "a - c": same}, "trials": {"a": {"lr=1": 0.6}}, "quantised_share": 0.2}
+    second = {"seeds": [7], "methods": {"a": row([0.65], 0.04, 4.0, 300), "c": row([0.65], 0.04, None, 300)}}
+    second |= {"paired": {"a - c": same}, "trials": {"a": {"lr=2": 0.7}}, "quantised_share": 0.3}
+    found = module.pooled([first, second])
+    assert list(found["methods"]) == ["a", "c"] and list(found["paired"]) == ["a - c"] and found["seeds"] == [0, 1, 7]
+    a = found["methods"]["a"]
+    assert a["win_rate"]["value"] == pytest.approx(0.6)
+    assert a["win_rate"]["high"] - a["win_rate"]["value"] == pytest.approx(0.1258, abs=1e-4)
+    assert (a["kl"], a["cpu_seconds"], a["peak_memory_bytes"]) == (2.0, 100, 300) and found["methods"]["c"]["kl"] is None
+    assert found["paired"]["a - c"]["high"] == pytest.approx(0.03)  # the same on every seed: prompts alone
+    assert found["trials"] == {"a": {"lr=1": 0.6}} and found["quantised_share"] == 0.3
