@@ -15,7 +15,20 @@ from typing import Any
 import numpy as np
 from commits import commit
 from safetensors import safe_open
-from village_runs import BUDGET, DEMOS, METHODS, MORE_SEEDS, RECORDED, RUNS, SEEDS, TITLE, chosen, results, run
+from village_runs import (
+    BUDGET,
+    DEMOS,
+    METHODS,
+    MORE_SEEDS,
+    RECORDED,
+    RUNS,
+    SEEDS,
+    TITLE,
+    chosen,
+    results,
+    run,
+    trials_of,
+)
 
 from trimtab.common.precision import in_bf16
 from trimtab.common.stats import mean_interval, share_interval
@@ -67,8 +80,8 @@ def group(seeds: Sequence[int]) -> dict[str, Any]:
         trial = chosen(name)
         if trial is None:
             continue
-        if all((RUNS / name / f"trial-{t}" / "0" / "validation-judged.json").exists() for t in range(len(tried.trials))):
-            won = [results(RUNS / name / f"trial-{t}" / "0", "validation")["win_rate"]["value"] for t in range(len(tried.trials))]
+        if all((folder / "validation-judged.json").exists() for folder in trials_of(name)):
+            won = [results(folder, "validation")["win_rate"]["value"] for folder in trials_of(name)]
             trials[name] = {" ".join(words): rate for words, rate in zip(tried.trials, won, strict=True)}
         folders = [RUNS / name / f"trial-{trial}" / str(seed) for seed in seeds]
         if not all((folder / "test-judged.json").exists() for folder in folders):
@@ -98,31 +111,31 @@ def machine() -> str:
 
 
 def pooled(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The groups' figures as of one comparison: means over all seeds, of the methods and the pairs that every group has."""
-    counts = [len(g["seeds"]) for g in groups]
-
-    def mean_of(values: Sequence[float | None]) -> float | None:
-        return None if None in values else float(np.average(np.array(values, dtype=float), weights=counts))
-
+    """The groups' figures as of one comparison: a method's and a pair's are means over the seeds of all groups that have it."""
     rows: dict[str, Any] = {}
-    for name in groups[0]["methods"]:
-        found = [g["methods"][name] for g in groups if name in g["methods"]]
-        if len(found) == len(groups):
-            rows[name] = {**found[0], **{key: mean_of([row[key] for row in found]) for key in ("kl", "reward", "gold", "words")}}
-            by_seed = [share for row in found for share in row["win_rate_by_seed"]]
-            rows[name] |= {"win_rate_by_seed": by_seed, "win_rate": over_both(by_seed, [row["win_rate"] for row in found], counts)}
-            if "peak_memory_bytes" in found[0]:
-                rows[name]["peak_memory_bytes"] = max(row["peak_memory_bytes"] for row in found)
+    for name in dict.fromkeys(name for g in groups for name in g["methods"]):
+        having = [g for g in groups if name in g["methods"]]
+        found, counts = [g["methods"][name] for g in having], [len(g["seeds"]) for g in having]
+        rows[name] = dict(found[0])
+        for key in ("kl", "reward", "gold", "words"):
+            values = [row[key] for row in found]
+            rows[name][key] = None if None in values else float(np.average(values, weights=counts))
+        by_seed = [share for row in found for share in row["win_rate_by_seed"]]
+        rows[name] |= {"win_rate_by_seed": by_seed, "win_rate": over_both(by_seed, [row["win_rate"] for row in found], counts)}
+        if "peak_memory_bytes" in found[0]:
+            rows[name]["peak_memory_bytes"] = max(row["peak_memory_bytes"] for row in found)
     paired = {}
-    for pair in groups[0]["paired"]:
-        a, b = pair.split(" - ")
-        if a in rows and b in rows:
-            by_seed = [x - y for x, y in zip(rows[a]["win_rate_by_seed"], rows[b]["win_rate_by_seed"], strict=True)]
-            paired[pair] = over_both(by_seed, [g["paired"][pair] for g in groups], counts)
-    trials = {name: won for g in reversed(groups) for name, won in g["trials"].items()}
-    share = max(g["quantised_share"] for g in groups)
-    seeds = [seed for g in groups for seed in g["seeds"]]
-    return {"seeds": seeds, "methods": rows, "paired": paired, "trials": trials, "quantised_share": share}
+    for pair in [f"{a} - {b}" for a, b in PAIRS]:
+        having = [g for g in groups if pair in g["paired"]]
+        if having:
+            a, b = pair.split(" - ")
+            both = [(g["methods"][a]["win_rate_by_seed"], g["methods"][b]["win_rate_by_seed"]) for g in having]
+            by_seed = [x - y for of_a, of_b in both for x, y in zip(of_a, of_b, strict=True)]
+            paired[pair] = over_both(by_seed, [g["paired"][pair] for g in having], [len(g["seeds"]) for g in having])
+    return {
+        "methods": rows, "paired": paired, "trials": {name: won for g in reversed(groups) for name, won in g["trials"].items()},
+        "quantised_share": max(g["quantised_share"] for g in groups),
+    }  # fmt: skip
 
 
 def over_both(by_seed: Sequence[float], parts: Sequence[Mapping[str, Any]], counts: Sequence[int]) -> dict[str, Any]:
@@ -222,8 +235,8 @@ def render(entry: Mapping[str, Any]) -> list[str]:
     out = [
         f"{where[0].upper()}{where[1:]}. Each training takes about {BUDGET:.0f} s of one core of the first machine or reads the rankings "
         "once. Of three settings (more where the best of three lost to SFT or lay at their edge: all are listed below) the one that won "
-        "most on validation prompts (seed 0) answers the test prompts on every seed. Intervals are for other prompts and other seeds: the "
-        "variances of both, added. Core seconds are of the first group.", "",
+        "most on validation prompts (seed 0; QLoRA: seed 3) answers the test prompts on every seed. Intervals are for other prompts and "
+        "other seeds: the variances of both, added. Core seconds are of the first group that a method is in.", "",
         "| method | preferred to SFT, % | by seed | KL | reward | gold | words | core seconds | peak memory | chosen setting |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -254,7 +267,7 @@ def more() -> dict[str, Any]:
     """Two more seeds, with the settings that were chosen before."""
     run(list(METHODS), MORE_SEEDS, os.cpu_count() or 1, tuned=True)
     before = [g for g in json.loads(RECORDED.read_text())[TITLE]["groups"] if not set(g["seeds"]) & set(MORE_SEEDS)]
-    return told([*before, group(MORE_SEEDS)])
+    return told([*before, *(group([seed]) for seed in MORE_SEEDS)])
 
 
 def told(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -149,7 +149,8 @@ def test_what_the_village_table_is_asked() -> None:
 
 def test_groups_of_seeds_are_pooled() -> None:
     """Shares 0.55, 0.6 | 0.65: mean 0.6, sd 0.05, so +- 4.303 * 0.05 / sqrt(3) = 0.1242 over seeds; over prompts (2 * 0.01 + 0.04) / 3 =
-    0.02; together sqrt(0.1242^2 + 0.02^2) = 0.1258. A method that one group lacks, and its pairs, are left out; costs are the first's."""
+    0.02; together sqrt(0.1242^2 + 0.02^2) = 0.1258. A method that a group lacks, and its pairs, are of the other's seeds; costs are the
+    first's."""
     module = proof_module().area("village_proof")
 
     def row(shares: list[float], half: float, kl: float | None, seconds: float) -> dict[str, object]:
@@ -159,16 +160,17 @@ def test_groups_of_seeds_are_pooled() -> None:
         return {"title": "x", "win_rate": won, "win_rate_by_seed": shares, "command": "trimtab x", **figures}
 
     same = {"value": 0.0, "low": -0.03, "high": 0.03, "n": 480}
-    first = {"seeds": [0, 1], "methods": {"a": row([0.55, 0.6], 0.01, 1.0, 100), "b": row([0.5, 0.5], 0.01, 1.0, 100)}}
-    first |= {"methods": {**first["methods"], "c": row([0.55, 0.6], 0.01, None, 100)}}
-    first |= {"paired": {"a - b": same, "a - c": same}, "trials": {"a": {"lr=1": 0.6}}, "quantised_share": 0.2}
-    second = {"seeds": [7], "methods": {"a": row([0.65], 0.04, 4.0, 300), "c": row([0.65], 0.04, None, 300)}}
-    second |= {"paired": {"a - c": same}, "trials": {"a": {"lr=2": 0.7}}, "quantised_share": 0.3}
+    first = {"seeds": [0, 1], "trials": {"ppo": {"lr=1": 0.6}}, "quantised_share": 0.2, "paired": {"scst - ppo": same, "dpo - ppo": same}}
+    rows = {"ppo": row([0.55, 0.6], 0.01, 1.0, 100), "dpo": row([0.5, 0.5], 0.01, 1.0, 100), "scst": row([0.55, 0.6], 0.01, None, 100)}
+    second = {"seeds": [7], "trials": {"ppo": {"lr=2": 0.7}}, "quantised_share": 0.3, "paired": {"scst - ppo": same}}
+    second["methods"] = {"ppo": row([0.65], 0.04, 4.0, 300), "scst": row([0.65], 0.04, None, 300)}
+    first["methods"] = rows
     found = module.pooled([first, second])
-    assert list(found["methods"]) == ["a", "c"] and list(found["paired"]) == ["a - c"] and found["seeds"] == [0, 1, 7]
-    a = found["methods"]["a"]
+    assert list(found["methods"]) == ["ppo", "dpo", "scst"] and list(found["paired"]) == ["scst - ppo", "dpo - ppo"]
+    a, b = found["methods"]["ppo"], found["methods"]["dpo"]
+    assert b["win_rate_by_seed"] == [0.5, 0.5] and b["win_rate"]["high"] == pytest.approx(0.51) and b["kl"] == 1.0
     assert a["win_rate"]["value"] == pytest.approx(0.6)
     assert a["win_rate"]["high"] - a["win_rate"]["value"] == pytest.approx(0.1258, abs=1e-4)
-    assert (a["kl"], a["cpu_seconds"], a["peak_memory_bytes"]) == (2.0, 100, 300) and found["methods"]["c"]["kl"] is None
-    assert found["paired"]["a - c"]["high"] == pytest.approx(0.03)  # the same on every seed: prompts alone
-    assert found["trials"] == {"a": {"lr=1": 0.6}} and found["quantised_share"] == 0.3
+    assert (a["kl"], a["cpu_seconds"], a["peak_memory_bytes"]) == (2.0, 100, 300) and found["methods"]["scst"]["kl"] is None
+    assert found["paired"]["scst - ppo"]["high"] == pytest.approx(0.03)  # the same on every seed: prompts alone
+    assert found["trials"] == {"ppo": {"lr=1": 0.6}} and found["quantised_share"] == 0.3

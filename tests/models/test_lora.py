@@ -289,6 +289,24 @@ def test_a_quantised_layer_takes_less_than_thirty_percent_of_bf16_and_is_near() 
     assert float((made.dequantised() - layer.weight.detach()).std()) < 0.1
 
 
+@pytest.mark.parametrize(("out", "wide"), [(160, 160), (48, 64), (3, 448), (5, 40), (7, 16), (3, 9)])
+def test_each_weight_comes_back_with_the_scale_of_its_own_block(out: int, wide: int) -> None:
+    """The definition: blocks of 64 of the flattened weight, a value of the code times the largest of the block. So a weight made of such
+    values comes back, up to the rounding of the scales; neighbouring blocks' scales differ by half. Rows that are no whole number of blocks
+    are what bitsandbytes gets wrong on CPUs with AVX-512."""
+    code = [-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0.0]
+    code += [0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0]
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(16, (out * wide,), generator=generator)
+    block = torch.arange(out * wide) // 64
+    chosen[torch.arange(0, out * wide, 64)] = 15  # every block has its scale
+    values = torch.tensor(code)[chosen] * 1.5 ** (block % 8)
+    layer = torch.nn.Linear(wide, out)
+    layer.weight.data.copy_(values.view(out, wide))
+    # Scales are quantised to 8 bits themselves: up to 17, so that they are off by less than 0.1.
+    torch.testing.assert_close(NF4Linear(layer, CPU).dequantised(), layer.weight.detach(), atol=0.12, rtol=0.0)
+
+
 def test_a_quantised_layer_is_a_plain_one_with_the_dequantised_weight() -> None:
     made = NF4Linear(torch.nn.Linear(64, 48), CPU)
     plain = made.plain()

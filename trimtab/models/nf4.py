@@ -2,7 +2,9 @@
 (QLoRA, Dettmers et al. 2023, sections 2 and 3; the blocks' scales are quantised again). Through bitsandbytes, on CPUs too.
 
 The products are our own: a weight is made float32 when its layer is computed, and again in the backward pass, so that training, scoring
-and sampling multiply the same numbers (bitsandbytes multiplies other ones on some CPUs while no gradient is recorded).
+and sampling multiply the same numbers (bitsandbytes multiplies other ones on some CPUs while no gradient is recorded). And a weight is
+kept as rows of one block each, whatever its own rows: they are what bitsandbytes 0.50 takes blocks for on CPUs with AVX-512, where a
+weight whose rows are no whole number of blocks, 160 wide say, comes back with the scales of other blocks (docs/log.md).
 """
 
 from typing import Any
@@ -15,6 +17,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from trimtab.models.lora import as_conv1d, linear_layers
+
+BLOCK = 64  # weights with one scale
 
 
 class NF4Linear(nn.Linear):
@@ -29,13 +33,14 @@ class NF4Linear(nn.Linear):
         self.transposed = isinstance(layer, Conv1D)  # GPT-2 keeps its weights as (in, out)
         weight = layer.weight.detach().T if self.transposed else layer.weight.detach()
         self.out_features, self.in_features = weight.shape
-        whole: Any = Params4bit(weight.contiguous(), requires_grad=False, quant_type="nf4")
+        blocks = weight.reshape(-1, BLOCK) if weight.numel() % BLOCK == 0 else weight.reshape(1, -1)
+        whole: Any = Params4bit(blocks.contiguous(), requires_grad=False, quant_type="nf4", blocksize=BLOCK)
         self.weight = whole.to(device)
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().to(device), requires_grad=False)
 
     def dequantised(self) -> Tensor:
         """(out, in) float32."""
-        return dequantize_4bit(self.weight.data, self.weight.quant_state)
+        return dequantize_4bit(self.weight.data, self.weight.quant_state).view(self.out_features, self.in_features)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return _Product.apply(inputs, self)
