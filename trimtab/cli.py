@@ -97,6 +97,9 @@ def settings_of(command: str) -> type[Settings]:
     return verbs()["eval" if command == "winrate" else command].settings
 
 
+CALLED_OTHERWISE = {("orpo", "beta"): "odds_weight"}  # TRL's word for it, which is another thing elsewhere
+
+
 def _training_commands() -> None:
     """Adds one verb for each file in ``methods``; its first line is the summary."""
     folder = Path(__file__).parent / "methods"
@@ -111,27 +114,41 @@ def _training_command(name: str) -> Callable[[Words], None]:
         look_for_files(words or [])
         verb = verbs()[name]
         refuse_others_options(name, words or [])
-        verb.run(read_config(verb.settings, words))
+        warn_of(Path(str(verb.run(read_config(verb.settings, words)))))
 
     return command
 
 
+def warn_of(folder: Path) -> None:
+    """What the run's report will warn of, said where it ends: a model can be lost although every number was finite."""
+    from trimtab.report.checks import run_warnings
+    from trimtab.report.read import read_run
+
+    for sentence in run_warnings(read_run(folder, [])):
+        print(f"warning: {sentence}")
+
+
 def refuse_others_options(name: str, words: Sequence[str]) -> None:
-    """A word whose key this training verb lacks and others have: told with whose it is (a value head for DPO, a reference for SimPO).
+    """Words whose key this training verb lacks and others have: told with whose it is (a value head for DPO, a reference for SimPO).
 
     Raises:
-        UserError: there is such a word.
+        UserError: there are such words; all are named.
     """
     from trimtab.methods.build import methods
 
     options = {method: {option.name for option in describe(module.Config)} for method, module in methods().items()}
+    refused = []
     for word in words:
         key, equals, value = word.partition("=")
         if key == "loss" and key in options[name] and value in options:
             raise UserError(f"{word}: {value} is a verb of its own: trimtab {value}")
         owners = [method for method, known in options.items() if key in known]
         if equals and owners and key not in options[name]:
-            raise UserError(f"{key}= is an option of {', '.join(owners)}; {name} has nothing like it, leave it out")
+            ours = CALLED_OTHERWISE.get((name, key))
+            mend = f"{name} calls its own {ours}" if ours else f"{name} has nothing like it, leave it out"
+            refused.append(f"{key}= is an option of {', '.join(owners)}; {mend}")
+    if refused:
+        raise UserError("; ".join(refused))
 
 
 @app.command()

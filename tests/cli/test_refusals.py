@@ -67,6 +67,8 @@ CASES = [
     ("bon " + ONLINE + " beta=0.1", of_others("bon", "beta")),
     ("pretrain data=text.txt lora.rank=8", of_others("pretrain", "lora.rank")),
     ("grpo " + ONLINE + " ptx.weight=1", of_others("grpo", "ptx.weight")),
+    ("bon " + ONLINE + " beta=0.1 clip=0.2", f"{of_others('bon', 'beta')}; {of_others('bon', 'clip')}"),
+    ("orpo model=base data=pairs.jsonl beta=0.1", "orpo calls its own odds_weight"),
     # K = 1
     ("reward model=base data=single.jsonl", "single.jsonl: no ranking has two answers; reward needs at least one that has"),
     ("dpo model=base data=single.jsonl", "single.jsonl: no ranking has two answers; dpo needs"),
@@ -78,8 +80,8 @@ CASES = [
     ("bon " + ONLINE + " num_completions=1", "num_completions is 1, expected whole number >= 2"),
     # nothing to learn from
     ("triplet model=base data=ties.jsonl", "ties.jsonl: no ranking has two answers of different rank; triplet needs"),
-    ("orpo model=base data=unranked.jsonl", "unranked.jsonl: no ranking has two answers of different rank; orpo needs"),
-    ("reward model=base data=unranked.jsonl ties=half", "unranked.jsonl: no ranking has two answers of different rank"),
+    ("orpo model=base data=unranked.jsonl", "unranked.jsonl: its answers have no ranks, which trimtab rank or labelers give them; orpo needs"),
+    ("reward model=base data=unranked.jsonl ties=half", "unranked.jsonl: its answers have no ranks, which trimtab rank or labelers give them; reward needs"),
     ("kto model=base data=pairs.jsonl desirable_weight=0 undesirable_weight=0", "desirable_weight=0 undesirable_weight=0: nothing is left"),
     # files and names that do not fit
     ("dpo model=base data=nowhere.jsonl", "nowhere.jsonl: no such file"),

@@ -12,9 +12,11 @@ from tiny_models import plain_logprobs, write_lines
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trimtab.cli import main
+from trimtab.common.errors import UserError
 from trimtab.data.template import Renderer
 from trimtab.models.load import load_scorer, load_tokenizer, save_model
 from trimtab.training.folder import locked
+from trimtab.verbs.sample import name_of
 from trimtab.village.judge import judge
 from trimtab.village.prompts import prompts
 
@@ -227,6 +229,66 @@ def test_a_folder_in_use_is_left_alone(workshop: Path, tmp_path: Path, capsys: p
         assert main(words) == 2
     assert "another process is at work in this folder" in capsys.readouterr().err
     assert not (tmp_path / "run/run.json").exists() and main(words) == 0
+
+
+def test_a_model_that_was_lost_although_every_number_was_finite_is_told(
+    workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sft", f"model={workshop}/base", f"data={workshop}/world/demonstrations.jsonl", "steps=6", "batch_size=4", "warmup=0"]
+    assert main([*words, "lr=1", f"out={tmp_path}/lost"]) == 0
+    assert "warning: The loss ended at " in capsys.readouterr().out
+    assert main([*words, "lr=1e-4", f"out={tmp_path}/kept"]) == 0
+    assert "warning:" not in capsys.readouterr().out
+
+
+def test_rankings_that_teach_nothing_are_counted(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {**p.to_json(), "completions": [{"text": "A."}, {"text": "B."}], "ranks": ranks}
+        for p, ranks in zip(prompts("test"), ([1, 2], [1, 1], [2, 1]), strict=False)
+    ]
+    (tmp_path / "three.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = ["simpo", f"model={workshop}/base", f"data={tmp_path}/three.jsonl", "steps=1", "batch_size=2", f"out={tmp_path}/run"]
+    assert main(words) == 0
+    assert f"simpo: {tmp_path}/three.jsonl 1 ranking without two answers of different rank: nothing is" in capsys.readouterr().out
+
+
+def test_answers_are_called_after_the_run_that_made_the_model(workshop: Path, tmp_path: Path) -> None:
+    made = []
+    for model in (f"{workshop}/base", f"{workshop}/base/model"):
+        out = tmp_path / f"{len(made)}.jsonl"
+        assert main(["sample", model, f"{workshop}/world/prompts.test.jsonl", "limit=1", "max_tokens=2", "-o", str(out)]) == 0
+        made.append(json.loads(out.read_text())["completions"][0]["model"])
+    assert made == ["base", "base"] and name_of("hub/model") == "model"
+
+
+def test_a_run_with_adapters_says_where_they_are_and_doctor_looks_at_them(
+    workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"model={workshop}/base", f"data={workshop}/world/demonstrations.jsonl", "steps=2", "batch_size=2", "lora.rank=2"]
+    assert main(["sft", *words, "lora.quantize=nf4", f"out={tmp_path}/four"]) == 0
+    said = capsys.readouterr().out
+    assert f"sft: {tmp_path}/four/adapter holds the adapters alone, for peft, trained beside weights in NF4: on the start" in said
+    assert main(["doctor", f"{tmp_path}/four/adapter", "only=special tokens,chat template"]) == 0
+    assert "LlamaForCausalLM" in capsys.readouterr().out
+
+
+def test_a_run_that_goes_on_says_so(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from trimtab.training import loop
+
+    words = ["sft", f"model={workshop}/base", f"data={workshop}/world/demonstrations.jsonl", "steps=3", "batch_size=2", "save_every=1"]
+    words.append(f"out={tmp_path}/run")
+
+    def stopped(config: object, step: int, steps: int) -> float:
+        if step == 2:
+            raise UserError("stopped")
+        return 1e-4
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "learning_rate", stopped)
+        assert main(words) == 2
+    assert "sft: 3 steps, in" in (said := capsys.readouterr().out) and "goes on" not in said
+    assert main(words) == 0
+    assert f"sft: 3 steps, in {tmp_path}/run; goes on after step 2" in capsys.readouterr().out
 
 
 def test_a_run_that_diverges_ends_with_status_1(workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,9 +109,25 @@ def test_each_sign_is_warned_of() -> None:
         ({"engine__mean_diff": [0.05]}, "Sampling and training disagree"),
         ({"eval__loss": [3.0, 2.0, 2.5]}, "rose from 2 to 2.5"),
         ({"loss": [1.0, math.nan, math.inf]}, "at 2 of 3 steps, first at step 1"),
+        ({"loss": [0.7] + [2.5] * 10}, "The loss ended at 2.5 and had begun at 0.7"),
+        ({"logprob_chosen": [-11.0] + [-34.0] * 10}, "fell from \N{MINUS SIGN}11 to \N{MINUS SIGN}34 nats"),
     ):
         found = list(run_warnings(run_with(**metrics)))
         assert len(found) == 1 and sign in found[0], (metrics, found)
+
+
+def test_a_loss_that_is_of_other_answers_in_every_step_or_within_its_noise_is_not_warned_of() -> None:
+    for metrics in (
+        {"loss": [0.1] + [3.0] * 10, "reward__proxy": [0.0] * 11}, {"loss": [0.7] + [2.3] * 10}, {"loss": [-0.1] + [3.0] * 10},
+        {"logprob_chosen": [-11.0] + [-32.0] * 10},
+    ):  # fmt: skip
+        assert list(run_warnings(run_with(**metrics))) == []
+
+
+def test_what_mends_a_kl_is_the_methods_own() -> None:
+    far = {"kl/reference": Series(tuple(range(20)), (30.0,) * 20)}
+    said = [next(iter(run_warnings(Run(Path("."), verb, metrics=far)))) for verb in ("ppo", "trpo")]
+    assert said[0].endswith("; raise beta.") and said[1].endswith("; lower trust.delta or raise beta.")
 
 
 def test_the_table_is_warned_of() -> None:

@@ -47,7 +47,7 @@ def check_writable(path: Path | str, *, overwrite: bool) -> None:
     if Path(path).is_dir():
         raise UserError(f"{path}: is a folder; name a file to write")
     if not overwrite and os.path.lexists(path):
-        raise UserError(f"{path}: is there already; choose another name, or replace it with --overwrite (overwrite=true)")
+        raise UserError(f"{path}: is there already; choose another name, or replace it with --overwrite (in a recipe overwrite=true)")
     folder = Path(path).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

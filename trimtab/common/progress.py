@@ -68,7 +68,8 @@ class Progress:
             return
         self._shown = now
         if self._bar is None:
-            self._line()
+            if not self.total or self.done < self.total:  # the last line is written at the end
+                self._line()
         elif self._begun:
             self._update(self._bar)
         else:

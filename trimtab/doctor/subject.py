@@ -7,6 +7,7 @@ A part that cannot be had raises ``NotApplicable`` for every check that needs it
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -19,7 +20,15 @@ from trimtab.doctor.draws import Draws
 from trimtab.doctor.probes import FIRST, OPENINGS, PASSAGE, trees_of
 from trimtab.doctor.settings import Config
 from trimtab.doctor.survey import Survey, survey
-from trimtab.models.load import hub_reachable, is_scorer, load_policy, load_scorer, max_positions, model_folder
+from trimtab.models.load import (
+    adapter_base,
+    hub_reachable,
+    is_scorer,
+    load_policy,
+    load_scorer,
+    max_positions,
+    model_folder,
+)
 from trimtab.records import Message, Prompt
 from trimtab.sampling.choose import engine_for
 from trimtab.sampling.protocol import Engine
@@ -55,6 +64,12 @@ def attempt(make: Callable[[], T]) -> Attempt[T]:
         return Attempt(None, str(error))
 
 
+def _described(model: Path | str) -> Path:
+    """Where a model's configuration is: of an adapter, its base's folder (or hub name)."""
+    base = adapter_base(model)
+    return _described(base) if base else model_folder(model)
+
+
 class Subject:
     """A model and perhaps a data file. ``engine`` replaces the engine that the settings name.
 
@@ -67,14 +82,17 @@ class Subject:
         self._made: dict[str, Any] = {}
         self.scores = is_scorer(config.model)  # whether it is a reward or value model
         self.source = model_folder(config.model)
-        self._where: dict[str, Any] = {} if self.source.exists() or hub_reachable() else {"local_files_only": True}
+        self._described = _described(config.model)
+        own = self._described == self.source or (self.source / "tokenizer_config.json").exists()
+        self._tokenizer_at = self.source if own else self._described
+        self._where: dict[str, Any] = {} if self._described.exists() or hub_reachable() else {"local_files_only": True}
 
     # ---- files -----------------------------------------------------------------------------------------------------
 
     @cached_property
     def settings(self) -> Any:
         """The model's configuration."""
-        return AutoConfig.from_pretrained(str(self.source), **self._where)
+        return AutoConfig.from_pretrained(str(self._described), **self._where)
 
     @cached_property
     def generation(self) -> GenerationConfig:
@@ -82,7 +100,7 @@ class Subject:
         if self.scores:
             raise NotApplicable("a reward model generates nothing")
         try:
-            return GenerationConfig.from_pretrained(str(self.source), **self._where)
+            return GenerationConfig.from_pretrained(str(self._described), **self._where)
         except OSError:
             return GenerationConfig.from_model_config(self.settings)
 
@@ -92,7 +110,7 @@ class Subject:
 
         def load() -> PreTrainedTokenizerBase:
             try:
-                tokenizer = AutoTokenizer.from_pretrained(str(self.source), **self._where)
+                tokenizer = AutoTokenizer.from_pretrained(str(self._tokenizer_at), **self._where)
             except Exception as error:  # every tokenizer class fails in its own way
                 raise UserError((str(error).strip().splitlines() or [type(error).__name__])[0][:160]) from None
             if tokenizer is None or not len(tokenizer):

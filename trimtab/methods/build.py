@@ -41,6 +41,7 @@ from trimtab.models.load import (
     stop_at,
 )
 from trimtab.models.lora import Lora, add_adapters, has_adapters, refuse, without_adapters
+from trimtab.training import checkpoint
 from trimtab.training.folder import RunFolder
 from trimtab.training.loop import train
 from trimtab.training.method import Method
@@ -137,7 +138,9 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
         if not trained.items:
             raise UserError(f"{given.get('data')}: nothing to train on is left; the line above says what was left out and why")
         steps = steps_of(config, trained.items)
-        print(f"{name}: {many(steps, 'step')}, in {folder.path}")
+        kept = checkpoint.latest(folder.path / "checkpoints")
+        goes_on = f"; goes on after step {checkpoint.step_of(kept):,}" if kept else ""
+        print(f"{name}: {many(steps, 'step')}, in {folder.path}{goes_on}")
         train(trained.method, config, folder, steps)
         for inner, (model, tokenizer) in trained.outputs.items():
             save_model(model, tokenizer, folder.path / inner)
@@ -145,6 +148,10 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
                 save_adapter(model, tokenizer, folder.path / adapter_name(inner))
         folder.end("done", trained.finish(folder.path))
     print(f"{name}: done; {folder.path / next(iter(trained.outputs), '')} holds the model, trimtab report {folder.path} shows the run")
+    if lora.rank:
+        names = [adapter_name(inner) for inner, (model, _) in trained.outputs.items() if has_adapters(model)]
+        fits = ", trained beside weights in NF4: on the start model's plain ones it is another model" if lora.quantize else ""
+        print(f"{name}: {' and '.join(str(folder.path / place) for place in names)} holds the adapters alone, for peft{fits}")
     return folder.path
 
 
@@ -316,6 +323,8 @@ def fixed_data(
     trees = [tree for tree in found if keep is None or keep(tree)]
     if found and not trees:
         raise UserError(f"{config.data}: no ranking with two answers of different rank is short enough; raise max_length")
+    if idle := len(found) - len(trees):
+        print(f"{name}: {config.data} {many(idle, 'ranking')} without two answers of different rank: nothing is trained on them")
     rest = announced(name, config.eval_data, held_out) if held_out is not None else []
     return FixedData(trees, rest, config.batch_size, config.micro_batch_tokens, config.seed, config.eval_limit)
 

@@ -57,7 +57,7 @@ class DPO(Offline):
     """The DPO loss on all comparable pairs of each tree."""
 
     name = "dpo"
-    shown = ("loss", "eval/accuracy")
+    shown = ("loss", "accuracy", "eval/accuracy")
     size = staticmethod(lambda tree: float(len(tree_pairs(tree))))
 
     def __init__(

@@ -77,7 +77,7 @@ class Offline(Method):
 class OnPairs(Offline):
     """A policy trained on all comparable pairs of each tree by its own log-probabilities, without a reference."""
 
-    shown = ("loss", "eval/accuracy")
+    shown = ("loss", "accuracy", "eval/accuracy")
     size: Size = staticmethod(lambda tree: float(len(tree_pairs(tree))))
 
     def __init__(self, policy: PreTrainedModel, data: FixedData) -> None:

@@ -81,6 +81,8 @@ def read_rankings(name: str, config: RankingSettings, *, keep: Keep = tree_pairs
     if not any(keep(_shape(r)) for r in training):
         most = max((len(r.completions) for r in training), default=0)
         why = "no ranking has two answers" if most < 2 else "no ranking has two answers of different rank"
+        if most > 1 and all(rank is None for r in training for rank in r.ranks):
+            why = "its answers have no ranks, which trimtab rank or labelers give them"
         raise UserError(f"{config.data}: {why}; {name} needs at least one that has")
     held_out = _among(config, config.eval_data, read(config.eval_data)) if config.eval_data else []
     return Rankings(*(_weighted(found, config.labeler_weights) for found in (training, held_out)))

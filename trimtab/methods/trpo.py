@@ -64,6 +64,7 @@ class TRPO(Held):
 
     name = "trpo"
     shown = ("reward/proxy", "reward/rule", "trust/kl")
+    steps_by_lr = False
     config: Config
 
     @property

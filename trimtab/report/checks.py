@@ -23,6 +23,10 @@ GOLD_FALL = 0.05
 """Share of its best that the gold score may lose while the proxy rises."""
 OVERFIT = 0.05
 ENGINE_DIFF = 0.01
+DIVERGED = 2.0
+"""Times its first value, and one more, that the loss of a method on fixed data may end at."""
+CHOSEN_FALL = 3.0
+"""Times their first log probability that the chosen answers may end at."""
 LONGER = 1.5
 
 
@@ -47,11 +51,12 @@ def run_warnings(run: Run) -> Iterator[str]:
                 f"first at step {bad[0]:g}."
             )
     yield from _over_optimised(run)
+    yield from _diverged(run)
     kl, token = last(run, "kl/reference"), last(run, "kl/per_token")
     if kl is not None and kl > KL_HIGH:
         yield (
             f"The policy ended {short(round(kl, 1))} nats per answer from its reference (more than {KL_HIGH:g}); "
-            f"raise beta."
+            f"{'lower trust.delta or ' if run.verb == 'trpo' else ''}raise beta."
         )
     elif token is not None and token > KL_TOKEN_HIGH:
         yield (
@@ -88,6 +93,19 @@ def run_warnings(run: Run) -> Iterator[str]:
                 f"The held-out loss rose from {short(min(values))} to {short(values[-1])}: over-fitted; train for "
                 f"fewer steps."
             )
+
+
+def _diverged(run: Run) -> Iterator[str]:
+    """Where lr was far too high, nothing stops: every number is finite, and the model is lost."""
+    if "reward/proxy" in run.metrics:  # the loss of a method that samples is of other answers in every step; KL and entropy tell
+        return
+    began, ended = first(run, "loss"), last(run, "loss")
+    if began is not None and ended is not None and 0 < DIVERGED * began < ended - 1:
+        yield f"The loss ended at {short(round(ended, 2))} and had begun at {short(round(began, 2))}: it diverged; lower lr."
+    began, ended = first(run, "logprob_chosen"), last(run, "logprob_chosen")
+    if began is not None and ended is not None and ended < CHOSEN_FALL * began < 0:
+        fell = f"from {short(round(began, 1))} to {short(round(ended, 1))} nats"
+        yield f"The chosen answers' log probability fell {fell}: they became improbable together with the others; lower lr."
 
 
 def _over_optimised(run: Run) -> Iterator[str]:

@@ -188,7 +188,7 @@ CATALOGUE = (
     ),
     _one("engine/kv_gb", "Keys and values", "GB", "What the engine set aside for the answers that it drew at once; kv_gb bounds it."),
     _one("grad_norm", "Gradient norm", "before clipping", "Peaks are clipped; steady growth announces divergence."),
-    _one("lr", "Learning rate", "", "The schedule as it was run; trpo has no use for it."),
+    _one("lr", "Learning rate", "", "The schedule as it was run."),
 )
 
 LOSS_UNITS = {

@@ -59,7 +59,12 @@ def save(
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint, damaged or not: ``load`` tells."""
     found = [p for p in folder.glob("step-*") if COMPLETE.fullmatch(p.name) and p.is_dir()]
-    return max(found, key=lambda p: int(p.name.removeprefix("step-")), default=None)
+    return max(found, key=step_of, default=None)
+
+
+def step_of(path: Path) -> int:
+    """The loop step that a checkpoint was saved after."""
+    return int(path.name.removeprefix("step-"))
 
 
 def load(path: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -94,7 +94,8 @@ class RunFolder:
             before = {k: v for k, v in with_defaults(found.get("config", {}), defaults).items() if k not in FREE_SETTINGS}
             if found.get("verb") != verb or _plain(before) != _plain(kept):
                 raise UserError(
-                    f"{self.path}: holds another run ({_difference(found, verb, before, kept)}); choose another out=DIR or delete it"
+                    f"{self.path}: holds another run ({_difference(found, verb, before, kept)}); choose another out=DIR (with "
+                    f"model={self.path} to train on from there) or delete it"
                 )
             before_and_now = [(found.get(kind, {}), info[kind]) for kind in ("inputs", "parents")]
             changed = [p for old, new in before_and_now for p, h in new.items() if old.get(p, h) != h]

@@ -138,7 +138,7 @@ def train(method: Method, settings: TrainingSettings, folder: RunFolder, steps: 
             learner.set_lr(lr)
             method.update(method.batches(state), learner, f"step {state.step + 1}")
             state.step += 1
-            values = {**learner.read_meter(), "lr": lr, **method.after(state)}
+            values = learner.read_meter() | ({"lr": lr} if method.steps_by_lr else {}) | method.after(state)
             if state.step % eval_every == 0 or state.step == steps:
                 values |= learner.evaluate(state)
             folder.log(state.step, values)

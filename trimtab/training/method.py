@@ -63,6 +63,7 @@ class Method:
 
     name: str
     shown: tuple[str, ...] = ("loss",)  # the metrics beside the progress bar
+    steps_by_lr = True  # False: ``update`` has no use for the optimizer, and no learning rate is logged
 
     @property
     def modules(self) -> dict[str, nn.Module]:

@@ -67,7 +67,7 @@ class Config(ReadSettings):
     stop: Annotated[list[str], AfterValidator(_no_escapes)] = Field([], description="an answer ends before the first of these strings")
     shots: int = Field(0, ge=0, description="demonstrations put before each prompt (GPT-3's few-shot prompting)")
     demonstrations: str = Field("", description="where shots come from, a file of demonstrations")
-    name: str = Field("", description="what to call the model in the records; empty = its folder")
+    name: str = Field("", description="what to call the model in the records; empty = its folder, or the run that holds a folder 'model'")
     limit: int = Field(0, ge=0, description="only the first so many prompts; 0 = all")
     skip: int = Field(0, ge=0, description="leave out so many prompts before that")
     seed: int = Field(0, description="seed of the draws")
@@ -111,7 +111,7 @@ def run(config: Config) -> Path:
             max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p, top_k=config.top_k,
             greedy=config.greedy, stop=(*config.stop, *(("\n\n",) if config.shots else ())), seed=config.seed,
         )  # fmt: skip
-        name = config.name or Path(config.model).name
+        name = config.name or name_of(config.model)
         positions = max_positions(policy)
         if positions <= config.max_tokens:
             raise UserError(f"max_tokens={config.max_tokens} leaves no room for a prompt: the model has {positions} positions")
@@ -147,6 +147,13 @@ def run(config: Config) -> Path:
         if stats:
             print(f"sample: {reduce(add, stats)}")
     return out.path
+
+
+def name_of(model: str) -> str:
+    """What a model's answers are called after: ``runs/dpo/model`` and ``runs/dpo`` are dpo's."""
+    place = Path(model)
+    inside = place.name in ("model", "adapter") and place.exists()
+    return (place.resolve().parent if inside else place).name or place.name
 
 
 def completion(sample: Sample, renderer: Renderer, name: str, stop: Sequence[str]) -> Completion:
