@@ -80,8 +80,8 @@ CASES = [
     ("bon " + ONLINE + " num_completions=1", "num_completions is 1, expected whole number >= 2"),
     # nothing to learn from
     ("triplet model=base data=ties.jsonl", "ties.jsonl: no ranking has two answers of different rank; triplet needs"),
-    ("orpo model=base data=unranked.jsonl", "unranked.jsonl: its answers have no ranks, which trimtab rank or labelers give them; orpo needs"),
-    ("reward model=base data=unranked.jsonl ties=half", "unranked.jsonl: its answers have no ranks, which trimtab rank or labelers give them; reward needs"),
+    ("orpo model=base data=unranked.jsonl", "unranked.jsonl: its answers have no ranks, which trimtab rank"),
+    ("reward model=base data=unranked.jsonl ties=half", "unranked.jsonl: its answers have no ranks, which trimtab rank"),
     ("kto model=base data=pairs.jsonl desirable_weight=0 undesirable_weight=0", "desirable_weight=0 undesirable_weight=0: nothing is left"),
     # files and names that do not fit
     ("dpo model=base data=nowhere.jsonl", "nowhere.jsonl: no such file"),

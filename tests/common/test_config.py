@@ -3,7 +3,7 @@
 import json
 from enum import Enum
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 from hypothesis import given, strategies as st
@@ -245,6 +245,14 @@ def test_commented_yaml_reads_back_as_the_defaults(tmp_path: Path) -> None:
     assert "model is missing" in fails(yaml=path)
     for option in describe(Train):
         assert option.description in path.read_text()
+
+
+def test_options_that_mean_nothing_to_a_verb_are_read_and_not_shown() -> None:
+    class Without(Train):
+        idle: ClassVar[tuple[str, ...]] = ("lr",)
+
+    assert "lr=" in help_text(Train) and "lr=" not in help_text(Without) and "\nlr:" in commented_yaml(Train)
+    assert "\nlr:" not in commented_yaml(Without) and load_config(Without, None, ["model=m", "lr=0.5"]).lr == 0.5
 
 
 def test_dump_is_json_and_reads_back() -> None:

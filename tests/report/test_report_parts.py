@@ -15,7 +15,7 @@ from trimtab.common.stats import Estimate
 from trimtab.report import svg
 from trimtab.report.checks import evaluation_warnings, run_warnings
 from trimtab.report.choose import choose, columns, evenly
-from trimtab.report.curves import CATALOGUE, charts_of
+from trimtab.report.curves import CATALOGUE, charts_of, unit_of
 from trimtab.report.explain import fill, headline
 from trimtab.report.read import Evaluation, Run, Series, _evaluation, text
 from trimtab.report.sections import COLUMNS, cell, clock, fixed, kl_path, nice, root, table
@@ -128,6 +128,12 @@ def test_what_mends_a_kl_is_the_methods_own() -> None:
     far = {"kl/reference": Series(tuple(range(20)), (30.0,) * 20)}
     said = [next(iter(run_warnings(Run(Path("."), verb, metrics=far)))) for verb in ("ppo", "trpo")]
     assert said[0].endswith("; raise beta.") and said[1].endswith("; lower trust.delta or raise beta.")
+
+
+def test_ipos_loss_is_in_squares() -> None:
+    series = {"loss": Series((1, 2), (25.0, 24.0))}
+    runs = [Run(Path("."), "dpo", {"config": {"loss": loss}}, series) for loss in ("sigmoid", "ipo")]
+    assert [unit_of(charts_of(run.metrics)[0], run) for run in runs] == ["nats per pair of answers", "squared nats per pair of answers"]
 
 
 def test_the_table_is_warned_of() -> None:

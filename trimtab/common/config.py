@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -34,6 +34,8 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    idle: ClassVar[tuple[str, ...]] = ()
+    """Inherited options that mean nothing here: read, so that they can be refused with a reason, and not shown."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -116,7 +118,7 @@ def describe(cls: type[Settings]) -> list[Option]:
 
 def help_text(cls: type[Settings], width: int = HELP_WIDTH) -> str:
     """``key=default``, the sentence and the type of every option, for ``--help``."""
-    options = describe(cls)
+    options = [option for option in describe(cls) if option.name not in cls.idle]
     left = [f"{o.name}={o.default_text}" for o in options]
     column = min(max(map(len, left), default=0), 34) + 4
     lines = []
@@ -487,6 +489,8 @@ def _options(cls: type[Settings], defaults: Mapping[str, Any], prefix: str) -> I
 
 def _yaml_lines(cls: type[Settings], defaults: Mapping[str, Any], indent: str) -> Iterator[str]:
     for key, field in cls.model_fields.items():
+        if key in cls.idle:
+            continue
         group = _group(field)
         note = " ".join((field.description or "").split())
         note = note if group else f"{note} [{type_text(field)}]"

@@ -15,6 +15,7 @@ and there is no learning rate and no optimizer state. All is float32: a bound of
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -54,6 +55,7 @@ class Trust(Settings):
 class Config(OnlineSettings):
     """Settings of ``trimtab trpo``."""
 
+    idle: ClassVar[tuple[str, ...]] = OPTIMIZER
     num_completions: int = Field(4, ge=2, description="answers sampled for each prompt; each is measured against the others")
     dtype: Dtype = Field("float32", description="number format of matrix products: float32 alone, the bound and the Fisher matrix need it")
     trust: Trust = Field(Trust(), description="the trust region")

@@ -227,6 +227,8 @@ def charts_of(metrics: Mapping[str, Series]) -> list[Chart]:
 def unit_of(chart: Chart, run: Run) -> str:
     """The unit of a chart; a loss is measured in the unit of its verb."""
     is_loss = chart.described.members[0][0] == "loss"
+    if is_loss and run.verb == "dpo" and run.config.get("loss") == "ipo":
+        return "squared nats per pair of answers"
     return LOSS_UNITS.get(run.verb, chart.described.unit) if is_loss else chart.described.unit
 
 

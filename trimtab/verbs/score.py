@@ -12,6 +12,7 @@ from trimtab.common.files import check_writable, write_text
 from trimtab.common.progress import Progress
 from trimtab.data.encode import comparison_trees
 from trimtab.data.formats import read_answers
+from trimtab.data.formats.account import many
 from trimtab.data.template import Renderer
 from trimtab.feedback.ensemble import reward_models
 from trimtab.feedback.protocol import Feedback
@@ -32,9 +33,11 @@ def run_score(model: str, data: str, out: str, *, overwrite: bool = False) -> Pa
         UserError: ``out`` is there and ``overwrite`` is not set; the model or the file is wrong.
     """
     check_writable(out, overwrite=overwrite)
-    judge = RewardModel(model)
+    judge = RewardModel(model.removeprefix("reward:"))  # as it is called where a judge is asked for
     items = readable(read_answers(data), f"score: {data}", judge)
     rewards = scored(judge, items, "score")
+    every = [reward for row in rewards for reward in row]
+    print(f"score: {many(len(every), 'answer')}, {sum(every) / len(every):.4g} on average")
     return _write(out, [{"id": c.prompt.id, "rewards": row} for c, row in zip(items, rewards, strict=True)])
 
 
