@@ -3,10 +3,12 @@
 
 The products are our own: a weight is made float32 when its layer is computed, and again in the backward pass, so that training, scoring
 and sampling multiply the same numbers (bitsandbytes multiplies other ones on some CPUs while no gradient is recorded). And a weight is
-kept as rows of one block each, whatever its own rows: they are what bitsandbytes 0.50 takes blocks for on CPUs with AVX-512, where a
-weight whose rows are no whole number of blocks, 160 wide say, comes back with the scales of other blocks (docs/log.md).
+read as rows of one block each, whatever its own rows: they are what bitsandbytes 0.50 takes blocks for on CPUs with AVX-512, where a
+weight whose rows are no whole number of blocks, 160 wide say, comes back with the scales of other blocks (docs/log.md). peft's DoRA
+still reads it by its own rows there.
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -36,11 +38,15 @@ class NF4Linear(nn.Linear):
         blocks = weight.reshape(-1, BLOCK) if weight.numel() % BLOCK == 0 else weight.reshape(1, -1)
         whole: Any = Params4bit(blocks.contiguous(), requires_grad=False, quant_type="nf4", blocksize=BLOCK)
         self.weight = whole.to(device)
+        self.blocks = blocks.shape
+        self.weight.quant_state.shape = weight.shape  # as peft reads it
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().to(device), requires_grad=False)
 
     def dequantised(self) -> Tensor:
         """(out, in) float32."""
-        return dequantize_4bit(self.weight.data, self.weight.quant_state).view(self.out_features, self.in_features)
+        state = copy.copy(self.weight.quant_state)
+        state.shape = self.blocks
+        return dequantize_4bit(self.weight.data, state).view(self.out_features, self.in_features)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return _Product.apply(inputs, self)
