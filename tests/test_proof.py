@@ -143,9 +143,6 @@ def test_what_the_village_table_is_asked() -> None:
     found = module.asked({"groups": [{**only, "methods": worse, "paired": paired, "quantised_share": 0.4}]})
     assert [reached for *_, reached in found] == [False] * 6 and found[0][1] == "4 methods; least 49.0 [47.0, 51.0] (SCST)"
     assert found[4][1] == "50 to 150 % of 200 s"
-    behind = {**only, "methods": {**rows, "trpo": row("TRPO", 0.55, cpu_seconds=100.0, **time)}, "paired": {"trpo - ppo": apart(-0.06)}}
-    said = [(measured, reached) for what, measured, reached in module.asked({"groups": [behind]}) if what.startswith("TRPO less PPO")]
-    assert said == [("-6.0 [-7.0, -5.0]; explained in docs/log.md", True)]
     page = module.render({"groups": [only]})
     assert page[4].startswith("| PPO | 61.0 [59.0, 63.0] | 61 | 1.00 | 0.10 | 4.00 | 20.0 | 100 | 1.50 GB | `trimtab x` |")
 

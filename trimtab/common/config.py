@@ -317,8 +317,7 @@ ELSEWHERE = {
     "init_kl_coef": "beta", "cliprange": "clip", "epsilon": "clip", "cliprange_value": "value_clip",
     "vf_coef": "value_coef", "lam": "gae_lambda", "num_ppo_epochs": "epochs_per_batch", "num_iterations": "epochs_per_batch",
     "missing_eos_penalty": "cut_penalty", "mask_truncated_completions": "cut", "loss_type": "loss", "rpo_alpha": "sft_weight",
-    "n": "num_completions", "k": "num_completions", "scale_rewards": "divide_by_std", "gradient_accumulation_steps": "micro_batch_tokens",
-    "max_prompt_length": "max_length",
+    "n": "num_completions", "k": "num_completions", "scale_rewards": "divide_by_std",
 }  # fmt: skip
 LISTED_KEYS = 10  # more are no help in a line
 

@@ -37,7 +37,8 @@ def run_score(model: str, data: str, out: str, *, overwrite: bool = False) -> Pa
     items = readable(read_answers(data), f"score: {data}", judge)
     rewards = scored(judge, items, "score")
     every = [reward for row in rewards for reward in row]
-    print(f"score: {many(len(every), 'answer')}, {sum(every) / len(every):.4g} on average")
+    if every:
+        print(f"score: {many(len(every), 'answer')}, {sum(every) / len(every):.4g} on average")
     return _write(out, [{"id": c.prompt.id, "rewards": row} for c, row in zip(items, rewards, strict=True)])
 
 
