@@ -24,7 +24,7 @@ def of_rows(layer: NF4Linear) -> Tensor:
     """The weight (out, in), where a row's scales begin at row * (in // 64)."""
     state = layer.weight.quant_state
     scales = dequantize_blockwise(state.absmax, state.state2) + state.offset
-    values = layer.dequantised().reshape(-1)
+    values = layer.dequantize().reshape(-1)
     unit = (values / scales.repeat_interleave(BLOCK)[: len(values)]).view(layer.out_features, layer.in_features)
     rows, columns = torch.arange(layer.out_features), torch.arange(layer.in_features)
     taken = rows[:, None] * (layer.in_features // BLOCK) + columns // BLOCK
@@ -42,7 +42,7 @@ def main(model: str, file: str) -> None:
     whole, quantised = load_policy(model), load_policy(model, quantize="nf4")
     trees, _ = demonstration_trees(read_demonstrations(file), Renderer(load_tokenizer(model)), max_length=2048)
     print(f"float32 {loss(whole, trees):.4f}", flush=True)
-    for name, weight in (("NF4", NF4Linear.dequantised), ("NF4, another block's scales", of_rows)):
+    for name, weight in (("NF4", NF4Linear.dequantize), ("NF4, another block's scales", of_rows)):
         for place, layer in quantised.named_modules():
             if isinstance(layer, NF4Linear):
                 whole.get_submodule(place).weight.data.copy_(weight(layer))

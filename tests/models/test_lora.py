@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from peft.utils.integrations import dequantize_module_weight
 from tiny_models import FAMILIES, pair, plain_logprobs, random_trees, save_tiny_policy
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
@@ -286,7 +287,7 @@ def test_a_quantised_layer_takes_less_than_thirty_percent_of_bf16_and_is_near() 
     state = made.weight.quant_state
     tensors = (made.weight, state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code)
     assert sum(t.nbytes for t in tensors) <= 0.27 * 2 * layer.weight.numel()
-    assert float((made.dequantised() - layer.weight.detach()).std()) < 0.1
+    assert float((made.dequantize() - layer.weight.detach()).std()) < 0.1
 
 
 @pytest.mark.parametrize(("out", "wide"), [(160, 160), (48, 64), (3, 448), (5, 40), (7, 16), (3, 9)])
@@ -304,7 +305,9 @@ def test_each_weight_comes_back_with_the_scale_of_its_own_block(out: int, wide: 
     layer = torch.nn.Linear(wide, out)
     layer.weight.data.copy_(values.view(out, wide))
     # Scales are quantised to 8 bits themselves: up to 17, so that they are off by less than 0.1.
-    torch.testing.assert_close(NF4Linear(layer, CPU).dequantised(), layer.weight.detach(), atol=0.12, rtol=0.0)
+    made = NF4Linear(layer, CPU)
+    torch.testing.assert_close(made.dequantize(), layer.weight.detach(), atol=0.12, rtol=0.0)
+    assert torch.equal(dequantize_module_weight(made), made.dequantize())  # as peft's DoRA reads it
 
 
 def test_a_quantised_layer_is_a_plain_one_with_the_dequantised_weight() -> None:

@@ -111,7 +111,7 @@ def weights_digest(model: PreTrainedModel) -> str:
     digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
     tensors: list[tuple[str, Tensor]] = [*model.named_parameters(), *model.named_buffers()]
     quantised: list[tuple[str, Any]] = [(name, m) for name, m in model.named_modules() if hasattr(m, "quant_type")]
-    for name, tensor in (*tensors, *((name, layer.dequantised()) for name, layer in quantised)):
+    for name, tensor in (*tensors, *((name, layer.dequantize()) for name, layer in quantised)):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -3,12 +3,10 @@
 
 The products are our own: a weight is made float32 when its layer is computed, and again in the backward pass, so that training, scoring
 and sampling multiply the same numbers (bitsandbytes multiplies other ones on some CPUs while no gradient is recorded). And a weight is
-read as rows of one block each, whatever its own rows: they are what bitsandbytes 0.50 takes blocks for on CPUs with AVX-512, where a
-weight whose rows are no whole number of blocks, 160 wide say, comes back with the scales of other blocks (docs/log.md). peft's DoRA
-still reads it by its own rows there.
+kept as rows of one block each, whatever its own rows: they are what bitsandbytes 0.50 takes blocks for on CPUs with AVX-512, where a
+weight whose rows are no whole number of blocks, 160 wide say, comes back with the scales of other blocks (docs/log.md).
 """
 
-import copy
 from typing import Any
 
 import torch
@@ -38,15 +36,16 @@ class NF4Linear(nn.Linear):
         blocks = weight.reshape(-1, BLOCK) if weight.numel() % BLOCK == 0 else weight.reshape(1, -1)
         whole: Any = Params4bit(blocks.contiguous(), requires_grad=False, quant_type="nf4", blocksize=BLOCK)
         self.weight = whole.to(device)
-        self.blocks = blocks.shape
-        self.weight.quant_state.shape = weight.shape  # as peft reads it
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().to(device), requires_grad=False)
 
-    def dequantised(self) -> Tensor:
+    def dequantize(self) -> Tensor:
         """(out, in) float32."""
-        state = copy.copy(self.weight.quant_state)
-        state.shape = self.blocks
-        return dequantize_4bit(self.weight.data, state).view(self.out_features, self.in_features)
+        return dequantize_4bit(self.weight.data, self.weight.quant_state).view(self.out_features, self.in_features)
+
+    @property
+    def W_q(self) -> Any:
+        """The weight once more: of a layer that has this peft's DoRA asks ``dequantize``, and does not read the weight by its rows."""
+        return self.weight
 
     def forward(self, inputs: Tensor) -> Tensor:
         return _Product.apply(inputs, self)
@@ -54,7 +53,7 @@ class NF4Linear(nn.Linear):
     def plain(self, *, transposed: bool | None = None) -> nn.Linear | Conv1D:
         """A layer of the kind that this one was, with the dequantised weight; ``transposed=False``: an ``nn.Linear`` in any case."""
         new = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
-        new.weight = nn.Parameter(self.dequantised(), requires_grad=False)
+        new.weight = nn.Parameter(self.dequantize(), requires_grad=False)
         new.bias = self.bias
         return as_conv1d(new) if (self.transposed if transposed is None else transposed) else new
 
@@ -65,17 +64,17 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, layer: NF4Linear) -> Tensor:
         ctx.layer, ctx.dtype = layer, inputs.dtype
-        return nn.functional.linear(inputs, layer.dequantised(), layer.bias)
+        return nn.functional.linear(inputs, layer.dequantize(), layer.bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (grad,) = grads
-        return (grad @ ctx.layer.dequantised().to(grad.dtype)).to(ctx.dtype), None
+        return (grad @ ctx.layer.dequantize().to(grad.dtype)).to(ctx.dtype), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         """Forward mode, which TRPO's Fisher-vector products need."""
-        return nn.functional.linear(tangents[0], ctx.layer.dequantised())
+        return nn.functional.linear(tangents[0], ctx.layer.dequantize())
 
 
 def quantise(model: PreTrainedModel, device: torch.device) -> None:
