@@ -69,6 +69,19 @@ def test_the_gradient_is_that_of_rloo_per_token_and_not_per_completion(start: Pa
     assert value == pytest.approx(sum(float(b.extra["advantages"].sum()) for b in answers) / tokens, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize(("final", "share"), [(0.1, 0.55**2), (1.0, 1.0), (0.5, 0.75**2)])
+def test_the_steps_fall_along_a_cosine(start: Path, final: float, share: float) -> None:
+    """Half-way through, half a cosine is half-way down: a length of (1 + final) / 2, and delta goes with its square. The first iteration
+    has all of delta, and each one's KL is within its own."""
+    method, allowed = make(start, trust=Trust(delta=0.02, final_step=final)), []
+    for iteration in (0, 4, 7):
+        method.update(method.batches(State(iteration, 8)), NoLearner(), "here")
+        logged = method.after(State(iteration + 1, 8))
+        allowed.append(logged["trust/delta"])
+        assert 0 < logged["trust/kl"] <= logged["trust/delta"]
+    assert allowed[:2] == pytest.approx([0.02, 0.02 * share]) and allowed[2] >= 0.02 * final**2
+
+
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_the_bound_holds_on_every_step_by_the_plain_formula(start: Path, temperature: float) -> None:
     """KL(old, new) of the weights that are kept, over the whole vocabulary and by another path, is the logged one, and within delta."""
@@ -184,7 +197,7 @@ def test_before_the_first_update_the_kl_is_zero_and_the_engine_agrees(start: Pat
 def test_the_reward_rises(start: Path) -> None:
     """Answers of the letter a: from one in ten to most, each iteration within its bound."""
     method = make(start, reward=lambda prompt, text: float("a" in text), num_completions=12, batch_size=5, beta=0.0, cut_penalty=0,
-                  trust=Trust(delta=0.05))  # fmt: skip
+                  trust=Trust(delta=0.05, final_step=1))  # fmt: skip
     rewards = []
     for iteration in range(14):
         logged = iterate(method, iteration)
@@ -212,7 +225,7 @@ def no_rewards(name: str) -> Feedback:
     ("options", "line"),
     [
         ({"dtype": "bfloat16"}, "dtype=bfloat16: trpo multiplies in float32"),
-        ({"lr": 1e-4}, "lr=0.0001 means nothing to trpo, which has no such optimizer: trust.delta bounds its steps; leave it out"),
+        ({"lr": 1e-4}, "lr=0.0001 means nothing to trpo, which has no such optimizer: trust.delta bounds its steps, trust.final_step says"),
         ({"optimizer": "adamw8bit"}, "optimizer=adamw8bit means nothing to trpo, which has no such optimizer"),
         ({"reward": ""}, "reward= is missing"),
     ],

@@ -9,7 +9,9 @@ share of the step is good the weights are those of before, to the bit.
 R(x, y) = r(x, y) - beta * log(pi(y|x) / pi_ref(y|x)); A is an answer's R minus the mean of its prompt's other answers, for each of its
 tokens. That is the paper's "vine" (section 5.2) with prompts as the states that are branched from: Monte Carlo returns and no value
 model, the simplest thing that is faithful. The scale of A changes nothing, since delta sets the step's length; so A is not whitened,
-and there is no learning rate and no optimizer state. All is float32: a bound of 0.01 nats is of the size of bf16's rounding.
+and there is no learning rate and no optimizer state. As learning rates do elsewhere the steps' length, which is sqrt(delta), falls to
+a tenth: with the paper's constant delta the last policies are as far apart as the first, by the noise of one batch's answers, and the
+one that is kept is worse by it (docs/log.md). All is float32: a bound of 0.01 nats is of the size of bf16's rounding.
 """
 
 import math
@@ -31,6 +33,7 @@ from trimtab.methods.online import Answers, Held, OnlineSettings, load_parts
 from trimtab.models.fisher import exact_kl, fisher_vector, scored_rows, trained
 from trimtab.models.score import Tail, score_tokens, tail_of, token_logprobs
 from trimtab.training.method import Learner, Metrics, MicroBatch, OptimizerStep, State, tree_names
+from trimtab.training.optimizer import cosine_fall
 from trimtab.training.trust_region import Search, line_search, natural_step
 from trimtab.trees import PromptTree, TreeBatch, pack_indices, step_indices
 
@@ -42,6 +45,9 @@ class Trust(Settings):
     """The trust region and the search for a step in it; Schulman et al. 2015, section 8 and appendix C."""
 
     delta: float = Field(0.01, gt=0, description="largest KL(old, new) of an iteration, nats per completion token")
+    final_step: float = Field(
+        0.1, gt=0, le=1, description="what the steps' length, sqrt(delta), falls to along a cosine, a share of it; 1 = the paper's constant"
+    )  # fmt: skip
     damping: float = Field(0.1, ge=0, description="added to the Fisher matrix's diagonal in conjugate gradient")
     cg_iterations: int = Field(10, ge=1, description="most products with the Fisher matrix in an iteration")
     cg_tolerance: float = Field(1e-3, ge=0, description="conjugate gradient ends at a residual of this share of the gradient")
@@ -76,6 +82,7 @@ class TRPO(Held):
     def batches(self, state: State) -> Iterator[OptimizerStep]:
         """Samples, scores, and gives the answers; then those of them that the Fisher matrix is measured on."""
         chosen = step_indices(len(self.parts.trees), self.config.batch_size, self.config.seed, state.step)
+        self.delta = self.config.trust.delta * cosine_fall(state.step / state.steps, self.config.trust.final_step) ** 2
         answers = self.answer(chosen, state.step)
         yield self.step(answers)
         yield self.pack(answers.trees[: self.config.trust.fisher_prompts or None])[0]
@@ -125,7 +132,7 @@ class TRPO(Held):
         start, gradient = self.gradient(answers, where)
         direction = natural_step(
             lambda v: self.fisher(measured, v), gradient,
-            delta=trust.delta, damping=trust.damping, iterations=trust.cg_iterations, tolerance=trust.cg_tolerance,
+            delta=self.delta, damping=trust.damping, iterations=trust.cg_iterations, tolerance=trust.cg_tolerance,
         )  # fmt: skip
         whole = split(direction.step, before)
 
@@ -137,13 +144,13 @@ class TRPO(Held):
             return reached - start, kl
 
         nowhere = Search(0.0, 0.0, 0.0, 0.0)  # all answers are equally good
-        found = line_search(move, delta=trust.delta, shrink=trust.shrink, tries=trust.tries) if direction.size else nowhere
+        found = line_search(move, delta=self.delta, shrink=trust.shrink, tries=trust.tries) if direction.size else nowhere
         if not found.fraction:
             move(0.0)
         self.logged |= {
             "policy_loss": -start, "grad_norm": float(gradient.norm()), "trust/residual": direction.residual,
-            "trust/fraction": found.fraction, "trust/step": found.fraction * direction.size, "trust/kl": found.kl,
-            "trust/gain": found.gain, "trust/gain_predicted": direction.predicted,
+            "trust/fraction": found.fraction, "trust/step": found.fraction * direction.size, "trust/delta": self.delta,
+            "trust/kl": found.kl, "trust/gain": found.gain, "trust/gain_predicted": direction.predicted,
         }  # fmt: skip
         if math.isfinite(found.proposed_kl):  # no number is no number in JSON either
             self.logged["trust/kl_proposed"] = found.proposed_kl
@@ -213,7 +220,8 @@ def build(config: Config, rewards: Rewards) -> Trained:
     need(config, "model", "data", "reward")
     if in_bf16(config.dtype):
         raise UserError(f"dtype={config.dtype}: trpo multiplies in float32: bf16's rounding is as large as its KL bound; leave dtype out")
-    refuse_idle(config, "to trpo, which has no such optimizer: trust.delta bounds its steps; leave it out", *OPTIMIZER)
+    instead = "trust.delta bounds its steps, trust.final_step says how they fall"
+    refuse_idle(config, f"to trpo, which has no such optimizer: {instead}; leave it out", *OPTIMIZER)
     parts, tokenizer = load_parts("trpo", config, rewards)
     method = TRPO(config, parts)
     probe = TreeBatch.pack([PromptTree((0,), ((0,),))])  # an operation without forward mode is met before anything is sampled

@@ -150,8 +150,8 @@ CATALOGUE = (
     Described(
         "KL of the step",
         "KL(old, new), nats per token",
-        "Taken: at most trust.delta, always; 0 where no step was good. Whole step: near trust.delta where the quadratic model is good.",
-        (("trust/kl", "taken"), ("trust/kl_proposed", "whole step")),
+        "Taken: at most what is allowed, always; 0 where no step was good. Whole step: near it where the quadratic model is good.",
+        (("trust/kl", "taken"), ("trust/kl_proposed", "whole step"), ("trust/delta", "allowed")),
         0.0,
     ),
     _one("trust/fraction", "Share of the step", "share of the natural step", "1, or a little less; near 0 steps are cut too much."),

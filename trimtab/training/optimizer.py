@@ -71,5 +71,11 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
     done = (step - warm) / max(1, steps - warm)
     if settings.schedule == "constant":
         return settings.lr
-    fall = done if settings.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * done))
-    return settings.lr * (1 - (1 - settings.final_lr) * fall)
+    if settings.schedule == "linear":
+        return settings.lr * (1 - (1 - settings.final_lr) * done)
+    return settings.lr * cosine_fall(done, settings.final_lr)
+
+
+def cosine_fall(done: float, final: float) -> float:
+    """From 1 at ``done`` = 0 to ``final`` at 1, along half a cosine (Loshchilov and Hutter 2017, equation 5, without restarts)."""
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
