@@ -62,6 +62,7 @@ def rates(*values: str) -> tuple[tuple[str, ...], ...]:
 
 
 ONLINE = ("batch_size=64", "num_completions=4", "beta=0.15")
+TRPO = ("num_completions=4", "beta=0.15", "trust.cg_iterations=5", "trust.fisher_prompts=8")
 METHODS = {
     "dpo": Tried("DPO", "dpo", ("beta=0.05", "sft_weight=0.5"), rates("1e-4", "2e-4", "4e-4")),
     "ppo": Tried("PPO, clipped", "ppo", (*ONLINE, "steps=22", "minibatch_size=8", "epochs_per_batch=1"), rates("1.5e-4", "3e-4", "6e-4")),
@@ -70,8 +71,16 @@ METHODS = {
         rates("1.5e-4", "3e-4", "6e-4"),
     ),
     "trpo": Tried(
-        "TRPO", "trpo", (*ONLINE, "steps=10", "trust.cg_iterations=5", "trust.fisher_prompts=8"),
+        "TRPO", "trpo", TRPO,
+        (("batch_size=64", "steps=10", "trust.delta=0.02"), ("batch_size=64", "steps=10", "trust.delta=0.04"),
+         ("batch_size=64", "steps=10", "trust.delta=0.02", "trust.damping=1"), ("batch_size=32", "steps=16", "trust.delta=0.02")),
+    ),
+    "trpo-constant": Tried(
+        "TRPO, constant delta", "trpo", ("batch_size=64", *TRPO, "steps=10", "trust.final_step=1"),
         (("trust.delta=0.005",), ("trust.delta=0.01",), ("trust.delta=0.02",)),
+    ),
+    "trpo-22": Tried(
+        "TRPO, as many iterations as PPO", "trpo", ("batch_size=64", *TRPO, "steps=22"), (("trust.delta=0.02", "trust.damping=1"),)
     ),
     "scst": Tried("SCST", "scst", (*ONLINE, "steps=25"), rates("3e-4", "6e-4", "1.2e-3")),
     "rloo": Tried("RLOO", "rloo", (*ONLINE, "steps=26"), rates("3e-4", "6e-4", "1.2e-3")),
@@ -106,7 +115,7 @@ BALANCED, NORMALISED = "desirable_weight=4", "length_normalised=true"
 AGAIN: dict[str, tuple[tuple[str, ...], ...]] = {
     "bon": rates("1.2e-5", "2.5e-5", "5e-5"),
     "grpo": (("lr=7.5e-5",), *((rate, "divide_by_std=false", "length=constant") for rate in ("lr=1.5e-4", "lr=3e-4"))),
-    "trpo": (("trust.delta=0.03",), ("trust.delta=0.04",), ("trust.delta=0.08",)),
+    "trpo-constant": (("trust.delta=0.03",), ("trust.delta=0.04",), ("trust.delta=0.08",)),
     "slic": tuple((rate, "delta=0.2", NORMALISED) for rate in ("lr=5e-5", "lr=1e-4", "lr=2e-4")),
     "slic-sampled": tuple((rate, "delta=0.2", NORMALISED) for rate in ("lr=5e-5", "lr=1e-4", "lr=2e-4")),
     "triplet": tuple(
@@ -117,7 +126,8 @@ AGAIN: dict[str, tuple[tuple[str, ...], ...]] = {
     "kto": tuple((rate, BALANCED) for rate in ("lr=2e-5", "lr=5e-5", "lr=1e-4")),
 }  # fmt: skip
 METHODS |= {name: replace(METHODS[name], trials=(*METHODS[name].trials, *more)) for name, more in AGAIN.items()}
-TUNED_ON = {"dpo-qlora": 3}  # the seed of a method's trials, 0 if none is said; QLoRA's first ones had wrong weights (docs/log.md)
+# The seed of a method's trials, 0 if none is said. QLoRA's first ones had wrong weights, TRPO's a constant delta (docs/log.md).
+TUNED_ON = {"dpo-qlora": 3, "trpo": 3, "trpo-22": 3}
 
 
 def words(tried: Tried, seed: int) -> list[str]:
