@@ -127,7 +127,7 @@ AGAIN: dict[str, tuple[tuple[str, ...], ...]] = {
 }  # fmt: skip
 METHODS |= {name: replace(METHODS[name], trials=(*METHODS[name].trials, *more)) for name, more in AGAIN.items()}
 # The seed of a method's trials, 0 if none is said. QLoRA's first ones had wrong weights, TRPO's a constant delta (docs/log.md).
-TUNED_ON = {"dpo-qlora": 3, "trpo": 3, "trpo-22": 3}
+TUNED_ON = {"dpo-qlora": 3, "trpo": 3}
 
 
 def words(tried: Tried, seed: int) -> list[str]:
@@ -217,6 +217,8 @@ def trials_of(method: str) -> list[Path]:
 def chosen(method: str) -> int | None:
     """The trial whose answers to the validation prompts won most often; None while one is missing here and none is recorded."""
     trials = METHODS[method].trials
+    if len(trials) == 1:
+        return 0
     folders = trials_of(method)
     if all((folder / "validation-judged.json").exists() for folder in folders):
         return int(np.argmax([results(folder, "validation")["win_rate"]["value"] for folder in folders]))
