@@ -1,12 +1,12 @@
 """Every training method on the village, from the same SFT model, at the same tuning budget and the same compute, over seeds.
 
     python bench/village_runs.py [--workers N] [--seeds 0 1 2] [METHOD ...]   what is not there yet; may be stopped and started again
-    python bench/village_runs.py --tuned --seeds 3 4                          no trials: settings that docs/proof.json says were best
+    python bench/village_runs.py --tuned --seeds 3 4 5                        no trials: settings that docs/proof.json says were best
     python bench/proof.py methods-village methods-village-more               runs what is missing of both, and writes the docs
 
 Each method has three settings to choose from, stated below; six where the best of three lay at their edge or lost to SFT, and nine where
 the best of six did so again (``AGAIN``). All are trained on one seed and answer the validation prompts; the one whose answers the gold
-judge prefers to SFT's most often is trained on the other seeds and answers the test prompts. Two seeds more need no trials. A training
+judge prefers to SFT's most often is trained on the other seeds and answers the test prompts. Three seeds more need no trials. A training
 takes about ``BUDGET`` seconds of one core where bf16 products are fast; methods on fixed rankings read them once, which takes about as
 long. Every process has one thread, so that seconds of processor time can be compared although several run at once.
 
@@ -32,7 +32,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 DEMOS, RUNS = ROOT / "runs" / "proof", ROOT / "runs" / "methods"
 RECORDED, TITLE = ROOT / "docs" / "proof.json", "every method on the village"
-BUDGET, SEEDS, MORE_SEEDS = 150.0, (0, 1, 2), (3, 4)
+BUDGET, SEEDS, MORE_SEEDS = 150.0, (0, 1, 2), (3, 4, 5)
 SPLITS = {"validation": ("prompts.validation.jsonl", 21), "test": ("prompts.test.jsonl", 22)}
 
 
