@@ -40,8 +40,7 @@ PAIRS = (
     ("ppo-penalty", "ppo"), ("trpo", "ppo"), ("scst", "ppo"), ("trpo", "ppo-penalty"), ("scst", "ppo-penalty"), ("scst", "trpo"),
     ("rloo", "ppo"), ("grpo", "ppo"), ("dpo", "ppo"), ("slic", "dpo"), ("dpo-lora", "dpo"), ("dpo-qlora", "dpo"), ("ppo-lora", "ppo"),
     ("slic-sampled", "slic"), ("ppo", "best-of-8"), ("dpo", "best-of-8"), ("trpo", "trpo-constant"), ("trpo-constant", "ppo"),
-    ("trpo-22", "ppo"),
-    ("trpo-22", "ppo-penalty"), ("scst", "trpo-22"),
+    ("trpo-22", "ppo"), ("trpo-22", "ppo-penalty"), ("scst", "trpo-22"),
 )  # fmt: skip
 ALIKE = ("ppo-penalty - ppo", "trpo - ppo", "scst - ppo", "trpo - ppo-penalty", "scst - ppo-penalty", "scst - trpo")
 # What explains a difference: TRPO makes fewer iterations in the same time. It does if there is none where their number is the same.

@@ -10,8 +10,8 @@ R(x, y) = r(x, y) - beta * log(pi(y|x) / pi_ref(y|x)); A is an answer's R minus 
 tokens. That is the paper's "vine" (section 5.2) with prompts as the states that are branched from: Monte Carlo returns and no value
 model, the simplest thing that is faithful. The scale of A changes nothing, since delta sets the step's length; so A is not whitened,
 and there is no learning rate and no optimizer state. As learning rates do elsewhere the steps' length, which is sqrt(delta), falls to
-a tenth: with the paper's constant delta the last policies are as far apart as the first, by the noise of one batch's answers, and the
-one that is kept is worse by it (docs/log.md). All is float32: a bound of 0.01 nats is of the size of bf16's rounding.
+a tenth: with the paper's constant delta the last policies are as far apart as the first, by the noise of one batch's answers
+(docs/log.md: half the KL to the reference without it). All is float32: a bound of 0.01 nats is of the size of bf16's rounding.
 """
 
 import math
@@ -74,6 +74,7 @@ class TRPO(Held):
     shown = ("reward/proxy", "reward/rule", "trust/kl")
     steps_by_lr = False
     config: Config
+    delta: float  # the bound of this iteration, nats per completion token
 
     @property
     def modules(self) -> dict[str, nn.Module]:
