@@ -1,6 +1,6 @@
 """The table of every training method on the village, from what ``village_runs.py`` has run; parts of ``bench/proof.py``.
 
-``methods-village`` chooses each method's setting and measures three seeds; ``methods-village-more`` adds three, on any machine, with the
+``methods-village`` chooses each method's setting and measures three seeds; ``methods-village-more`` adds more, on any machine, with the
 settings that docs/proof.json says were best. What was measured together is a group: times are compared within one, win rates over all.
 """
 
@@ -41,12 +41,13 @@ PAIRS = (
     ("rloo", "ppo"), ("grpo", "ppo"), ("dpo", "ppo"), ("slic", "dpo"), ("dpo-lora", "dpo"), ("dpo-qlora", "dpo"), ("ppo-lora", "ppo"),
     ("slic-sampled", "slic"), ("ppo", "best-of-8"), ("dpo", "best-of-8"), ("trpo", "trpo-constant"), ("trpo-constant", "ppo"),
     ("trpo-22", "ppo"), ("trpo-22", "ppo-penalty"), ("scst", "trpo-22"),
+    ("trpo-40", "ppo"), ("trpo-40", "ppo-penalty"), ("scst", "trpo-40"), ("trpo-40", "trpo"),
 )  # fmt: skip
 ALIKE = ("ppo-penalty - ppo", "trpo - ppo", "scst - ppo", "trpo - ppo-penalty", "scst - ppo-penalty", "scst - trpo")
 # What explains a difference: TRPO makes fewer iterations in the same time. It does if there is none where their number is the same.
 EXPLAINED = {"trpo - ppo": "trpo-22 - ppo", "trpo - ppo-penalty": "trpo-22 - ppo-penalty", "scst - trpo": "scst - trpo-22"}
 KNOWN = 0.03  # half width of an interval that may say that there is no difference
-LONGER = ("trpo-22",)  # takes more time than the others, and is to
+LONGER = ("trpo-22", "trpo-40")  # take more time than the others, and are to
 
 
 def shares(folder: Path) -> dict[str, float]:
