@@ -7,8 +7,9 @@
 Every measurement is a process of its own, so that memory and allocator belong to it. Peers run as their users run them, with glibc's
 allocator told what trimtab tells it, and so with activation checkpointing off as well.
 
-Where torch sees a GPU the model has 1B parameters, a step is sixteen times as much, the results go to bench/results-gpu.json and to a table
-of their own; peers run with activation checkpointing, as shipped, and without. BENCH_PEERS=PYTHON and BENCH_TRL_1_9=FOLDER name an
+Where bf16 products are not fast both sides compute in float32, and the results go to bench/results-float32.json and to a table of their
+own. Where torch sees a GPU the model has 1B parameters, a step is sixteen times as much, the results go to bench/results-gpu.json and to
+a table of their own; peers run with activation checkpointing, as shipped, and without. BENCH_PEERS=PYTHON and BENCH_TRL_1_9=FOLDER name an
 interpreter and a package folder for peers other than those of .venv-peers.
 """
 
@@ -30,8 +31,8 @@ from speed_page import MARKS, render
 from work import ROOT, WORKS, fast_dtype
 
 PAGE = ROOT / "docs" / "performance.md"
-FILES = {"cpu": ROOT / "bench" / "results.json", "gpu": ROOT / "bench" / "results-gpu.json"}
-RESULTS = FILES["gpu" if GPU else "cpu"]
+FILES = {kind: ROOT / "bench" / f"results{'' if kind == 'cpu' else '-' + kind}.json" for kind in MARKS}
+RESULTS = FILES["gpu" if GPU else "cpu" if fast_dtype() == torch.bfloat16 else "float32"]
 PROFILED = ("dpo", "ppo", "generate")
 OURS = ("sweep", "numerics", "profile", "families")  # measured without a peer
 

@@ -10,6 +10,10 @@ from work import SCALE, WORKS, works
 Runs = Sequence[Mapping[str, Any]]
 MARKS = {
     "cpu": ("<!-- measured: made from bench/results.json by bench/speed.py -->", "<!-- end of what is measured -->"),
+    "float32": (
+        "<!-- measured without bf16 products: made from bench/results-float32.json by bench/speed.py -->",
+        "<!-- end of what is measured without bf16 products -->",
+    ),
     "gpu": ("<!-- measured on a GPU: made from bench/results-gpu.json by bench/speed.py -->", "<!-- end of what is measured on a GPU -->"),
 }
 
@@ -45,7 +49,7 @@ def activations(runs: Runs, work: str) -> float:
 def render(kept: Mapping[str, Any]) -> str:
     """The tables."""
     where = kept["machine"]
-    kind = "gpu" if "gpu" in where else "cpu"
+    kind = "gpu" if "gpu" in where else "cpu" if where["products"] == "bfloat16" else "float32"
     machine = f"{where['processor']}, {where['threads']} threads"
     if kind == "gpu":
         machine = f"one {where['gpu']} with a model of {where['size']} parameters"
@@ -65,7 +69,7 @@ def render(kept: Mapping[str, Any]) -> str:
                 continue
             peer = kept[work][side]
             mine, theirs = seconds(ours), seconds(peer)
-            ratio, asked = theirs / mine, None if kind == "gpu" else ASKED[work].get(side)
+            ratio, asked = theirs / mine, ASKED[work].get(side) if kind == "cpu" else None
             mark = "-" if asked is None else f"{asked:g} {'reached' if ratio >= asked else '**missed**'}"
             share = f"{gigabytes(ours):.1f} of {gigabytes(peer):.1f} GB ({100 * gigabytes(ours) / gigabytes(peer):.0f} %)"
             if work in TRAINED:
@@ -76,7 +80,7 @@ def render(kept: Mapping[str, Any]) -> str:
             least, most = spread(ours, peer)
             ratios = f"{steps(ours)}, {steps(peer)} | {ratio:.1f} ({least:.1f} to {most:.1f})"
             lines.append(f"| {what.what} | {cells} | {side} | {ratios} | {mark} | {share} |")
-    lines += ["", *(memory(kept) if kind == "cpu" else ()), *shares(kept), *losses(kept)]
+    lines += ["", *(memory(kept) if kind != "gpu" else ()), *shares(kept), *losses(kept)]
     lines += [*profiles(kept), *swept(kept), *numerics(kept), *families(kept), MARKS[kind][1]]
     return "\n".join(lines)
 
@@ -117,7 +121,7 @@ def shares(kept: Mapping[str, Any]) -> list[str]:
             speed = statistics.median(t / s for run in runs for t, s in zip(run["tokens"][1:], run["seconds"][1:], strict=True))
             tokens = statistics.median(t for run in runs for t in run["tokens"][1:])
             peak = max(run["matrix_peak"] for run in runs)
-            peer = next((kept[work][side] for side in ("as shipped", "bf16") if side in kept[work]), None)
+            peer = next((kept[work][side] for side in ("as shipped", "bf16", "float32") if side in kept[work]), None)
             theirs = f"{tokens / seconds(peer):.0f}" if peer else "-"
             lines.append(f"| {work} | {tokens:.0f} | {speed:.0f} | {theirs} | {peak / 1e9:.0f} | {100 * rate / peak:.0f} % |")
     return [*lines, ""]

@@ -20,7 +20,7 @@ from trimtab.data.template import Renderer
 from trimtab.data.tokenizer import train_tokenizer
 from trimtab.feedback.protocol import Feedback
 from trimtab.methods.online import Parts
-from trimtab.models.attention import NAME
+from trimtab.models.attention import tree_attention
 from trimtab.models.load import load_policy, load_tokenizer, save_model
 from trimtab.records import Message, Prompt
 from trimtab.sampling.engine import NativeEngine
@@ -124,7 +124,7 @@ def pair(config: Any, *, scorer: bool = False) -> tuple[PreTrainedModel, PreTrai
         config.num_labels = 1
     eager = kind.from_config(quiet(copy.deepcopy(config)), attn_implementation="eager").eval()
     randomise(eager)
-    ours = kind.from_config(quiet(copy.deepcopy(config)), attn_implementation=NAME).eval()
+    ours = kind.from_config(quiet(copy.deepcopy(config)), attn_implementation=tree_attention()).eval()
     ours.load_state_dict(eager.state_dict())
     return ours, eager
 

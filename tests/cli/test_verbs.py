@@ -4,6 +4,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -413,3 +415,18 @@ def test_a_special_token_as_stop_string_ends_an_answer_and_no_text_changes(works
             assert a == b
         assert stop not in a["text"] + b["text"]
     assert 0 < found < len(free)
+
+
+def test_options_are_read_before_transformers_models_are_imported() -> None:
+    """They take seven of the ten seconds that a mistyped option would otherwise wait for its line (``common/hf.py``)."""
+    script = """
+import importlib, pkgutil, sys
+import trimtab.cli, trimtab.methods, trimtab.verbs
+names = [f"{package.__name__}.{m.name}" for package in (trimtab.methods, trimtab.verbs) for m in pkgutil.iter_modules(package.__path__)]
+for name in names:
+    importlib.import_module(name)
+heavy = ("transformers.modeling_utils", "scipy.stats", "peft", "datasets", "bitsandbytes")
+print(len(names) > 25, [name for name in heavy if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "True []\n", done.stdout + done.stderr

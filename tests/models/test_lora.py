@@ -13,6 +13,7 @@ from tiny_models import FAMILIES, pair, plain_logprobs, random_trees, save_tiny_
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from trimtab.common.errors import UserError
+from trimtab.models.attention import tree_attention
 from trimtab.models.load import load_policy, load_scorer, load_tokenizer, save_adapter, save_model
 from trimtab.models.lora import Lora, add_adapters, drops, has_adapters, linear_layers, merged, refuse, without_adapters
 from trimtab.models.nf4 import NF4Linear, quantise
@@ -217,7 +218,7 @@ def test_optimizer_and_gradients_take_a_twentieth() -> None:
     """Rank 8 on all linear layers of a model 256 wide: 12 bytes for each trained weight, against 12 for each weight."""
     config = FAMILIES["llama"]()
     config.hidden_size, config.intermediate_size, config.vocab_size = 256, 768, 4000
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="trimtab").eval()
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=tree_attention()).eval()
     whole = sum(p.numel() for p in model.parameters())
     add_adapters(model, Lora(rank=8), seed=0)
     parameters = trained(model)

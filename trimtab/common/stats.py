@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t as student_t
+from scipy.special import ndtri, stdtrit  # what scipy.stats, which takes two seconds to import, calls too
 
 from trimtab.common.rng import generator
 
@@ -73,7 +73,7 @@ def mean_interval(values: Sequence[float]) -> Estimate:
     if n == 1:
         return Estimate(float(x[0]), math.nan, math.nan, 1)
     centre = float(x.mean())
-    half = float(student_t.ppf(0.5 + CONFIDENCE / 2, n - 1) * x.std(ddof=1) / math.sqrt(n))
+    half = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2) * x.std(ddof=1) / math.sqrt(n))
     return Estimate(centre, centre - half, centre + half, n)
 
 
@@ -86,7 +86,7 @@ def proportion_interval(successes: float, n: int) -> Estimate:
     assert 0 <= successes <= n, f"{successes} successes of {n}"
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    z = float(norm.ppf(0.5 + CONFIDENCE / 2))
+    z = float(ndtri(0.5 + CONFIDENCE / 2))
     share = successes / n
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))

@@ -12,9 +12,9 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerBase
 
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedTokenizerBase
 
 START, END = "\U000f0000", "\U000f0001"  # around a name; private use, so no text has them, and the two that transformers uses so
 REPLACEMENT = "\ufffd"

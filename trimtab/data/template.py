@@ -20,9 +20,9 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
 
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedTokenizerBase
 from trimtab.common.yamls import read_text
 from trimtab.data.around import PROBE_ANSWERS, PROBE_NEXT, PROBE_PROMPT, THOUGHT_AT_END, Around, find_around, find_end
 from trimtab.data.codec import Codec, backend

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedTokenizerBase
 from trimtab.data.template import PAD
 from trimtab.trees import PromptTree
 
@@ -24,7 +25,7 @@ ENCODE_AT_ONCE = 1000
 TRAIN_ON_DOCUMENTS = 50_000
 
 
-def train_tokenizer(documents: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(documents: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:
     """A byte-level BPE of ``vocabulary`` tokens (Sennrich et al. 2016), with a chat template, trained on the first documents."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -34,7 +35,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int) -> PreTrainedToke
         vocab_size=vocabulary, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     inner.train_from_iterator(islice(documents, TRAIN_ON_DOCUMENTS), trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=START, eos_token=END, pad_token=PAD)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=START, eos_token=END, pad_token=PAD)
     tokenizer.add_special_tokens({"additional_special_tokens": list(ROLE_TOKENS)})
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedModel
 
+from trimtab.common.hf import PreTrainedModel
 from trimtab.doctor.check import NotApplicable
 from trimtab.models.load import max_positions
 from trimtab.models.score import TokenScores, score_rows, tail_of, tree_states

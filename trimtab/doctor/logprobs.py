@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
+from trimtab.common.hf import PreTrainedModel
 from trimtab.doctor.check import Group, Result, judged, small
 from trimtab.doctor.subject import Subject
-from trimtab.models.attention import NAME
+from trimtab.models.attention import tree_attention
 from trimtab.models.load import DROPOUTS
 from trimtab.models.score import score_tokens
 from trimtab.trees import PromptTree, TreeBatch
@@ -26,7 +26,7 @@ def own_attention(model: PreTrainedModel) -> Iterator[None]:
     try:
         yield
     finally:
-        model.set_attn_implementation(NAME)
+        model.set_attn_implementation(tree_attention())
 
 
 def plain_logprobs(model: PreTrainedModel, trees: Sequence[PromptTree]) -> Tensor:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+import transformers
 
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.data.template import Renderer
 from trimtab.doctor.check import NotApplicable
 from trimtab.doctor.draws import Draws
@@ -92,17 +93,17 @@ class Subject:
     @cached_property
     def settings(self) -> Any:
         """The model's configuration."""
-        return AutoConfig.from_pretrained(str(self._described), **self._where)
+        return transformers.AutoConfig.from_pretrained(str(self._described), **self._where)
 
     @cached_property
-    def generation(self) -> GenerationConfig:
+    def generation(self) -> Any:
         """What ``generate`` goes by: generation_config.json, or what transformers makes of config.json where there is none."""
         if self.scores:
             raise NotApplicable("a reward model generates nothing")
         try:
-            return GenerationConfig.from_pretrained(str(self._described), **self._where)
+            return transformers.GenerationConfig.from_pretrained(str(self._described), **self._where)
         except OSError:
-            return GenerationConfig.from_model_config(self.settings)
+            return transformers.GenerationConfig.from_model_config(self.settings)
 
     @cached_property
     def tokenizer_attempt(self) -> Attempt[PreTrainedTokenizerBase]:
@@ -110,7 +111,7 @@ class Subject:
 
         def load() -> PreTrainedTokenizerBase:
             try:
-                tokenizer = AutoTokenizer.from_pretrained(str(self._tokenizer_at), **self._where)
+                tokenizer = transformers.AutoTokenizer.from_pretrained(str(self._tokenizer_at), **self._where)
             except Exception as error:  # every tokenizer class fails in its own way
                 raise UserError((str(error).strip().splitlines() or [type(error).__name__])[0][:160]) from None
             if tokenizer is None or not len(tokenizer):

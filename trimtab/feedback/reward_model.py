@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
 from trimtab.common.files import read_json
+from trimtab.common.hf import PreTrainedModel
 from trimtab.common.precision import products
 from trimtab.data.encode import completion_ids
 from trimtab.data.template import Renderer

@@ -7,7 +7,6 @@ above 1. Guo et al. 2017, section 4.2 (temperature scaling), for pairs: the orde
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import brentq
 
 MOST = 1e6
 """Where a reciprocal temperature counts as infinite."""
@@ -24,6 +23,8 @@ def fit_temperature(margins: Sequence[float]) -> float | None:
 
     def slope(reciprocal: float) -> float:
         return float(-np.mean(m * 0.5 * (1 - np.tanh(reciprocal * m / 2))))
+
+    from scipy.optimize import brentq  # takes a second
 
     if not len(m) or slope(0.0) >= 0 or slope(MOST) <= 0:
         return None

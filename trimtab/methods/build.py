@@ -10,12 +10,13 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import torch
+import transformers
 from pydantic import Field
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import trimtab.methods
 from trimtab.common.config import Settings, defaults_of
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.common.memory import keep_freed_memory
 from trimtab.common.yamls import one_line
 from trimtab.data.encode import Report
@@ -133,7 +134,7 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
             refuse_idle(config, f"beside steps={config.steps}, which decides; leave one of the two out", "epochs")
         trained = build(config, rewards)
         folder.refuse_to_replace(saved_in(trained.outputs), [*inputs, *parents])  # a method from outside may name them otherwise
-        adapted = [has_adapters(module) for module in trained.method.modules.values() if isinstance(module, PreTrainedModel)]
+        adapted = [has_adapters(module) for module in trained.method.modules.values() if isinstance(module, transformers.PreTrainedModel)]
         assert all(adapted) if lora.rank else not any(adapted), f"{name} does not hand its models to adapt()"
         if not trained.items:
             raise UserError(f"{given.get('data')}: nothing to train on is left; the line above says what was left out and why")

@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel
 from trimtab.losses.preference import SMOOTHED, dpo_loss
 from trimtab.methods.build import (
     LR_SENTENCE,

@@ -17,9 +17,9 @@ from dataclasses import replace
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel
 from trimtab.common.precision import products
 from trimtab.losses.preference import kto_loss
 from trimtab.methods.build import (

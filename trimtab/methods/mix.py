@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.common.config import Settings
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.data.encode import demonstration_trees
 from trimtab.data.files import read_text
 from trimtab.data.files.hub import is_hub

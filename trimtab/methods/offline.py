@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
+from trimtab.common.hf import PreTrainedModel
 from trimtab.models.score import score_tokens
 from trimtab.records import pairs_of
 from trimtab.training.method import Method, Metrics, MicroBatch, OptimizerStep, State

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.common.config import Settings
 from trimtab.common.errors import RunFailed, UserError
+from trimtab.common.hf import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.common.precision import products
 from trimtab.common.rng import generator
 from trimtab.data.encode import prompt_trees

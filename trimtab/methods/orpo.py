@@ -7,8 +7,8 @@ reference model and no SFT before it. Of a ranking of more than two answers only
 
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedModel
 
+from trimtab.common.hf import PreTrainedModel
 from trimtab.losses.likelihood import log_odds, orpo_loss
 from trimtab.methods.build import LR_SENTENCE, Rewards, Trained
 from trimtab.methods.offline import FixedData, OnPairs, good_answers, pair_metrics, ranked_pairs, total

@@ -21,8 +21,8 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
+from trimtab.common.hf import PreTrainedModel
 from trimtab.common.precision import products
 from trimtab.data.template import Renderer
 from trimtab.feedback.ensemble import reward_models

@@ -5,12 +5,13 @@ given; a document is a tree whose prompt is the start token alone.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import transformers
 from pydantic import Field
-from transformers import GPT2Config, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.data.files import read_text
 from trimtab.data.tokenizer import CorpusTokens, train_tokenizer
 from trimtab.methods.build import DROPOUT_SENTENCE, Rewards, Trained, announce, length_limit, need, refuse_idle
@@ -94,7 +95,7 @@ def build(config: Config, rewards: Rewards) -> Trained:
     return Trained(method, method.count, {"model": (policy, tokenizer)})
 
 
-def model_config(config: Config, tokenizer: PreTrainedTokenizerBase) -> GPT2Config | LlamaConfig:
+def model_config(config: Config, tokenizer: PreTrainedTokenizerBase) -> Any:
     """The Hugging Face configuration of a new model."""
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     if config.hidden % config.heads:
@@ -104,11 +105,11 @@ def model_config(config: Config, tokenizer: PreTrainedTokenizerBase) -> GPT2Conf
     if config.architecture == "llama" and config.hidden // config.heads % 2:
         raise UserError(f"hidden={config.hidden} heads={config.heads}: rotary positions need an even hidden / heads")
     if config.architecture == "gpt2":
-        return GPT2Config(
+        return transformers.GPT2Config(
             vocab_size=len(tokenizer), n_positions=config.context, n_embd=config.hidden, n_layer=config.layers, n_head=config.heads,
             activation_function="gelu_pytorch_tanh", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **ends,
         )  # fmt: skip
-    return LlamaConfig(
+    return transformers.LlamaConfig(
         vocab_size=len(tokenizer), max_position_embeddings=config.context, hidden_size=config.hidden,
         intermediate_size=-(-8 * config.hidden // 3 // 32) * 32, num_hidden_layers=config.layers, num_attention_heads=config.heads,
         tie_word_embeddings=True, **ends,

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import Field, field_validator
-from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel
 from trimtab.data.encode import comparison_trees
 from trimtab.data.template import Renderer
 from trimtab.methods.build import (

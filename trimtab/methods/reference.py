@@ -20,10 +20,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as safetensors_load, save as safetensors_save
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
 from trimtab.common.files import atomic_write, check_writable, read_json, write_json
+from trimtab.common.hf import PreTrainedModel
 from trimtab.common.precision import in_bf16, products
 from trimtab.common.progress import Progress
 from trimtab.methods.offline import FixedData

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.common.errors import UserError
 from trimtab.common.files import write_json
+from trimtab.common.hf import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.common.stats import share_interval
 from trimtab.data.encode import demonstration_trees
 from trimtab.data.formats import read_demonstrations

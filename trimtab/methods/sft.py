@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
+from trimtab.common.hf import PreTrainedModel
 from trimtab.common.rng import seed_for
 from trimtab.data.encode import demonstration_trees
 from trimtab.losses.likelihood import cross_entropy, task_and_text_loss

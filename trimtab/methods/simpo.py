@@ -7,8 +7,8 @@ not a pull towards a reference, of which there is none.
 
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedModel
 
+from trimtab.common.hf import PreTrainedModel
 from trimtab.losses.likelihood import simpo_loss
 from trimtab.methods.build import LR_SENTENCE, Rewards, Trained
 from trimtab.methods.offline import FixedData, OnPairs, pair_metrics, ranked_pairs, total

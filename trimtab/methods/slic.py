@@ -14,9 +14,9 @@ from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel
 from trimtab.data.formats import read_demonstrations
 from trimtab.losses.likelihood import slic_loss
 from trimtab.methods.build import LR_SENTENCE, Rewards, Trained, need, read_data

@@ -7,8 +7,8 @@ likelihoods up: both of a pair may fall as long as the worse falls further. ``me
 
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedModel
 
+from trimtab.common.hf import PreTrainedModel
 from trimtab.losses.likelihood import triplet_loss
 from trimtab.methods.build import LR_SENTENCE, Rewards, Trained
 from trimtab.methods.offline import FixedData, OnPairs, pair_metrics, ranked_pairs, total

@@ -8,11 +8,12 @@ is registered under our name, so transformers builds no mask and cannot take pos
 What it computes is defined in ``rule``; ``buckets`` computes it fast on CPUs, ``varlen`` and ``flex`` on GPUs.
 """
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
+import transformers
 from torch import Tensor, nn
-from transformers import AttentionInterface
 
 from trimtab.common.errors import UserError
 from trimtab.models.buckets import flash_buckets
@@ -52,7 +53,11 @@ def attention(
     return out.unsqueeze(0), None
 
 
-AttentionInterface.register(NAME, attention)
+@functools.cache
+def tree_attention() -> str:
+    """What to give transformers as ``attn_implementation``: the name that ``attention`` is registered under."""
+    transformers.AttentionInterface.register(NAME, attention)
+    return NAME
 
 
 def carrying(positions: Tensor, layout: Layout) -> Tensor:

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
-from trimtab.models.attention import NAME, TreeLayout
+from trimtab.common.hf import PreTrainedModel
+from trimtab.models.attention import TreeLayout, tree_attention
 from trimtab.models.rule import AttentionRule, Layout
 from trimtab.models.score import hidden_states, scalar_outputs, tail_of, token_logprobs
 from trimtab.trees import PromptTree, TreeBatch
@@ -145,12 +145,12 @@ def _verdict(kind: Any, config: Any) -> str:
         tiny = tiny_copy(config)
         plain, ours = (
             kind.from_config(copy.deepcopy(tiny), attn_implementation=how, dtype=torch.float32).eval()
-            for how in ("eager", NAME)
+            for how in ("eager", tree_attention())
         )
         _randomise(plain)
         ours.load_state_dict(plain.state_dict())
     except Exception as error:  # whatever a family's own code raises: it is not ours to list
-        if isinstance(error, KeyError) and error.args == (NAME,):
+        if isinstance(error, KeyError) and error.args == (tree_attention(),):
             return "it takes no attention but its own"
         return f"a tiny copy of it cannot be made as {kind.__name__} ({_first_line(error)})"
     trees = _trees()

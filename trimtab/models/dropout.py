@@ -7,9 +7,9 @@ and 3 and OLMo 2 normalise once more on the way to the stream, after what is dro
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel
 
 
 def add_dropout(model: PreTrainedModel, share: float) -> None:

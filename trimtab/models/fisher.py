@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call
-from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel
 from trimtab.models.score import Scaling, Tail, chunks, finish, tail_of, tree_states
 from trimtab.trees import TreeBatch
 

@@ -13,23 +13,17 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
+import transformers
 from huggingface_hub import is_offline_mode
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 from transformers.utils import logging as transformers_logging
 
 from trimtab.common.device import here
 from trimtab.common.errors import UserError
 from trimtab.common.files import disk_error, near_name, read_json, refuse_missing_folder, replace_folder
+from trimtab.common.hf import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.common.rng import seed_for
-from trimtab.models.attention import NAME
+from trimtab.models.attention import tree_attention
 from trimtab.models.check import check_architecture
 from trimtab.models.lora import Quantize, adapter_files, merged
 
@@ -50,7 +44,7 @@ def load_policy(source: Path | str, *, dtype: torch.dtype = torch.float32, quant
     """
     if is_scorer(source):  # with a tied head no weight would be missing, and it would be taken for a language model in silence
         raise UserError(f"{source}: a reward or value model, not a language model; give the model that it was made from")
-    return _load(AutoModelForCausalLM, source, dtype, quantize=quantize)
+    return _load(transformers.AutoModelForCausalLM, source, dtype, quantize=quantize)
 
 
 def load_scorer(
@@ -66,7 +60,7 @@ def load_scorer(
     """
     fresh = not is_scorer(source)
     new = ("score.weight",) if fresh else ()
-    model = _load(AutoModelForSequenceClassification, source, dtype, new=new, quantize=quantize, num_labels=1)
+    model = _load(transformers.AutoModelForSequenceClassification, source, dtype, new=new, quantize=quantize, num_labels=1)
     if not hasattr(model, "score") or model.score.weight.shape[0] != 1:
         raise UserError(
             f"{source}: not a scalar scorer; give a reward-model folder, or a language model to start one from"
@@ -103,7 +97,7 @@ def load_tokenizer(source: Path | str) -> PreTrainedTokenizerBase:
     if (base := adapter_base(source)) and not (Path(source) / "tokenizer_config.json").exists():
         return load_tokenizer(base)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), **_where(source))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(source), **_where(source))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source}: no tokenizer there ({_first_line(error)}); save one beside the model") from None
     if tokenizer is None or not len(tokenizer):
@@ -122,7 +116,7 @@ def new_policy(config: Any, *, seed: int) -> PreTrainedModel:
             setattr(config, name, 0.0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, attn_implementation=NAME)
+        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=tree_attention())
     return model.to(here()).eval()
 
 
@@ -252,7 +246,7 @@ def _load(
     try:
         check_architecture(kind, config)
         model, info = kind.from_pretrained(
-            str(source), dtype=dtype, attn_implementation=NAME, output_loading_info=True, **_where(source), **zeros, **options
+            str(source), dtype=dtype, attn_implementation=tree_attention(), output_loading_info=True, **_where(source), **zeros, **options
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{source}: transformers cannot load it as {kind.__name__} ({_first_line(error)})") from None
@@ -284,7 +278,7 @@ def _with_adapter(
     from peft import PeftModel, get_peft_model_state_dict  # takes two seconds
     from safetensors import safe_open
 
-    own = AutoModelForSequenceClassification if is_scorer(folder) else AutoModelForCausalLM
+    own = transformers.AutoModelForSequenceClassification if is_scorer(folder) else transformers.AutoModelForCausalLM
     if kind is not own:  # a scorer that starts from a language model's adapter: its trunk, and a new head
         scorer = _load(kind, base, dtype, new=new, **options)
         scorer.base_model.load_state_dict(_load(own, folder, dtype).base_model.state_dict())
@@ -292,7 +286,7 @@ def _with_adapter(
     weights = folder / "adapter_model.safetensors"
     if not weights.exists():
         raise UserError(f"{folder}: a peft adapter without adapter_model.safetensors; save it again with save_pretrained")
-    head = ("score.weight",) if own is AutoModelForSequenceClassification else ()
+    head = ("score.weight",) if own is transformers.AutoModelForSequenceClassification else ()
     model: Any = _load(own, base, dtype, new=head, **options).cpu()
     try:
         with safe_open(weights, "pt") as file:
@@ -321,7 +315,7 @@ def _config(source: Path | str) -> Any:
         return _config(base)
     source = model_folder(source)
     try:
-        return AutoConfig.from_pretrained(str(source), **_where(source))
+        return transformers.AutoConfig.from_pretrained(str(source), **_where(source))
     except (OSError, ValueError, KeyError) as error:
         if Path(source).exists():
             raise UserError(f"{source}: not a model folder ({_first_line(error)})") from None

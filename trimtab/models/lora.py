@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from trimtab.common.config import Settings
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel
 from trimtab.common.rng import seed_for
 
 Quantize = Literal["none", "nf4"]
@@ -64,7 +64,7 @@ def refuse(options: Lora, *, may_drop: bool) -> None:
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
     """Name -> linear layer of the trunk, embeddings and heads left out. Quantised ones are linear layers too."""
     trunk = {id(module) for module in model.base_model.modules()}
-    return {name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and id(m) in trunk}
+    return {name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, transformers.Conv1D)) and id(m) in trunk}
 
 
 def add_adapters(model: PreTrainedModel, options: Lora, *, seed: int) -> str:
@@ -84,7 +84,8 @@ def add_adapters(model: PreTrainedModel, options: Lora, *, seed: int) -> str:
     config = LoraConfig(
         r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, use_rslora=options.rslora, use_dora=options.dora,
         target_modules=kinds if matched == chosen else chosen, task_type="SEQ_CLS" if hasattr(model, "score") else "CAUSAL_LM",
-        base_model_name_or_path=_absolute(model.name_or_path), fan_in_fan_out=any(isinstance(layers[name], Conv1D) for name in chosen),
+        base_model_name_or_path=_absolute(model.name_or_path),
+        fan_in_fan_out=any(isinstance(layers[name], transformers.Conv1D) for name in chosen),
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):  # drawn on the CPU: the same numbers whatever the device
         torch.manual_seed(seed_for(seed, "lora"))
@@ -152,9 +153,9 @@ def adapter_files(model: PreTrainedModel, folder: Path) -> None:
     config.save_pretrained(str(folder))
 
 
-def as_conv1d(layer: nn.Linear) -> Conv1D:
+def as_conv1d(layer: nn.Linear) -> nn.Module:
     """The same layer as GPT-2 has it, its weight (in, out)."""
-    new = Conv1D(*layer.weight.shape)
+    new = transformers.Conv1D(*layer.weight.shape)
     new.weight = nn.Parameter(layer.weight.detach().T.contiguous(), requires_grad=False)
     new.bias = layer.bias
     return new

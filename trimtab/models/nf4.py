@@ -13,9 +13,9 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Params4bit
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from trimtab.common.hf import PreTrainedModel
 from trimtab.models.lora import as_conv1d, linear_layers
 
 BLOCK = 64  # weights with one scale

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from trimtab.common.device import fused
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel
 from trimtab.models.attention import TreeLayout, carrying
 from trimtab.models.rule import Layout
 from trimtab.trees import TreeBatch

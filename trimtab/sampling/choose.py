@@ -3,9 +3,8 @@
 import math
 from typing import Literal
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.common.precision import in_bf16
 from trimtab.sampling.engine import NativeEngine
 from trimtab.sampling.plan import FREE_SHARE

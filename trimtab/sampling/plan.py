@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
 
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel
 from trimtab.models.score import hidden_states
 from trimtab.sampling.cache import BLOCK, Pool, Probe, Rows, Shape, pages_for
 from trimtab.sampling.schedule import Group, slots_for

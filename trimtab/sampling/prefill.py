@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
+from trimtab.common.hf import PreTrainedModel
 from trimtab.models.attention import TreeLayout
 from trimtab.models.load import max_positions
 from trimtab.models.score import hidden_states, spare_tokens

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from trimtab.common.device import free_bytes, has_triton
 from trimtab.common.errors import RunFailed, UserError
+from trimtab.common.hf import PreTrainedModel
 from trimtab.common.rng import seed_for
 from trimtab.models.score import hidden_states, tail_of
 from trimtab.sampling.cache import Decode, Paged, Pool, Reading, Rows, pages_for, reading_tables

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trimtab.common.errors import UserError
+from trimtab.common.hf import PreTrainedModel, PreTrainedTokenizerBase
 from trimtab.common.precision import in_bf16, products
 from trimtab.common.rng import seed_for
 from trimtab.models.load import max_positions, save_model

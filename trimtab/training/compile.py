@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AttentionInterface
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from trimtab.common.device import allow_programs, has_triton
 from trimtab.common.errors import UserError
@@ -53,7 +52,7 @@ def compile_layers(modules: Mapping[str, nn.Module], *, must: bool = True, check
             raise UserError(f"compile=true: {type(module).__name__} ({name}) does not say what its layers are; leave it out")
         how = str(module.config._attn_implementation)  # type: ignore[union-attr]
         if how not in _outside:
-            AttentionInterface.register(how, torch.compiler.disable(ALL_ATTENTION_FUNCTIONS[how]))
+            transformers.AttentionInterface.register(how, torch.compiler.disable(transformers.AttentionInterface()[how]))
             _outside.add(how)
         for layer in layers:
             layer.compile(dynamic=True)
