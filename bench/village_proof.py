@@ -254,9 +254,13 @@ def span(figure: Mapping[str, float]) -> str:
 def render(entry: Mapping[str, Any]) -> list[str]:
     """The table, the paired differences, what was tried, as Markdown."""
     found = pooled(entry["groups"])
-    where = "; ".join(f"{many_seeds(g['seeds'])} on {g['machine']}, commit {g['commit']}" for g in entry["groups"])
+    made: dict[str, list[int]] = {}  # where, and of which commit -> the seeds
+    for g in entry["groups"]:
+        made.setdefault(f"{g['machine']}, commit {g['commit']}", []).extend(g["seeds"])
+    where = "; ".join(f"{many_seeds(seeds)} on {how}" for how, seeds in made.items())
     later = [(g, spent) for g in entry["groups"][1:] if len(spent := spent_online(g)) > 1]
-    elsewhere = "".join(f" The same steps took {apart(spent)} with {many_seeds(g['seeds'])}." for g, spent in later)
+    spans = [f"{apart(spent)} with {many_seeds(g['seeds'])}" for g, spent in later]
+    elsewhere = f" The same steps took {'; '.join(spans)}." if spans else ""
     out = [
         f"{where[0].upper()}{where[1:]}. Each training takes about {BUDGET:.0f} s of one core of the first machine or reads the rankings "
         "once. Of three settings (more where the best of three lost to SFT or lay at their edge: all are listed below) the one that won "
