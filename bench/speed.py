@@ -1,8 +1,8 @@
-"""`make bench`: trimtab and its peers on the same weights and data, in one run, interleaved; `bench/results.json`, `docs/performance.md`.
+"""`make bench`: trimtab and its peers on the same weights and data, in one run, interleaved; bench/results*.json, docs/performance.md.
 
     python bench/speed.py [--repetitions N] [--steps N] [WORK ...]     measure (the works named, else all), then write both
                                                                        (WORK may be sweep, profile, numerics: trimtab alone)
-    python bench/speed.py --render                                     only docs/performance.md, from bench/results.json
+    python bench/speed.py --render                                     only docs/performance.md, from bench/results*.json
 
 Every measurement is a process of its own, so that memory and allocator belong to it. Peers run as their users run them, with glibc's
 allocator told what trimtab tells it, and so with activation checkpointing off as well.

@@ -80,7 +80,7 @@ def render(kept: Mapping[str, Any]) -> str:
             least, most = spread(ours, peer)
             ratios = f"{steps(ours)}, {steps(peer)} | {ratio:.1f} ({least:.1f} to {most:.1f})"
             lines.append(f"| {what.what} | {cells} | {side} | {ratios} | {mark} | {share} |")
-    lines += ["", *(memory(kept) if kind != "gpu" else ()), *shares(kept), *losses(kept)]
+    lines += ["", *(memory(kept, asked=kind == "cpu") if kind != "gpu" else ()), *shares(kept), *losses(kept)]
     lines += [*profiles(kept), *swept(kept), *numerics(kept), *families(kept), MARKS[kind][1]]
     return "\n".join(lines)
 
@@ -91,20 +91,20 @@ def commits(kept: Mapping[str, Any]) -> str:
     return f", commit {', '.join(found)}" if found else ""
 
 
-def memory(kept: Mapping[str, Any]) -> list[str]:
+def memory(kept: Mapping[str, Any], *, asked: bool = True) -> list[str]:
     """What a step needs beyond weights, gradients and moments, checkpointing alike on both sides."""
     alike = (("no", "trimtab", "tuned, no checkpointing"), ("yes", RECOMPUTED, "as shipped"))
     lines = [
-        f"Memory beside weights, gradients and AdamW's moments (the peak less 16 bytes a trained parameter and 4 a frozen one); asked: at "
-        f"most {100 * MEMORY:.0f} % of TRL's, activations kept or computed again alike:", "",
+        "Memory beside weights, gradients and AdamW's moments (the peak less 16 bytes a trained parameter and 4 a frozen one), activations "
+        f"kept or computed again alike{f'; asked: at most {100 * MEMORY:.0f} % of what TRL needs' if asked else ''}:", "",
         "| work | activations computed again | trimtab | TRL | of TRL's |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for work in (work for work in TRAINED if work in kept):
         for again, ours, peer in alike:
             if ours in kept[work] and peer in kept[work]:
                 mine, theirs = (activations(kept[work][side], work) for side in (ours, peer))
-                mark = "reached" if mine <= MEMORY * theirs else "**missed**"
-                lines.append(f"| {work} | {again} | {mine:.1f} GB | {theirs:.1f} GB | {100 * mine / theirs:.0f} % {mark} |")
+                mark = "" if not asked else " reached" if mine <= MEMORY * theirs else " **missed**"
+                lines.append(f"| {work} | {again} | {mine:.1f} GB | {theirs:.1f} GB | {100 * mine / theirs:.0f} %{mark} |")
     return [*lines, ""]
 
 

@@ -1,7 +1,7 @@
 """Every training method on the village, from the same SFT model, at the same tuning budget and the same compute, over seeds.
 
     python bench/village_runs.py [--workers N] [--seeds 0 1 2] [METHOD ...]   what is not there yet; may be stopped and started again
-    python bench/village_runs.py --tuned --seeds 3 4 5                        no trials: settings that docs/proof.json says were best
+    python bench/village_runs.py --tuned --seeds 3 4 [METHOD ...]             no trials: settings that docs/proof.json says were best
     python bench/proof.py methods-village methods-village-more               runs what is missing of both, and writes the docs
 
 Each method has three settings to choose from, stated below; six where the best of three lay at their edge or lost to SFT, and nine where
@@ -32,7 +32,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 DEMOS, RUNS = ROOT / "runs" / "proof", ROOT / "runs" / "methods"
 RECORDED, TITLE = ROOT / "docs" / "proof.json", "every method on the village"
-BUDGET, SEEDS, MORE_SEEDS = 150.0, (0, 1, 2), (3, 4, 5, 6, 7)
+BUDGET, SEEDS = 150.0, (0, 1, 2)
 SPLITS = {"validation": ("prompts.validation.jsonl", 21), "test": ("prompts.test.jsonl", 22)}
 
 
@@ -129,6 +129,11 @@ AGAIN: dict[str, tuple[tuple[str, ...], ...]] = {
 METHODS |= {name: replace(METHODS[name], trials=(*METHODS[name].trials, *more)) for name, more in AGAIN.items()}
 # The seed of a method's trials, 0 if none is said. QLoRA's first ones had wrong weights, TRPO's a constant delta (docs/log.md).
 TUNED_ON = {"dpo-qlora": 3, "trpo": 3}
+# More seeds, and who is trained on them: those of which five seeds, or a comparison with others, asked for more.
+MORE: dict[int, Sequence[str]] = {
+    3: tuple(METHODS), 4: tuple(METHODS), 5: ("dpo", "ppo", "trpo", "trpo-22", "trpo-40", "dpo-lora", "dpo-qlora"),
+    **dict.fromkeys((6, 7), ("ppo", "ppo-penalty", "trpo", "trpo-40", "scst")),
+}  # fmt: skip
 
 
 def words(tried: Tried, seed: int) -> list[str]:

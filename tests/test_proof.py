@@ -145,16 +145,18 @@ def test_what_the_village_table_is_asked() -> None:
     assert found[4][1] == "50 to 150 % of 200 s"
     for longer, reached in ((0.0, True), (-0.02, False)):
         some = {"ppo": rows["ppo"], "trpo": row("TRPO", 0.58, cpu_seconds=100.0, **time)}
-        some["trpo-22"] = row("longer", 0.61 + longer, cpu_seconds=300.0, **time)
-        paired = {"trpo - ppo": apart(-0.03), "trpo-22 - ppo": apart(longer)}
+        some["trpo-40"] = row("longer", 0.61 + longer, cpu_seconds=300.0, **time)
+        paired = {"trpo - ppo": apart(-0.03), "trpo-40 - ppo": apart(longer)}
         found = module.asked({"groups": [{**only, "methods": some, "paired": paired}]})
         (said,) = [(measured, ok) for asked, measured, ok in found if asked.startswith("TRPO less")]
         low, high = 100 * longer - 1, 100 * longer + 1
-        assert said == (f"-3.0 [-4.0, -2.0]; at PPO's number of iterations {100 * longer:.1f} [{low:.1f}, {high:.1f}]", reached)
+        assert said == (f"-3.0 [-4.0, -2.0]; with 40 iterations {100 * longer:.1f} [{low:.1f}, {high:.1f}]", reached)
         assert [measured for asked, measured, _ in found if asked.startswith("methods that sample")] == ["100 to 100 % of 100 s"]
     wide = {"value": 0.0, "low": -0.031, "high": 0.031, "n": 480}  # may be none, may be three points
     found = module.asked({"groups": [{**only, "paired": {"scst - ppo": wide}}]})
-    assert [reached for asked, _, reached in found if asked.startswith("SCST less PPO: no difference")] == [False]
+    assert [reached for asked, _, reached in found if asked.startswith("SCST less PPO: less than 3")] == [False]
+    spans = ((-0.03, 0.03), (-0.031, 0.01), (-0.01, 0.031), (0.001, 0.02), (-0.02, -0.001))
+    assert [module.none({"low": low, "high": high}) for low, high in spans] == [True, False, False, False, False]
     page = module.render({"groups": [only]})
     assert page[4].startswith("| PPO | 61.0 [59.0, 63.0] | 61 | 1.00 | 0.10 | 4.00 | 20.0 | 100 | 1.50 GB | `trimtab x` |")
 

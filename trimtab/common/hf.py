@@ -1,6 +1,7 @@
-"""transformers' classes as annotations, without the seven seconds of importing them: `--help` and a mistyped option answer at once.
+"""transformers' classes as annotations, without importing them: seven of the ten seconds that a mistyped option waited for its line.
 
-What makes or loads a model imports transformers where it does so; type checkers see the real classes here.
+``from transformers import PreTrainedModel`` at the head of a module imports all that models need. What makes or loads one writes
+``transformers.AutoModelForCausalLM`` where it does so, which imports it then. Type checkers see the real classes here.
 """
 
 from typing import TYPE_CHECKING, Any
