@@ -266,8 +266,8 @@ def render(entry: Mapping[str, Any]) -> list[str]:
         "once, but TRPO with 22 and 40 iterations, which is to take longer. Rows have different seeds, some of them easier: compare by the "
         "paired differences. Of three settings (more where the best of three lost to SFT or lay at their edge; all are listed below) the "
         "one that won most on validation prompts (seed 0; QLoRA and TRPO: seed 3) answers the test prompts on every seed. Intervals are "
-        "for other prompts and other seeds: the variances of both, added. Core seconds are of the first group that a method is in, with a star "
-        f"where that is not the first of all.{elsewhere}", "",
+        "for other prompts and other seeds: the variances of both, added. Core seconds are of the first group that a method is in, with a "
+        f"star where that is not the first of all.{elsewhere}", "",
         "| method | preferred to SFT, % | by seed | KL | reward | gold | words | core seconds | peak memory | chosen setting |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
