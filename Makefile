@@ -1,7 +1,7 @@
 # make demo   install and run the whole loop on the village; prints where the report is
 # make test   install, lint, types, all tests
 # make check  lint and types only, under a minute
-# make proof  every acceptance measurement (a day; python bench/proof.py PART does one); writes docs/proof.json and docs/results.md
+# make proof  every acceptance measurement (3 hours, methods-village 11 more; python bench/proof.py PART does one); writes docs/results.md
 # make bench  trimtab and its peers (TRL, transformers, in .venv-peers) on the same work; writes docs/performance.md
 # Everything lives in .venv and runs/; each target may be called again and only does what is missing.
 

@@ -4,7 +4,7 @@ Each measurement is a command anyone can run; what it measured stands beside it 
 docs/proof.json alone, and a test fails when the two differ, so no figure there can be typed by hand.
 
     python bench/proof.py [demo-0 checks base english formats ...]   run these parts (all when none is named), then write both files
-        (the parts of docs/proof.json took 3.2 hours in all, on two cores; methods-village adds hours to them)
+        (the parts of docs/proof.json took 3.2 hours in all, on two cores; the two methods-village parts eleven hours more)
     python bench/proof.py --render                                   only docs/results.md, from docs/proof.json
 """
 

@@ -212,8 +212,8 @@ def asked(entry: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
         titles = " less ".join(rows[name]["title"] for name in pair.split(" - "))
         measured, reached = span(paired[pair]), none(paired[pair])
         if EXPLAINED.get(pair) in paired:
-            again = paired[EXPLAINED[pair]]
-            measured, reached = f"{measured}; with 40 iterations {span(again)}", reached or none(again)
+            again, who = paired[EXPLAINED[pair]], " less ".join(rows[name]["title"] for name in EXPLAINED[pair].split(" - "))
+            measured, reached = f"{measured}; {who} {span(again)}", reached or none(again)
         out.append((f"{titles}: less than {100 * KNOWN:.0f} points apart, perhaps not at all, or explained", measured, reached))
     for name, full in (("dpo-lora", "dpo"), ("ppo-lora", "ppo")):
         if f"{name} - {full}" in paired:

@@ -140,9 +140,7 @@ def test_the_page_holds_what_was_measured() -> None:
     sys.path.insert(0, str(ROOT / "bench"))
     try:
         speed = importlib.import_module("speed")
-        measured = [results for results in speed.FILES.values() if results.exists()]
-        assert len(measured) > 1
-        for results in measured:
+        for results in speed.FILES.values():
             assert speed.render(json.loads(results.read_text())) in page, "run: python bench/speed.py --render"
     finally:
         sys.path.remove(str(ROOT / "bench"))

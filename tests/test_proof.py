@@ -150,7 +150,7 @@ def test_what_the_village_table_is_asked() -> None:
         found = module.asked({"groups": [{**only, "methods": some, "paired": paired}]})
         (said,) = [(measured, ok) for asked, measured, ok in found if asked.startswith("TRPO less")]
         low, high = 100 * longer - 1, 100 * longer + 1
-        assert said == (f"-3.0 [-4.0, -2.0]; with 40 iterations {100 * longer:.1f} [{low:.1f}, {high:.1f}]", reached)
+        assert said == (f"-3.0 [-4.0, -2.0]; longer less PPO {100 * longer:.1f} [{low:.1f}, {high:.1f}]", reached)
         assert [measured for asked, measured, _ in found if asked.startswith("methods that sample")] == ["100 to 100 % of 100 s"]
     wide = {"value": 0.0, "low": -0.031, "high": 0.031, "n": 480}  # may be none, may be three points
     found = module.asked({"groups": [{**only, "paired": {"scst - ppo": wide}}]})

@@ -19,12 +19,12 @@ def fit_temperature(margins: Sequence[float]) -> float | None:
     pairs that are all ordered rightly (the surer the better, T -> 0), or margins that are no evidence (their mean is not above 0, T ->
     infinity).
     """
+    from scipy.optimize import brentq  # takes a second
+
     m = np.asarray(margins, dtype=np.float64)
 
     def slope(reciprocal: float) -> float:
         return float(-np.mean(m * 0.5 * (1 - np.tanh(reciprocal * m / 2))))
-
-    from scipy.optimize import brentq  # takes a second
 
     if not len(m) or slope(0.0) >= 0 or slope(MOST) <= 0:
         return None

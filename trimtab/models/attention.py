@@ -55,7 +55,10 @@ def attention(
 
 @functools.cache
 def tree_attention() -> str:
-    """What to give transformers as ``attn_implementation``: the name that ``attention`` is registered under."""
+    """What to give transformers as ``attn_implementation``: the name that ``attention`` is registered under.
+
+    Once, for ``training/compile.py`` registers its own wrapper under the same name.
+    """
     transformers.AttentionInterface.register(NAME, attention)
     return NAME
 
