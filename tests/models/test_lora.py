@@ -187,7 +187,7 @@ def test_the_engine_samples_from_the_policy_with_its_adapters(family: str, optio
     assert float((said - own).abs().max()) < 1e-4 < 0.1 < float((said - start).abs().max())
 
 
-@pytest.mark.skipif(not can_pack(CPU), reason="no bf16 products in hardware here: nothing is packed")
+@pytest.mark.skipif(not can_pack(CPU, torch.bfloat16), reason="no bf16 products in hardware here: nothing is packed")
 def test_packed_weights_have_their_adapters_beside_them() -> None:
     """bf16, base and adapters packed: the engine is as near to the trainer as it is without adapters."""
     apart = []

@@ -83,6 +83,26 @@ def test_gradients_by_finite_differences(
     )
 
 
+@pytest.mark.parametrize("large", [True, False])
+def test_the_products_of_a_large_head_and_its_gradients(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Head products in float32 by oneDNN where a head is large: the dense computation in float64 says the same of either."""
+    monkeypatch.setattr(score, "LARGE_HEAD", 0 if large else 1 << 40)
+    monkeypatch.setattr(score, "CHUNK_LOGITS", 24 * 700)  # three chunks
+    asked: list[int] = []
+    plain = score.onednn.linear
+    monkeypatch.setattr(score.onednn, "linear", lambda rows, weight: asked.append(len(rows)) or plain(rows, weight))
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        rows, weight, _, targets = problem(dtype, 64, 48, 700)
+        logprobs, entropy = (token_logprobs if dtype == torch.float32 else dense)(rows, targets, Tail(weight, None))
+        (logprobs * torch.linspace(-1, 2, 64) + entropy).sum().backward()
+        assert weight.grad is not None and rows.grad is not None
+        found.append([t.detach().double() for t in (logprobs, entropy, weight.grad, rows.grad)])
+    for ours, definition in zip(*found, strict=True):
+        torch.testing.assert_close(ours, definition, rtol=1e-4, atol=1e-4)
+    assert asked == ([24, 24, 16] * 2 if large and score.onednn.usable(torch.device("cpu")) else [])
+
+
 def test_a_second_derivative_is_refused() -> None:
     """What the forward pass kept would count as constant in it: a gradient penalty would be wrong in silence."""
     rows, weight, bias, targets = problem(torch.float64)

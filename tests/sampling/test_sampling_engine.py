@@ -313,7 +313,7 @@ class Casts(TorchDispatchMode):
 def test_each_weight_is_cast_once_a_call_whatever_its_steps_compiled_or_not(packed: bool, frozen: bool, monkeypatch: Any) -> None:
     """A compiled layer would cast its weights in every step: on CPU none is run."""
     if not packed:
-        monkeypatch.setattr(engine_module, "can_pack", lambda device: False)
+        monkeypatch.setattr(engine_module, "can_pack", lambda device, dtype: False)
     model = tiny_policy("llama").requires_grad_(not frozen)
     for layer in model.model.layers:
         layer._compiled_call_impl = lambda *given, **named: pytest.fail("a compiled layer was run")

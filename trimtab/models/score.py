@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from trimtab.common import onednn
 from trimtab.common.device import fused
 from trimtab.common.errors import UserError
 from trimtab.common.hf import PreTrainedModel
@@ -20,6 +21,8 @@ from trimtab.trees import TreeBatch
 # Logits of one chunk: on CPU 4M float32 values are 16 MB, which stay in the last-level cache; a GPU is given enough rows to be busy
 # (2,048 of a vocabulary of 128k, half a gigabyte in bf16).
 CHUNK_LOGITS, CHUNK_LOGITS_GPU = 1 << 22, 1 << 28
+# In float32 the products of a head of so many weights are oneDNN's: twice as fast as MKL's with 49,152 x 576, no faster with 3,072 x 160.
+LARGE_HEAD = 1 << 22
 # Matrix products have a multiple of so many rows. oneDNN, which does the bf16 ones on CPU, keeps memory for every shape that it has
 # met (5 MB a training step when each batch has a length of its own), and what it keeps lies scattered among freed activations: the demo
 # grew to 4.7 GB and its later stages became a third slower (docs/log.md, "A process that grew to 4 GB"). On GPUs the attention kernel
@@ -176,7 +179,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 if bias is not None:
                     raw = raw + bias[targets[part]].to(wide)
                 exact[part] = finish(raw, options)[0]
-                found = statistics(narrow[part] @ narrow_weight.T, bias, targets[part], exact[part], options)
+                found = statistics(head_products(narrow[part], narrow_weight), bias, targets[part], exact[part], options)
                 lse[part], entropy[part], rank[part] = found
                 logprobs[part] = exact[part] - lse[part]
         ctx.save_for_backward(rows, weight, bias, targets, lse, entropy, exact)
@@ -202,16 +205,31 @@ class _ChunkedLogprobs(torch.autograd.Function):
             narrow, narrow_weight = rows.to(dtype), weight.to(dtype)
             for part in chunks(len(rows), weight):
                 above = [None if d is None else d[part] for d in (d_logprobs, d_entropy)]
-                raw = narrow[part] @ narrow_weight.T
+                raw = head_products(narrow[part], narrow_weight)
                 d_logits = slopes(raw, bias, targets[part], exact[part], lse[part], entropy[part], *above, options)
                 if d_bias is not None:
                     d_bias += d_logits.sum(0)
                 d_narrow = d_logits.to(dtype)
                 d_rows[part] = (d_narrow @ narrow_weight).to(rows.dtype)
                 if d_weight is not None:
-                    d_weight += d_narrow.T @ narrow[part]
+                    add_products(d_weight, d_narrow.T, narrow[part])
         d_weight, d_bias = (None if d is None else d.to(of.dtype) for d, of in ((d_weight, weight), (d_bias, bias)))
         return d_rows, d_weight, d_bias, None, None, None, None, None
+
+
+def head_products(rows: Tensor, weight: Tensor) -> Tensor:
+    """Rows (s, H) and a head's weight (V, H) of the same dtype -> (s, V)."""
+    if weight.dtype == torch.float32 and weight.numel() >= LARGE_HEAD and onednn.usable(weight.device):
+        return onednn.linear(rows, weight)
+    return rows @ weight.T
+
+
+def add_products(into: Tensor, left: Tensor, right: Tensor) -> None:
+    """``into`` (V, H) += left (V, s) right (s, H), without a table of its size in between where the dtypes are one."""
+    if into.dtype == left.dtype:
+        into.addmm_(left, right)
+    else:
+        into += left @ right
 
 
 class Scaling(NamedTuple):

@@ -32,9 +32,9 @@ class NativeEngine:
     in bf16 where torch's autocast does. ``decode`` (token ids to text, special tokens included) is needed for stop strings only. ``stats``
     tells what the last call did.
 
-    The weights are the model's own: there is no copy that has to be kept up to date. In bf16 there are copies for the time of a call: on
-    CPU of the linear layers, 2 bytes a weight, in the order that the processor multiplies in (``packed``; counted in ``stats``), and
-    autocast's casts of other float32 weights that products use.
+    The weights are the model's own: there is no copy that has to be kept up to date. For the time of a call there are copies: on CPU of the
+    linear layers, 2 bytes a weight in bf16 and 4 in float32 (there of large layers only), in the order that the processor multiplies in
+    (``packed``; counted in ``stats``), and under autocast its casts of other float32 weights that products use.
     """
 
     def __init__(
@@ -97,7 +97,8 @@ class NativeEngine:
 
     def _packed(self, rows: int) -> AbstractContextManager[int]:
         """Inside, weights are packed for ``rows`` rows where that makes steps faster; the bytes of the copies."""
-        return packed_linears(self.model, rows) if self.autocast and can_pack(self.model.device) else nullcontext(0)
+        dtype = torch.bfloat16 if self.autocast else torch.float32
+        return packed_linears(self.model, rows, dtype) if can_pack(self.model.device, dtype) else nullcontext(0)
 
     def _stops(self, stop: tuple[str, ...]) -> StopStrings | None:
         """What watches for ``stop``: it asks for every token's text, so it is made once."""

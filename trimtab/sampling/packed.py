@@ -1,8 +1,8 @@
-"""Linear layers with their bf16 weights in the order that oneDNN computes in, for as long as the engine samples.
+"""Linear layers with their weights in the order that oneDNN computes in, for as long as the engine samples.
 
-A decoding step multiplies a few rows, one per sample, with every weight. Under autocast oneDNN then spends a quarter (32 rows) to half
+A decoding step multiplies a few rows, one per sample, with every weight. Under bf16 autocast oneDNN then spends a quarter (32 rows) to half
 (8 rows) of its time on bringing the weight into its own order, in every step again; done once a call, it is paid back within two steps
-(docs/performance.md). These are the operations that torch.compile's CPU backend uses for frozen weights.
+(docs/performance.md). In float32 torch asks MKL, which takes up to twice as long (``common/onednn.py``).
 """
 
 from collections.abc import Iterator
@@ -11,35 +11,52 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from trimtab.common import onednn
 from trimtab.common.precision import fast_in_bf16
+
+# In float32 only what does not stay in the processor's caches from step to step is worth a copy: models of so many weights in linear
+# layers, and of those the layers of so many (a smaller one's product takes less time than the call).
+MODEL_WEIGHTS, LAYER_WEIGHTS = 1 << 23, 1 << 18
 
 
 class Packed:
-    """What takes a linear layer's place as its ``forward``: inputs (..., in) of any float dtype -> (..., out) bf16."""
+    """What takes a linear layer's place as its ``forward``: inputs (..., in) of any float dtype -> (..., out) of ``dtype``."""
 
-    def __init__(self, layer: nn.Linear, rows: int) -> None:
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().to(torch.bfloat16), rows)
-        self.bias = None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
+    def __init__(self, layer: nn.Linear, rows: int, dtype: torch.dtype) -> None:
+        self.dtype, self.weight = dtype, onednn.pack(layer.weight.detach().to(dtype), rows)
+        self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(inputs.to(torch.bfloat16), self.weight, self.bias, "none", [], "")
+        return onednn.linear(inputs.to(self.dtype), self.weight, self.bias)
 
 
-def can_pack(device: torch.device) -> bool:
-    """Whether this machine multiplies packed bf16 weights in hardware."""
-    return device.type == "cpu" and torch.backends.mkldnn.is_available() and fast_in_bf16("cpu")
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether packed weights of ``dtype`` make products faster on ``device``."""
+    return onednn.usable(device) and (dtype == torch.float32 or (dtype == torch.bfloat16 and fast_in_bf16("cpu")))
+
+
+def layers_to_pack(model: nn.Module, dtype: torch.dtype) -> list[nn.Linear]:
+    """The model's linear layers whose products in ``dtype`` are worth packed weights. Layers of a class of their own (quantised ones,
+    say) are left alone."""
+    layers = [module for module in model.modules() if type(module) is nn.Linear and "forward" not in vars(module)]
+    if dtype != torch.float32:
+        return layers
+    layers = [layer for layer in layers if layer.weight.dtype == dtype]  # a model in float64 or bf16 computes in that
+    if sum(layer.weight.numel() for layer in layers) < MODEL_WEIGHTS:
+        return []
+    return [layer for layer in layers if layer.weight.numel() >= LAYER_WEIGHTS]
 
 
 @contextmanager
-def packed_linears(model: nn.Module, rows: int) -> Iterator[int]:
-    """Inside, the model's linear layers compute with packed weights, best for ``rows`` rows at a time; no gradients, and changes of the
-    weights are not seen. Layers of a class of their own (quantised ones, say) are left alone. Gives the bytes of the packed copies, 2 a
-    weight, which lie beside the model's own meanwhile."""
-    layers = [module for module in model.modules() if type(module) is nn.Linear and "forward" not in vars(module)]
+def packed_linears(model: nn.Module, rows: int, dtype: torch.dtype) -> Iterator[int]:
+    """Inside, the model's linear layers compute in ``dtype`` with packed weights, best for ``rows`` rows at a time, where that is worth it;
+    no gradients, and changes of the weights are not seen. Gives the bytes of the packed copies, which lie beside the model's own weights
+    meanwhile."""
+    layers = layers_to_pack(model, dtype)
     for layer in layers:
-        layer.forward = Packed(layer, rows)  # type: ignore[method-assign, assignment]
+        layer.forward = Packed(layer, rows, dtype)  # type: ignore[method-assign, assignment]
     try:
-        yield sum(parameter.numel() * torch.bfloat16.itemsize for layer in layers for parameter in layer.parameters())
+        yield sum(parameter.numel() * dtype.itemsize for layer in layers for parameter in layer.parameters())
     finally:
         for layer in layers:
             del layer.forward
