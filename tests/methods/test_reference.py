@@ -115,6 +115,13 @@ def test_what_the_numbers_depend_on_makes_another_file(place: Path, tmp_path: Pa
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == len(changes)
 
 
+def test_a_cache_in_the_folder_of_the_trained_model_is_refused(place: Path, tmp_path: Path) -> None:
+    """It is replaced whole at the end of the run. Nothing is begun."""
+    with pytest.raises(UserError, match=r"^reference_cache=.*run/model: the run replaces"):
+        train(place, tmp_path / "run", reference_cache=str(tmp_path / "run" / "model"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_digest_sees_a_weight_a_buffer_and_the_configuration(place: Path) -> None:
     model = load_policy(place / "policy")
     seen = {weights_digest(model)}

@@ -107,6 +107,16 @@ def test_a_run_may_not_lie_in_a_folder_that_it_reads(tmp_path: Path) -> None:
             RunFolder(tmp_path / out).refuse_to_replace([], [tmp_path / "texts"])
 
 
+def test_what_a_run_keeps_elsewhere_may_not_lie_in_a_folder_that_it_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder("run")
+    for place, name in {"run/model": "model", "run/model/cache": "model", "x/../run/checkpoints": "checkpoints"}.items():
+        said = f"^reference_cache={place}: the run replaces run/{name} whole, and this with it; choose another folder$"
+        with pytest.raises(UserError, match=said):
+            folder.refuse_to_lose(["model"], {"left_out": "", "reference_cache": place})
+    folder.refuse_to_lose(["model"], {"left_out": "run", "reference_cache": "run/model-cache"})
+
+
 def test_other_places_beside_a_run_may_be_read(tmp_path: Path) -> None:
     """Also inside its folder, or with a name that only begins like the model's; a hub's name is no place."""
     for name in ("run/base", "run/model-base", "other/model"):

@@ -1,9 +1,11 @@
 """The loop: a run that is stopped at any moment and goes on is the run that was never stopped, bit for bit."""
 
 import copy
+import importlib
 import json
 import math
 import os
+import pkgutil
 import re
 import shutil
 import signal
@@ -33,6 +35,7 @@ from tiny_models import FAMILIES, online_parts, pair, read_lines, save_tiny_poli
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
+import trimtab.methods
 from trimtab.common import precision
 from trimtab.common.errors import RunFailed, UserError
 from trimtab.feedback.protocol import Rule
@@ -41,6 +44,7 @@ from trimtab.methods.control import KLControl, Penalty
 from trimtab.methods.dpo import DPO
 from trimtab.methods.kto import KTO
 from trimtab.methods.mix import Mix, Ptx
+from trimtab.methods.online import OnlineSettings
 from trimtab.methods.orpo import ORPO
 from trimtab.methods.reward import Reward
 from trimtab.methods.sft import SFT
@@ -115,6 +119,13 @@ SINGLE: dict[str, tuple[Any, Any]] = {
     "trpo": (trpo.TRPO, trpo.Config),
 }  # fmt: skip
 ONLINE = ("ppo", "ppo-penalty", "ppo-trunk", *SINGLE)
+
+
+def test_every_method_that_samples_is_run_here() -> None:
+    """A method that is added has to resume as exactly as the others: it goes into the list above."""
+    names = (m.name for m in pkgutil.iter_modules(trimtab.methods.__path__) if m.name not in trimtab.methods.NOT_METHODS)
+    settings = {name: importlib.import_module(f"trimtab.methods.{name}").Config for name in names}
+    assert {name for name, config in settings.items() if issubclass(config, OnlineSettings)} == {n.partition("-")[0] for n in ONLINE}
 
 
 @pytest.fixture(params=["sft", "reward", "dpo", *ONLINE])

@@ -118,6 +118,7 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
     given = config.model_dump()
     inputs, parents = inputs_of(given), parents_of(given)
     folder.refuse_to_replace(saved_in(OUTPUTS), [*inputs, *parents])
+    folder.refuse_to_lose(saved_in(OUTPUTS), {option: given.get(option, "") for option in ("left_out", "reference_cache")})
     if not folder.begin(name, given, inputs=inputs, parents=parents, defaults=defaults_of(type(config))):
         print(f"{folder.path}: already done; delete it to run again")
         return folder.path

@@ -50,6 +50,17 @@ class RunFolder:
             if source.is_dir() and own.is_relative_to(source.resolve()):
                 raise UserError(f"{self.path}: this run would write into {source}, which it reads; choose another out=DIR")
 
+    def refuse_to_lose(self, outputs: Iterable[str], wanted: Mapping[str, str]) -> None:
+        """Before anything is begun: what a run is asked to write elsewhere may not lie where it replaces whole folders.
+
+        Raises:
+            UserError: one of ``wanted``, a folder by the option that asks for it, is or lies in one of ``outputs`` or the checkpoints.
+        """
+        for option, asked in ((o, a) for o, a in wanted.items() if a):
+            for name in ("checkpoints", *outputs):
+                if Path(asked).resolve().is_relative_to((self.path / name).resolve()):
+                    raise UserError(f"{option}={asked}: the run replaces {self.path / name} whole, and this with it; choose another folder")
+
     def begin(
         self,
         verb: str,
