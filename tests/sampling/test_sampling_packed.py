@@ -141,6 +141,32 @@ def test_packed_float32_samples_are_the_plain_ones_at_any_batch(family: str, eve
 
 
 def test_elsewhere_nothing_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_module, "fast_in_bf16", lambda kind: True)
+    monkeypatch.setattr(onednn.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    formats = (torch.float32, torch.bfloat16)
+    assert all(can_pack(CPU, dtype) for dtype in formats) and not can_pack(torch.device("cuda"), torch.float32)
+    with monkeypatch.context() as without:
+        without.setattr(onednn, "OPERATORS", ("_linear_pointwise", "_of_another_torch"))
+        assert not any(can_pack(CPU, dtype) for dtype in formats)
     monkeypatch.setattr(onednn.platform, "machine", lambda: "aarch64")
-    assert not can_pack(CPU, torch.float32) and not can_pack(CPU, torch.bfloat16)
-    assert not can_pack(torch.device("cuda"), torch.float32)
+    assert not any(can_pack(CPU, dtype) for dtype in formats)
+
+
+@both
+def test_packing_that_is_interrupted_leaves_every_layer_plain(
+    dtype: torch.dtype, everything: Everything, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything()
+    model, made, pack = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), [], onednn.pack
+
+    def second_fails(weight: torch.Tensor, rows: int) -> torch.Tensor:
+        made.append(rows)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return pack(weight, rows)
+
+    monkeypatch.setattr(onednn, "pack", second_fails)
+    with pytest.raises(KeyboardInterrupt), packed_linears(model, 8, dtype):
+        pytest.fail("nothing is run")
+    assert len(made) == 2 and not any("forward" in vars(layer) for layer in model)

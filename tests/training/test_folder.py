@@ -110,10 +110,10 @@ def test_a_run_may_not_lie_in_a_folder_that_it_reads(tmp_path: Path) -> None:
 def test_what_a_run_keeps_elsewhere_may_not_lie_in_a_folder_that_it_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = RunFolder("run")
-    for place, name in {"run/model": "model", "run/model/cache": "model", "x/../run/checkpoints": "checkpoints"}.items():
+    for place, name in {"run/model": "model", "run/model/cache": "model", "x/../run/adapter": "adapter"}.items():
         said = f"^reference_cache={place}: the run replaces run/{name} whole, and this with it; choose another folder$"
         with pytest.raises(UserError, match=said):
-            folder.refuse_to_lose(["model"], {"left_out": "", "reference_cache": place})
+            folder.refuse_to_lose(["model", "adapter"], {"left_out": "", "reference_cache": place})
     folder.refuse_to_lose(["model"], {"left_out": "run", "reference_cache": "run/model-cache"})
 
 

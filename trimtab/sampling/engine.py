@@ -32,9 +32,10 @@ class NativeEngine:
     in bf16 where torch's autocast does. ``decode`` (token ids to text, special tokens included) is needed for stop strings only. ``stats``
     tells what the last call did.
 
-    The weights are the model's own: there is no copy that has to be kept up to date. For the time of a call there are copies: on CPU of the
-    linear layers, 2 bytes a weight in bf16 and 4 in float32 (there of large layers only), in the order that the processor multiplies in
-    (``packed``; counted in ``stats``), and under autocast its casts of other float32 weights that products use.
+    The weights are the model's own: there is no copy that has to be kept up to date. For the time of a call there are copies: on x86 CPUs
+    of linear layers, in the order that the processor multiplies in (``packed``; counted in ``stats``), 2 bytes a weight in bf16 and 4 in
+    float32, there of large models' large layers, so that sampling takes nearly twice the weights' memory; and under autocast its casts
+    of other float32 weights that products use.
     """
 
     def __init__(

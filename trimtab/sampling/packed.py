@@ -2,7 +2,7 @@
 
 A decoding step multiplies a few rows, one per sample, with every weight. Under bf16 autocast oneDNN then spends a quarter (32 rows) to half
 (8 rows) of its time on bringing the weight into its own order, in every step again; done once a call, it is paid back within two steps
-(docs/performance.md). In float32 torch asks MKL, which takes up to twice as long (``common/onednn.py``).
+(docs/performance.md). In float32 torch asks MKL, which takes two to three times as long for the largest layers (``common/onednn.py``).
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Packed:
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether packed weights of ``dtype`` make products faster on ``device``."""
+    """Whether weights of ``dtype`` can be packed on ``device`` to some gain; which ones, ``layers_to_pack`` says."""
     return onednn.usable(device) and (dtype == torch.float32 or (dtype == torch.bfloat16 and fast_in_bf16("cpu")))
 
 
@@ -53,10 +53,10 @@ def packed_linears(model: nn.Module, rows: int, dtype: torch.dtype) -> Iterator[
     no gradients, and changes of the weights are not seen. Gives the bytes of the packed copies, which lie beside the model's own weights
     meanwhile."""
     layers = layers_to_pack(model, dtype)
-    for layer in layers:
-        layer.forward = Packed(layer, rows, dtype)  # type: ignore[method-assign, assignment]
     try:
+        for layer in layers:
+            layer.forward = Packed(layer, rows, dtype)  # type: ignore[method-assign, assignment]
         yield sum(parameter.numel() * dtype.itemsize for layer in layers for parameter in layer.parameters())
     finally:
         for layer in layers:
-            del layer.forward
+            vars(layer).pop("forward", None)  # not all have one where packing was interrupted

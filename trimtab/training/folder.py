@@ -54,10 +54,10 @@ class RunFolder:
         """Before anything is begun: what a run is asked to write elsewhere may not lie where it replaces whole folders.
 
         Raises:
-            UserError: one of ``wanted``, a folder by the option that asks for it, is or lies in one of ``outputs`` or the checkpoints.
+            UserError: one of ``wanted``, a folder by the option that asks for it, is or lies in one of ``outputs``.
         """
         for option, asked in ((o, a) for o, a in wanted.items() if a):
-            for name in ("checkpoints", *outputs):
+            for name in outputs:
                 if Path(asked).resolve().is_relative_to((self.path / name).resolve()):
                     raise UserError(f"{option}={asked}: the run replaces {self.path / name} whole, and this with it; choose another folder")
 
