@@ -22,7 +22,7 @@ from trimtab.trees import PromptTree, Segments, TreeBatch, TreeSpan, pack_by_bud
 
 # Siblings, siblings on a short prompt, an only child, a one-token prompt, many siblings of one length.
 SHAPES = [(12, [9, 14, 5]), (3, [6, 4]), (7, [11]), (1, [20]), (10, [4] * 6)]
-KERNELS = ("math", "auto")
+KERNELS = ("math", "torch", "auto")
 TOLERANCE = 1e-5
 
 
@@ -142,7 +142,7 @@ spans = st.lists(st.tuples(st.integers(1, 40), st.lists(st.integers(1, 30), max_
 
 @settings(max_examples=40)
 @given(spans, st.sampled_from([(4, 4), (4, 2), (4, 1)]), st.booleans(), st.integers(0, 2**16))
-def test_the_cpu_kernel_equals_the_definition(
+def test_the_cpu_kernels_equal_the_definition(
     shapes: list[tuple[int, list[int]]], heads: tuple[int, int], sinks: bool, seed: int
 ) -> None:
     """Any trees, any grouping of heads, with sinks and without: output, and the gradients of query, key, value and sinks."""
@@ -163,11 +163,11 @@ def test_the_cpu_kernel_equals_the_definition(
         results.append([out.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)])
     assert len(results[0]) == (5 if sinks else 4)
     joint = float(torch.stack([slope.norm() for slope in results[0][1:]]).norm())
-    for i, (a, b) in enumerate(zip(*results, strict=True)):
+    for i, (b, *others) in enumerate(zip(*results, strict=True)):
         # Gradients are differences of terms (with one key a row they cancel to 0), and their rounding is as large as the terms:
         # against float64, over 400 random batches, at most 8e-7 of the joint norm, and 4e-7 of the output's.
         allowed = 2e-6 * (joint if i else float(b.norm())) + 1e-6
-        assert float((a - b).norm()) <= allowed
+        assert all(float((a - b).norm()) <= allowed for a in others)
 
 
 def test_attention_worked_by_hand() -> None:
@@ -191,8 +191,9 @@ def test_a_window_counts_positions_of_the_branch_not_rows_of_the_batch() -> None
     """
     segments = Segments((TreeSpan(0, 2, (2, 2)),), 6)
     zeros, value = torch.zeros(6, 1, 1), torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 32.0]).view(6, 1, 1)
-    out = TreeLayout(segments).attend(0, zeros, zeros, value, AttentionRule(1.0, window=2))
-    assert out.flatten().tolist() == [1.0, 1.5, 3.0, 6.0, 9.0, 24.0]
+    for kernel in KERNELS:
+        out = TreeLayout(segments, kernel).attend(0, zeros, zeros, value, AttentionRule(1.0, window=2))
+        assert out.flatten().tolist() == [1.0, 1.5, 3.0, 6.0, 9.0, 24.0]
 
 
 def test_the_math_kernel_has_derivatives_of_any_order() -> None:
@@ -233,12 +234,13 @@ def test_sharp_attention_has_finite_and_right_gradients() -> None:
         start += prompt + sum(completions)
     segments = Segments(tuple(spans), start)
     found = []
-    for kernel in ("math", "cpu"):
+    for kernel in KERNELS:
         parts = [30 * torch.randn(start, 2, 16, generator=generator.manual_seed(i)) for i in range(3)]
         parts = [part.requires_grad_() for part in parts]
         out = TreeLayout(segments, kernel).attend(0, *parts, AttentionRule(0.25))
         (out * torch.randn(out.shape, generator=generator.manual_seed(9))).sum().backward()
         found.append([out.detach(), *(part.grad for part in parts)])
-    for expected, got in zip(*found, strict=True):
-        assert torch.isfinite(got).all()
-        assert torch.allclose(got, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    for expected, *others in zip(*found, strict=True):
+        for got in others:
+            assert torch.isfinite(got).all()
+            assert torch.allclose(got, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from trimtab.common.native import library
 from trimtab.models.rule import AttentionRule
 from trimtab.sampling.cache import (
     BLOCK,
@@ -11,6 +12,7 @@ from trimtab.sampling.cache import (
     PAGE,
     RESERVED,
     Decode,
+    Paged,
     Pool,
     Reading,
     Rows,
@@ -21,6 +23,7 @@ from trimtab.sampling.cache import (
 )
 
 CPU = torch.device("cpu")
+COMPILED = pytest.mark.skipif(library() is None, reason="nothing can be compiled here: attention is torch's")
 
 
 def shapes(groups: int = 2, size: int = 4) -> dict[int, Shape]:
@@ -99,11 +102,12 @@ def test_zeros_at_the_end_of_a_sum_change_no_bit(count: int) -> None:
 @pytest.mark.parametrize("window", [None, 3, 20])
 @pytest.mark.parametrize("softcap", [None, 0.7])
 @pytest.mark.parametrize("sunk", [False, True])
-@pytest.mark.parametrize(("heads", "groups"), [(4, 4), (4, 2), (6, 1)])
+@pytest.mark.parametrize(("heads", "groups", "size"), [(4, 4, 4), (4, 2, 21), (6, 1, 16), (5, 5, 32)])
+@pytest.mark.parametrize("native", [False, pytest.param(True, marks=COMPILED)])
 def test_a_step_is_attention_written_out(
-    window: int | None, softcap: float | None, sunk: bool, heads: int, groups: int
+    window: int | None, softcap: float | None, sunk: bool, heads: int, groups: int, size: int, native: bool
 ) -> None:
-    size, generator = 4, torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     prompt_lengths, of_row = [PAGE + 5, 5, 0], [0, 1, 0, 2, 0]
     own_lengths = [3, BLOCK + 1, 1, 2 * BLOCK + 1, BLOCK]  # they count the new token
     width = 3
@@ -132,7 +136,8 @@ def test_a_step_is_attention_written_out(
     columns = np.array(own_lengths) - 1
     prefix = np.array([prompt_lengths[p] for p in of_row])
     tables = reading_tables(table[of_row], places, width, prompts.used)
-    layout = Decode(Reading(prompts, *map(torch.from_numpy, tables)), own, torch.from_numpy(columns), torch.from_numpy(prefix))
+    reading = Paged(prompts, torch.from_numpy(tables[0])) if native else Reading(prompts, *map(torch.from_numpy, tables))
+    layout = Decode(reading, own, torch.from_numpy(columns), torch.from_numpy(prefix))
     query, key, value = random(5, heads, size), random(5, groups, size), random(5, groups, size)
     sinks = random(heads) if sunk else None
     found = layout.attend(0, query, key, value, AttentionRule(0.6, window, softcap, sinks))

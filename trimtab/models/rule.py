@@ -25,6 +25,14 @@ class AttentionRule:
     softcap: float | None = None
     sinks: Tensor | None = None
 
+    def numbers(self) -> tuple[float, float, int]:
+        """Scale, soft cap and window as compiled code takes them: 0 for none."""
+        return float(self.scale), float(self.softcap or 0), int(self.window or 0)
+
+    def float_sinks(self) -> Tensor | None:
+        """(H,) ``sinks`` without their graph, in float32 and in one piece."""
+        return None if self.sinks is None else self.sinks.detach().float().contiguous()
+
 
 class Layout(Protocol):
     """Anything that says how the tokens of a flat batch attend: a packed tree batch here, a KV cache in ``sampling``."""

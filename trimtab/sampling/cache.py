@@ -27,7 +27,9 @@ from torch import Tensor, nn
 
 from trimtab.common.device import has_triton
 from trimtab.common.errors import UserError
+from trimtab.common.native import can_run
 from trimtab.models.rule import AttentionRule, Layout, softmax_with
+from trimtab.sampling.native import native_step
 from trimtab.sampling.schedule import compaction
 
 PAGE = 64
@@ -225,6 +227,12 @@ class Reading:
         return self._indices[heads, groups]
 
 
+def reads_pages(pool: Pool) -> bool:
+    """Whether a kernel reads the pages of ``pool`` as they lie (``Paged``), or plain operations do (``Reading``)."""
+    keys, _ = next(iter(pool.layers.values()))
+    return has_triton(keys.device) or can_run(keys)
+
+
 def reading_tables(pages: np.ndarray, place: np.ndarray, width: int, used: int) -> tuple[np.ndarray, ...]:
     """Rows' pages (n, p), ``NOWHERE`` where a row has fewer, and ``place`` (n,) below ``width``, which tells rows that read the same pages
     apart -> these two, which row reads each of the ``used`` pages at each place (P, W), and as which of its blocks (P,).
@@ -239,7 +247,7 @@ def reading_tables(pages: np.ndarray, place: np.ndarray, width: int, used: int) 
 
 @dataclass(frozen=True)
 class Paged:
-    """What ``paged_attention`` needs to know instead: ``pages`` (n, p) are each row's pages."""
+    """What kernels need to know instead: ``pages`` (n, p) are each row's pages."""
 
     pool: Pool
     pages: Tensor
@@ -265,14 +273,15 @@ class Decode(Layout):
         return nn.functional.pad(self._attend(layer, query[:n], key[:n], value[:n], rule), (0, 0, 0, 0, 0, len(query) - n))
 
     def _attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
-        keys, values = (self._written(kept, new) for kept, new in zip(self.own.layers[layer], (key, value), strict=True))
+        own, prompts = self.own.layers[layer], self.prompts
+        paged = (None, None) if not isinstance(prompts, Paged) else (prompts.pool.layers[layer], prompts.pages)
+        if not isinstance(prompts, Reading) and can_run(own[0]):
+            return native_step((query, key, value), paged[0], own, paged[1], self.prefix, self.columns, rule).to(query.dtype)
+        keys, values = (self._written(kept, new) for kept, new in zip(own, (key, value), strict=True))
         if has_triton(query.device):
             from trimtab.sampling.paged import paged_attention  # Triton is not there without a GPU
 
-            assert not isinstance(self.prompts, Reading)
-            prompt, pages = (None, None) if self.prompts is None else (self.prompts.pool.layers[layer], self.prompts.pages)
-            return paged_attention(query, prompt, (keys, values), pages, self.prefix, self.columns, rule)
-        prompts = self.prompts
+            return paged_attention(query, paged[0], (keys, values), paged[1], self.prefix, self.columns, rule)
         assert not isinstance(prompts, Paged)
         with torch.autocast(query.device.type, enabled=False):
             queries = query.to(keys.dtype).mul(rule.scale)

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trimtab.common.device import free_bytes, has_triton
+from trimtab.common.device import free_bytes
 from trimtab.common.errors import RunFailed, UserError
 from trimtab.common.hf import PreTrainedModel
 from trimtab.common.rng import seed_for
 from trimtab.models.score import hidden_states, tail_of
-from trimtab.sampling.cache import Decode, Paged, Pool, Reading, Rows, pages_for, reading_tables
+from trimtab.sampling.cache import Decode, Paged, Pool, Reading, Rows, pages_for, reading_tables, reads_pages
 from trimtab.sampling.draws import draw, uniforms
 from trimtab.sampling.graphs import Graphs, Recorder, bucket
 from trimtab.sampling.plan import FREE_SHARE, plan, probe
@@ -48,6 +48,7 @@ class Run:
             )
         self.own = Rows(shapes, self.plan.rows, self.device)
         self.prompts = PromptCache(model, distinct, Pool(shapes, self.plan.pages, self.device), self.plan.slots)
+        self.paged = reads_pages(self.prompts.pool)
         self.schedule = Schedule(groups, self.plan.rows, self.plan.slots)
         rows = self.schedule.size
         shape = (rows, options.max_tokens)
@@ -110,7 +111,7 @@ class Run:
             blocks = pages_for(schedule.longest_prefix) if self.graphs is None else table.shape[1]
             live = min(count, schedule.rows)
             pages = table[schedule.slot[:live], :blocks] * busy[:live, None]
-            if has_triton(self.device):
+            if self.paged:
                 self.tables = (pages,)
             else:
                 used = pool.used if self.graphs is None else pool.size
@@ -147,7 +148,7 @@ class Run:
 
     def _reading(self, tables: Sequence[Tensor]) -> Reading | Paged:
         """How rows read the prompts' pages, from the arrays of ``_step``."""
-        return (Paged if has_triton(self.device) else Reading)(self.prompts.pool, *tables)
+        return (Paged if self.paged else Reading)(self.prompts.pool, *tables)
 
     def _finished(self, tokens: np.ndarray, busy: np.ndarray, drawn: np.ndarray) -> list[tuple[int, Stop]]:
         ended = tokens == self.end_id
