@@ -115,10 +115,11 @@ def test_what_the_numbers_depend_on_makes_another_file(place: Path, tmp_path: Pa
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == len(changes)
 
 
-def test_a_cache_in_the_folder_of_the_trained_model_is_refused(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["reference_cache", "left_out"])
+def test_what_would_lie_in_the_folder_of_the_trained_model_is_refused(option: str, place: Path, tmp_path: Path) -> None:
     """It is replaced whole at the end of the run. Nothing is begun."""
-    with pytest.raises(UserError, match=r"^reference_cache=.*run/model: the run replaces"):
-        train(place, tmp_path / "run", reference_cache=str(tmp_path / "run" / "model"))
+    with pytest.raises(UserError, match=rf"^{option}=.*run/model: the run replaces"):
+        train(place, tmp_path / "run", **{option: str(tmp_path / "run" / "model")})
     assert not (tmp_path / "run").exists()
 
 

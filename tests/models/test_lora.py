@@ -18,6 +18,7 @@ from trimtab.models.load import load_policy, load_scorer, load_tokenizer, save_a
 from trimtab.models.lora import Lora, add_adapters, drops, has_adapters, linear_layers, merged, refuse, without_adapters
 from trimtab.models.nf4 import NF4Linear, quantise
 from trimtab.models.score import score_rewards, score_tokens
+from trimtab.sampling import packed
 from trimtab.sampling.engine import NativeEngine
 from trimtab.sampling.packed import can_pack
 from trimtab.sampling.protocol import SamplingOptions
@@ -175,9 +176,16 @@ def test_plain_peft_reads_a_scorers_head_and_adapters(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [Lora(rank=4), Lora(rank=4, dora=True), Lora(rank=4, quantize="nf4")])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
-def test_the_engine_samples_from_the_policy_with_its_adapters(family: str, options: Lora) -> None:
-    """The trainer says the same of what was drawn, and the start model says something else."""
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_engine_samples_from_the_policy_with_its_adapters(
+    family: str, options: Lora, packing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer says the same of what was drawn, and the start model says something else; layers packed beside their adapters or not."""
     model = adapted(family, options)
+    if packing:
+        monkeypatch.setattr(packed, "MODEL_WEIGHTS", 0)
+        monkeypatch.setattr(packed, "LAYER_WEIGHTS", 0)
+        assert not can_pack(CPU, torch.float32) or packed.layers_to_pack(model, torch.float32)
     prompts = [t.prompt for t in TREES]
     samples = NativeEngine(model, 1).sample(prompts, 4, SamplingOptions(max_tokens=12, seed=2), ["a", "b"])
     batch = TreeBatch.pack([PromptTree(p, tuple(s.token_ids for s in row)) for p, row in zip(prompts, samples, strict=True)])

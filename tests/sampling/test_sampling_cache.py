@@ -1,11 +1,15 @@
 """Pages: taken, given back and moved without losing a key; one decoding step is attention written out by hand."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from kernel_widths import WIDTHS
 
-from trimtab.common.native import library
+from trimtab.common import kernels
 from trimtab.models.rule import AttentionRule
+from trimtab.sampling import cache
 from trimtab.sampling.cache import (
     BLOCK,
     NOWHERE,
@@ -23,7 +27,7 @@ from trimtab.sampling.cache import (
 )
 
 CPU = torch.device("cpu")
-COMPILED = pytest.mark.skipif(library() is None, reason="nothing can be compiled here: attention is torch's")
+COMPILED = pytest.mark.skipif(not kernels.compilers(), reason="nothing can be compiled here: attention is torch's")
 
 
 def shapes(groups: int = 2, size: int = 4) -> dict[int, Shape]:
@@ -102,21 +106,26 @@ def test_zeros_at_the_end_of_a_sum_change_no_bit(count: int) -> None:
 @pytest.mark.parametrize("window", [None, 3, 20])
 @pytest.mark.parametrize("softcap", [None, 0.7])
 @pytest.mark.parametrize("sunk", [False, True])
-@pytest.mark.parametrize(("heads", "groups", "size"), [(4, 4, 4), (4, 2, 21), (6, 1, 16), (5, 5, 32)])
-@pytest.mark.parametrize("native", [False, pytest.param(True, marks=COMPILED)])
+@pytest.mark.parametrize(("heads", "groups", "size", "value_size"), [(4, 4, 4, 4), (4, 2, 21, 12), (7, 1, 24, 70), (5, 5, 32, 32)])
+@pytest.mark.parametrize("kernel", ["torch", *(pytest.param(width, marks=COMPILED) for width in WIDTHS)])
 def test_a_step_is_attention_written_out(
-    window: int | None, softcap: float | None, sunk: bool, heads: int, groups: int, size: int, native: bool
-) -> None:
-    generator = torch.Generator().manual_seed(0)
+    window: int | None, softcap: float | None, sunk: bool, heads: int, groups: int, size: int, value_size: int, kernel: str | int | None,
+    of_width: Callable[[int | None], None],
+) -> None:  # fmt: skip
+    """Five rows; a sixth is idle, and what it read before is no longer its own; two more tokens fill a product up."""
+    generator, sizes = torch.Generator().manual_seed(0), (size, value_size)
+    if kernel != "torch":
+        of_width(kernel)  # type: ignore[arg-type]
     prompt_lengths, of_row = [PAGE + 5, 5, 0], [0, 1, 0, 2, 0]
     own_lengths = [3, BLOCK + 1, 1, 2 * BLOCK + 1, BLOCK]  # they count the new token
     width = 3
-    places = np.array([0, 0, 1, 0, 2])
+    places = np.array([0, 0, 1, 0, 2, 0])
 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
-    prompts, own = Pool(shapes(groups, size), 3, CPU), Rows(shapes(groups, size), 6, CPU)
+    of_layer = {0: Shape(groups, *sizes, torch.float32)}
+    prompts, own = Pool(of_layer, 3, CPU), Rows(of_layer, 7, CPU)
     contents = {}
     table = np.full((len(prompt_lengths), pages_for(max(prompt_lengths))), NOWHERE)
     own.reach(max(own_lengths))
@@ -125,22 +134,28 @@ def test_a_step_is_attention_written_out(
     for i in reversed(range(len(prompt_lengths))):  # pages in no particular order
         table[i, : pages_for(prompt_lengths[i])] = prompts.allocate(pages_for(prompt_lengths[i]))
         for kind in (0, 1):
-            kept = contents[prompts, i, kind] = random(prompt_lengths[i], groups, size)
+            kept = contents[prompts, i, kind] = random(prompt_lengths[i], groups, sizes[kind])
             for t in range(prompt_lengths[i]):
                 prompts.layers[0][kind][table[i, t // PAGE], :, t % PAGE] = kept[t]
     for i in range(len(own_lengths)):
         for kind in (0, 1):
-            kept = contents[own, i, kind] = random(own_lengths[i], groups, size)
+            kept = contents[own, i, kind] = random(own_lengths[i], groups, sizes[kind])
             for t in range(own_lengths[i] - 1):
                 own.layers[0][kind][i, t // BLOCK, :, t % BLOCK] = kept[t]
-    columns = np.array(own_lengths) - 1
-    prefix = np.array([prompt_lengths[p] for p in of_row])
-    tables = reading_tables(table[of_row], places, width, prompts.used)
-    reading = Paged(prompts, torch.from_numpy(tables[0])) if native else Reading(prompts, *map(torch.from_numpy, tables))
+    columns = np.array([*own_lengths, 1]) - 1
+    prefix = np.array([*(prompt_lengths[p] for p in of_row), 700])
+    tables = reading_tables(np.concatenate([table[of_row], np.full_like(table[:1], NOWHERE)]), places, width, prompts.used)
+    reading = Reading(prompts, *map(torch.from_numpy, tables)) if kernel == "torch" else Paged(prompts, torch.from_numpy(tables[0]))
     layout = Decode(reading, own, torch.from_numpy(columns), torch.from_numpy(prefix))
-    query, key, value = random(5, heads, size), random(5, groups, size), random(5, groups, size)
+    query, key, value = random(heads, 8, size).transpose(0, 1), random(8, groups, size), random(8, groups, value_size)
     sinks = random(heads) if sunk else None
+    before = [tensor.clone() for tensor in own.layers[0]]
     found = layout.attend(0, query, key, value, AttentionRule(0.6, window, softcap, sinks))
+    assert found.shape == (8, heads, value_size) and torch.isfinite(found[:6]).all() and not found[6:].any()
+    for kept, old, new in zip(own.layers[0], before, (key, value), strict=True):  # one column of each row, and no other
+        for row, column in enumerate(columns):
+            old[row, column // BLOCK, :, column % BLOCK] = new[row]
+        assert torch.equal(kept, old)
     for row in range(5):
         keys, values = (
             torch.cat([contents[prompts, of_row[row], kind], contents[own, row, kind][:-1], new[row : row + 1]])
@@ -156,3 +171,20 @@ def test_a_step_is_attention_written_out(
                 scores = torch.cat([scores, sinks[head : head + 1]])
             expected = scores.softmax(0)[: len(values)] @ values[:, head * groups // heads]
             torch.testing.assert_close(found[row, head], expected, rtol=1e-5, atol=1e-6)
+
+
+@COMPILED
+@pytest.mark.parametrize(("heads", "groups"), [(1, 1), (4, 2), (3, 3)])
+def test_without_prompts_the_kernel_is_the_plain_operations(heads: int, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts of one token, which is a row's own first column."""
+    generator, found = torch.Generator().manual_seed(0), []
+    query, key, value = (torch.randn(4, count, 8, generator=generator) for count in (heads, groups, groups))
+    columns = torch.tensor([0, 1, BLOCK, 40])
+    for compiled in (True, False):
+        own = Rows(shapes(groups, 8), 4, CPU)
+        own.reach(BLOCK + 20)
+        for tensor in own.layers[0]:
+            tensor[:] = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1))
+        monkeypatch.setattr(cache, "can_run", lambda tensor, answer=compiled: answer)
+        found.append(Decode(None, own, columns, torch.zeros(4, dtype=torch.int64)).attend(0, query, key, value, AttentionRule(0.5)))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)

@@ -10,8 +10,9 @@ from tiny_models import FAMILIES, VOCABULARY, pair, plain_logprobs, tiny_policy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trimtab.common.errors import RunFailed, UserError
+from trimtab.models import attention
 from trimtab.models.score import score_tokens
-from trimtab.sampling import engine as engine_module, run as run_module
+from trimtab.sampling import cache, engine as engine_module, packed, run as run_module
 from trimtab.sampling.engine import NativeEngine
 from trimtab.sampling.protocol import Engine, Sample, SamplingOptions
 from trimtab.trees import PromptTree, TreeBatch
@@ -39,8 +40,21 @@ def ids_of(samples: list[list[Sample]]) -> list[list[tuple[int, ...]]]:
     return [[sample.token_ids for sample in of_prompt] for of_prompt in samples]
 
 
+@pytest.fixture
+def whose(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whose attention runs, by indirect parameters: ``compiled``, where it can be, or ``torch``."""
+    if request.param == "torch":
+        for module in (attention, cache):
+            monkeypatch.setattr(module, "can_run", lambda tensor: False)
+    return str(request.param)
+
+
+both = pytest.mark.parametrize("whose", ["compiled", "torch"], indirect=True)
+
+
+@both
 @pytest.mark.parametrize("family", FAMILIES)
-def test_greedy_is_transformers_greedy(family: str) -> None:
+def test_greedy_is_transformers_greedy(family: str, whose: str) -> None:
     ours, eager = pair(FAMILIES[family]())
     given = prompts(5)
     found = NativeEngine(ours, NO_END, rows=8).sample(given, 1, SamplingOptions(max_tokens=44, greedy=True), names(5))
@@ -74,7 +88,8 @@ def test_logprobs_are_those_of_the_scorer_and_of_the_plain_model(family: str) ->
     ("family", "autocast"),
     [("gpt2", False), ("llama", False), ("qwen2", False), ("mistral", False), ("gemma2", False), ("gpt_oss", False), ("llama", True)],
 )
-def test_ids_do_not_depend_on_the_batch(family: str, autocast: bool) -> None:
+@both
+def test_ids_do_not_depend_on_the_batch(family: str, autocast: bool, whose: str) -> None:
     """Experts multiply as many tokens as chose them, so that the logprobs of gpt_oss are the same to rounding."""
     model = tiny_policy(family)
     given, keys = prompts(32), names(32)
@@ -91,9 +106,14 @@ def test_ids_do_not_depend_on_the_batch(family: str, autocast: bool) -> None:
     assert ids_of(shuffled) == [together[i] for i in order]
 
 
+@pytest.mark.parametrize("packing", [False, True])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_logprobs_are_bitwise_equal_at_every_batch_size(family: str) -> None:
+@both
+def test_logprobs_are_bitwise_equal_at_every_batch_size(family: str, packing: bool, whose: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_policy(family)
+    if packing:
+        monkeypatch.setattr(packed, "MODEL_WEIGHTS", 0)
+        monkeypatch.setattr(packed, "LAYER_WEIGHTS", 0)
     given, keys, options = prompts(32), names(32), SamplingOptions(max_tokens=36, seed=5)
     together = NativeEngine(model, END, rows=64).sample(given, 2, options, keys)
     for size in (1, 3):
@@ -241,7 +261,8 @@ def test_kv_memory_is_bounded_reported_and_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("family", "autocast"), [("llama", False), ("llama", True), ("gpt_oss", False)])
-def test_any_number_of_rows_draws_the_same(family: str, autocast: bool) -> None:
+@both
+def test_any_number_of_rows_draws_the_same(family: str, autocast: bool, whose: str) -> None:
     """Products have multiples of 8 rows; those that fill them up have no keys and values."""
     model, options = tiny_policy(family), SamplingOptions(max_tokens=8, seed=1)
     expected = NativeEngine(model, END, rows=32, autocast=autocast).sample(prompts(4), 3, options, names(4))

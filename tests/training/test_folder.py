@@ -218,3 +218,25 @@ def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, text: str | None, 
         path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError, match=words):
         read_json(path)
+
+
+OTHERS = "processor, versions, threads, number format or attention"
+
+
+def test_a_run_that_goes_on_with_another_attention_says_that_it_is_not_bit_equal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that was begun before attention was compiled had torch's. Where there is no choice (a GPU), nothing is written or said."""
+
+    def said(before: str | None, now: str | None) -> str:
+        folder = tmp_path / f"{before}-{now}"
+        for attention in (before, now):
+            run = RunFolder(folder)
+            assert run.begin("sft", {}, attention=attention)
+            run.let_go()
+        assert read_json(folder / "run.json").get("attention") == now
+        return capsys.readouterr().out
+
+    assert said("torch", "compiled a") == f"{tmp_path}/torch-compiled a: goes on with another {OTHERS}; not bit-equal\n"
+    assert "not bit-equal" in said("compiled a", "compiled b") and "not bit-equal" in said(None, "compiled a")
+    assert not said("compiled a", "compiled a") and not said(None, "torch") and not said(None, None)

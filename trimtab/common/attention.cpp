@@ -1,10 +1,10 @@
-// Attention on CPUs: trees, forward and backward, and one decoding step. native.py compiles it where it runs; models/native.py and
-// sampling/native.py say what goes in and out.
+// Attention on CPUs: trees, forward and backward, and one decoding step. kernels.py compiles it where it runs; models/cpu.py and
+// sampling/cpu.py say what goes in and out.
 //
 // Everything is float32. A head of a tree is one piece of work, so threads share nothing and a result depends neither on how many there
-// are nor on the trees beside it. Rows of queries go in blocks against all keys that they may see: a row of scores fits the cache, so the
-// softmax is the plain one, not a running one. The backward pass computes the weights again from the log-sum-exps (Dao et al. 2022,
-// FlashAttention, algorithm 4).
+// are nor on the trees beside it. Rows of queries go in blocks against all keys that they may see, so the softmax is the plain one, not a
+// running one; the scores of a block fit the second cache up to some thousand keys. The backward pass computes the weights again from the
+// log-sum-exps (Dao et al. 2022, FlashAttention, algorithm 4). Memory that cannot be had ends the process.
 
 #include <algorithm>
 #include <cmath>
@@ -13,7 +13,9 @@
 #include <limits>
 #include <vector>
 
-#if defined(__AVX512F__)
+#if defined(WIDTH)
+constexpr long W = WIDTH;  // a test's: vectors of another processor's width, in as many instructions as it takes
+#elif defined(__AVX512F__)
 constexpr long W = 16;
 #elif defined(__AVX__)
 constexpr long W = 8;
@@ -51,7 +53,7 @@ static inline float dot(const float* a, const float* b, long n) {
     return sum(sums) + rest;
 }
 
-// Scores (H rows, ``ld`` apart) of queries (H, size), ``ldq`` apart, with ``count`` keys (count, size).
+// Scores (H rows, ``ld`` apart) of queries (H, size), ``ldq`` apart, with K keys (K, size).
 template <int H, int K>
 static inline void scores_at(const float* q, long ldq, const float* keys, long size, float* to, long ld) {
     Vector sums[H][K];
@@ -87,7 +89,7 @@ static void scores_with(long heads, const float* q, long ldq, const float* keys,
     if (heads == 1) scores_for<1>(q, ldq, keys, count, size, to, ld);
 }
 
-// e^x to two units in the last place; 0 below -87; NaN stays NaN. x = n ln 2 + r, and e^r is its Taylor series.
+// e^x to two units in the last place; 0 below -87; NaN stays NaN; not for x above 88. x = n ln 2 + r, and e^r is its Taylor series.
 static inline Vector exponential(Vector x) {
     const Vector magic = all(12582912.0f);  // 1.5 * 2^23: added, it leaves the rounded number in the low bits
     Vector shifted = x * 1.44269504f + magic, n = shifted - magic;
@@ -116,7 +118,7 @@ static inline void tile(long k, const float* a, long ai, long ak, const float* b
         for (int j = 0; j < N; j++) store(c + i * ldc + j * W, sums[i][j]);
 }
 
-// Columns of B that stay in the first cache while all rows of A pass.
+// Few enough columns of B to stay in the cache while all rows of A pass.
 template <int N>
 static inline void panel(long m, long k, const float* a, long ai, long ak, const float* b, long ldb, float* c, long ldc, bool add) {
     for (; m >= 6; m -= 6, a += 6 * ai, c += 6 * ldc) tile<6, N>(k, a, ai, ak, b, ldb, c, ldc, add);
@@ -233,7 +235,7 @@ static void widen(const Rows& from, long start, long head, long tokens, long siz
     }
 }
 
-// Scores of a block, capped and scaled, -infinity where a row may not look; ``slopes``, if any, get d score / d capped score.
+// Scores of a block, scaled and capped, -infinity where a row may not look; ``slopes``, if any, get d capped score / d score.
 static void scores_of(const Block& k, const Rule& rule, const float* q, long ldq, long size, const float* keys, long wide, float* s, float* slopes) {
     const long ld = k.wide();
     multiply(k.rows, k.wide_a(), size, q, ldq, 1, keys + k.a, wide, s, ld, false);
@@ -436,12 +438,11 @@ void trimtab_step(
                 p += count;
             }
         };
-        scratch.want(share * ld, 1);
-        float* weights = scratch.take(share * ld);
+        scratch.want(share * (ld + 1), 2);
+        float *weights = scratch.take(share * ld), *totals = scratch.take(share);
         each_piece([&](long first, long count, const float* keys, const float*) {
             scores_with(share, query.at(row, g * share), query.head, keys, count, s.size, weights + first, ld);
         });
-        float totals[share];
         for (long h = 0; h < share; h++) {
             float highest;
             float* row_of = weights + h * ld;

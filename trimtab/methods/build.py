@@ -15,8 +15,10 @@ from pydantic import Field
 
 import trimtab.methods
 from trimtab.common.config import Settings, defaults_of
+from trimtab.common.device import here
 from trimtab.common.errors import UserError
 from trimtab.common.hf import PreTrainedModel, PreTrainedTokenizerBase
+from trimtab.common.kernels import attention
 from trimtab.common.memory import keep_freed_memory
 from trimtab.common.yamls import one_line
 from trimtab.data.encode import Report
@@ -118,8 +120,9 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
     given = config.model_dump()
     inputs, parents = inputs_of(given), parents_of(given)
     folder.refuse_to_replace(saved_in(OUTPUTS), [*inputs, *parents])
-    folder.refuse_to_lose(saved_in(OUTPUTS), {option: given.get(option, "") for option in ("left_out", "reference_cache")})
-    if not folder.begin(name, given, inputs=inputs, parents=parents, defaults=defaults_of(type(config))):
+    kept = {option: given.get(option, "") for option in ("left_out", "reference_cache")}
+    folder.refuse_to_lose(saved_in(OUTPUTS), kept)
+    if not folder.begin(name, given, inputs=inputs, parents=parents, defaults=defaults_of(type(config)), attention=attention(here())):
         print(f"{folder.path}: already done; delete it to run again")
         return folder.path
     lora = config.lora if isinstance(config, StartSettings) else Lora()
@@ -135,13 +138,14 @@ def run_method(name: str, config: TrainingSettings, build: Callable[[Any, Reward
             refuse_idle(config, f"beside steps={config.steps}, which decides; leave one of the two out", "epochs")
         trained = build(config, rewards)
         folder.refuse_to_replace(saved_in(trained.outputs), [*inputs, *parents])  # a method from outside may name them otherwise
+        folder.refuse_to_lose(saved_in(trained.outputs), kept)
         adapted = [has_adapters(module) for module in trained.method.modules.values() if isinstance(module, transformers.PreTrainedModel)]
         assert all(adapted) if lora.rank else not any(adapted), f"{name} does not hand its models to adapt()"
         if not trained.items:
             raise UserError(f"{given.get('data')}: nothing to train on is left; the line above says what was left out and why")
         steps = steps_of(config, trained.items)
-        kept = checkpoint.latest(folder.path / "checkpoints")
-        goes_on = f"; goes on after step {checkpoint.step_of(kept):,}" if kept else ""
+        last = checkpoint.latest(folder.path / "checkpoints")
+        goes_on = f"; goes on after step {checkpoint.step_of(last):,}" if last else ""
         print(f"{name}: {many(steps, 'step')}, in {folder.path}{goes_on}")
         train(trained.method, config, folder, steps)
         for inner, (model, tokenizer) in trained.outputs.items():

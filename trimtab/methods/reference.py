@@ -24,6 +24,7 @@ from torch import Tensor
 from trimtab.common.errors import UserError
 from trimtab.common.files import atomic_write, check_writable, read_json, write_json
 from trimtab.common.hf import PreTrainedModel
+from trimtab.common.kernels import attention
 from trimtab.common.precision import in_bf16, products
 from trimtab.common.progress import Progress
 from trimtab.methods.offline import FixedData
@@ -98,7 +99,7 @@ def computed(name: str, reference: PreTrainedModel, groups: Sequence[Sequence[Pr
 
 def content_key(reference: PreTrainedModel, groups: Sequence[Sequence[PromptTree]], dtype: str) -> str:
     """SHA-256 of all that the numbers depend on."""
-    digest = hashlib.sha256(f"{FORMAT} {'bfloat16' if in_bf16(dtype) else 'float32'}".encode())
+    digest = hashlib.sha256(f"{FORMAT} {'bfloat16' if in_bf16(dtype) else 'float32'} {attention(reference.device)}".encode())
     digest.update(weights_digest(reference).encode())
     for group in groups:
         digest.update(json.dumps([[tree.prompt, tree.completions, tree.trained] for tree in group]).encode())

@@ -5,7 +5,7 @@ micro-batches alive a global gives silently wrong gradients. Some families' laye
 the position ids but no keyword they do not know; for them the position ids carry the layout as an attribute. No mask function
 is registered under our name, so transformers builds no mask and cannot take position restarts for new sequences.
 
-What it computes is defined in ``rule``; ``native`` computes it fast on CPUs, ``buckets`` where nothing can be compiled, ``varlen`` and
+What it computes is defined in ``rule``; ``cpu`` computes it fast on CPUs, ``buckets`` where nothing can be compiled, ``varlen`` and
 ``flex`` on GPUs.
 """
 
@@ -17,9 +17,9 @@ import transformers
 from torch import Tensor, nn
 
 from trimtab.common.errors import UserError
-from trimtab.common.native import can_run
+from trimtab.common.kernels import can_run
 from trimtab.models.buckets import flash_buckets
-from trimtab.models.native import native_trees
+from trimtab.models.cpu import cpu_trees
 from trimtab.models.rule import AttentionRule, Layout, math_attention, tree_by_tree
 from trimtab.trees import Segments
 
@@ -79,7 +79,7 @@ def carrying(positions: Tensor, layout: Layout) -> Tensor:
 @dataclass(eq=False)  # not frozen: torch.compile looks into frozen ones, and compiles again for other numbers of spans (torch 2.11)
 class TreeLayout:
     """The layout of a packed ``TreeBatch``. ``kernel``: ``math``; ``trees``, the same tree by tree; ``torch``, the fastest of torch's
-    operators; or ``auto`` for the fastest that can: on CPUs ``native`` or ``buckets``, on GPUs ``varlen`` or ``flex``."""
+    operators; or ``auto`` for the fastest that can: on CPUs ``cpu`` or ``buckets``, on GPUs ``varlen`` or ``flex``."""
 
     segments: Segments
     kernel: str = "auto"
@@ -95,7 +95,7 @@ class TreeLayout:
         if self.kernel == "trees":
             return tree_by_tree(self.segments, query, key, value, rule)
         if self.kernel == "auto" and can_run(query):
-            return native_trees(self.segments, query, key, value, rule)
+            return cpu_trees(self.segments, query, key, value, rule)
         if query.device.type == "cuda" and rule.window is None and rule.softcap is None:
             from trimtab.models.varlen import can_flash, flash_trees  # imports that a CPU never needs, here and below
 

@@ -27,10 +27,12 @@ class AttentionRule:
 
     def numbers(self) -> tuple[float, float, int]:
         """Scale, soft cap and window as compiled code takes them: 0 for none."""
+        assert self.window != 0 and self.softcap != 0
         return float(self.scale), float(self.softcap or 0), int(self.window or 0)
 
-    def float_sinks(self) -> Tensor | None:
+    def float_sinks(self, heads: int) -> Tensor | None:
         """(H,) ``sinks`` without their graph, in float32 and in one piece."""
+        assert self.sinks is None or self.sinks.shape == (heads,), f"{self.sinks.shape} sinks of {heads} heads"
         return None if self.sinks is None else self.sinks.detach().float().contiguous()
 
 

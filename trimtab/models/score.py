@@ -25,8 +25,9 @@ CHUNK_LOGITS, CHUNK_LOGITS_GPU = 1 << 22, 1 << 28
 LARGE_HEAD = 1 << 22
 # Matrix products have a multiple of so many rows. oneDNN, which does the bf16 ones on CPU, keeps memory for every shape that it has
 # met (5 MB a training step when each batch has a length of its own), and what it keeps lies scattered among freed activations: the demo
-# grew to 4.7 GB and its later stages became a third slower (docs/log.md, "A process that grew to 4 GB"). On GPUs the attention kernel
-# computes blocks of so many tokens.
+# grew to 4.7 GB and its later stages became a third slower (docs/log.md, "A process that grew to 4 GB"). A large head's chunks are
+# oneDNN's in float32 too; the last one may have any number of rows, but a large head's are few. On GPUs the attention kernel computes
+# blocks of so many tokens.
 ROWS, ROWS_GPU = 64, 128
 
 

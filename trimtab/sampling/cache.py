@@ -1,10 +1,10 @@
 """Keys and values of prompts in pages and of samples in rows, and the layouts that write and read them.
 
-A prompt's keys and values exist once for all its samples, in pages of ``PAGE`` consecutive tokens. Pages in use lie side by side, so one
+A prompt's keys and values exist once for all its samples, in pages of ``PAGE`` consecutive tokens (Kwon et al. 2023, PagedAttention), which
+compiled kernels read as they lie (``cpu``, ``paged``). Where there is none, plain operations do: pages in use lie side by side, so one
 decoding step reads each of them once, in order, in one batched product; reading the used part of longer rows instead was three times
 slower on CPU (51 against 15 us per row of 64 tokens), for gaps defeat the prefetcher. Queries are spread to the pages that they read,
-scores come back to their rows for one softmax, weights go to the pages again (Kwon et al. 2023, PagedAttention, in plain tensor operations;
-torch's SDPA needs repeated heads and a mask here).
+scores come back to their rows for one softmax, weights go to the pages again (torch's SDPA needs repeated heads and a mask here).
 
 A sample's own keys and values have a row of blocks of ``BLOCK`` tokens, as many as the longest sample so far has needed: what each
 query reads lies where the query is, so nothing is spread or fetched. Blocks and pages have fixed sizes, because a product of 64
@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from trimtab.common.device import has_triton
 from trimtab.common.errors import UserError
-from trimtab.common.native import can_run
+from trimtab.common.kernels import can_run
 from trimtab.models.rule import AttentionRule, Layout, softmax_with
-from trimtab.sampling.native import native_step
+from trimtab.sampling.cpu import cpu_step
 from trimtab.sampling.schedule import compaction
 
 PAGE = 64
@@ -276,7 +276,7 @@ class Decode(Layout):
         own, prompts = self.own.layers[layer], self.prompts
         paged = (None, None) if not isinstance(prompts, Paged) else (prompts.pool.layers[layer], prompts.pages)
         if not isinstance(prompts, Reading) and can_run(own[0]):
-            return native_step((query, key, value), paged[0], own, paged[1], self.prefix, self.columns, rule).to(query.dtype)
+            return cpu_step((query, key, value), paged[0], own, paged[1], self.prefix, self.columns, rule).to(query.dtype)
         keys, values = (self._written(kept, new) for kept, new in zip(own, (key, value), strict=True))
         if has_triton(query.device):
             from trimtab.sampling.paged import paged_attention  # Triton is not there without a GPU

@@ -69,24 +69,26 @@ class RunFolder:
         inputs: Iterable[Path | str] = (),
         parents: Iterable[Path | str] = (),
         defaults: Mapping[str, Any] | None = None,
+        attention: str | None = None,
     ) -> bool:
         """Starts the run, or takes it up again. False when the folder already holds this very run, finished.
 
         A run that ended before its first checkpoint may be replaced by another. One begun before an option was there had its value of
-        ``defaults``.
+        ``defaults``. ``attention`` says whose runs, where several may (``common/kernels.py``).
 
         Raises:
             UserError: the folder holds another run, another process is at work in it, or it cannot be written.
         """
         with contextlib.ExitStack() as lock:
             lock.enter_context(locked(self.path))
-            started = self._begin(verb, config, list(inputs), list(parents), defaults or {})
+            started = self._begin(verb, config, list(inputs), list(parents), defaults or {}, attention)
             if started:
                 self._lock = lock.pop_all()
             return started
 
     def _begin(
-        self, verb: str, config: Mapping[str, Any], inputs: Sequence[Path | str], parents: Sequence[Path | str], defaults: Mapping[str, Any]
+        self, verb: str, config: Mapping[str, Any], inputs: Sequence[Path | str], parents: Sequence[Path | str],
+        defaults: Mapping[str, Any], attention: str | None,
     ) -> bool:  # fmt: skip
         kept = {k: v for k, v in config.items() if k not in FREE_SETTINGS}
         found = read_json(self.path / "run.json") if (self.path / "run.json").exists() else None
@@ -101,6 +103,8 @@ class RunFolder:
             "products": "bfloat16" if in_bf16(config.get("dtype", "float32")) else "float32",
             "started": time.time(), "wall_seconds": 0.0,
         }  # fmt: skip
+        if attention:
+            info["attention"] = attention
         if found is not None:
             before = {k: v for k, v in with_defaults(found.get("config", {}), defaults).items() if k not in FREE_SETTINGS}
             if found.get("verb") != verb or _plain(before) != _plain(kept):
@@ -116,8 +120,9 @@ class RunFolder:
                 )
             if found.get("status") == "done":
                 return False
-            if any(found.get(kind) != info[kind] for kind in ("versions", "device", "threads", "products")):
-                print(f"{self.path}: goes on with another processor, versions, threads or number format; not bit-equal")
+            same = all(found.get(kind) == info[kind] for kind in ("versions", "device", "threads", "products"))
+            if not same or found.get("attention", attention and "torch") != attention:
+                print(f"{self.path}: goes on with another processor, versions, threads, number format or attention; not bit-equal")
             info["started"], self._before = found["started"], found.get("wall_seconds", 0.0)
         self._info = info
         write_json(self.path / "run.json", info)

@@ -1,17 +1,19 @@
 """Compiled tree attention: the definition, at sizes that vectors and blocks divide badly; what threads and neighbours change: nothing."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
+from kernel_widths import WIDTHS
 from torch import Tensor
 
-from trimtab.common.native import library
-from trimtab.models.native import native_trees
+from trimtab.common import kernels
+from trimtab.models.cpu import cpu_trees
 from trimtab.models.rule import AttentionRule, math_attention
 from trimtab.trees import Segments, TreeSpan
 
-pytestmark = pytest.mark.skipif(library() is None, reason="nothing can be compiled here: attention is torch's")
+pytestmark = pytest.mark.skipif(not kernels.compilers(), reason="nothing can be compiled here: attention is torch's")
 # Blocks have 24 queries: lengths below, at and above one and two blocks, no prompt, no completion, many completions.
 SHAPES = ((5, (3, 24, 25)), (0, (7, 1)), (49, ()), (24, (48,)), (70, (1, 2, 3, 50)), (1, (1,)))
 
@@ -29,7 +31,7 @@ def random(segments: Segments, heads: int, groups: int, size: int, value: int, s
     return [torch.randn(segments.tokens, *shape, generator=generator) for shape in shapes]
 
 
-def run(segments: Segments, inputs: list[Tensor], rule: AttentionRule, attend: object = native_trees) -> list[Tensor]:
+def run(segments: Segments, inputs: list[Tensor], rule: AttentionRule, attend: object = cpu_trees) -> list[Tensor]:
     """Output and slopes of query, key, value and of sinks, if any."""
     leaves = [t.detach().requires_grad_() for t in inputs[:3]]
     sinks = None if rule.sinks is None else rule.sinks.detach().requires_grad_()
@@ -38,13 +40,16 @@ def run(segments: Segments, inputs: list[Tensor], rule: AttentionRule, attend: o
     return [out.detach(), *(leaf.grad for leaf in (*leaves, sinks) if leaf is not None and leaf.grad is not None)]
 
 
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("window", [None, 1, 7, 26, 60])
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("sunk", [False, True])
 @pytest.mark.parametrize(("heads", "groups", "size", "value"), [(4, 4, 8, 8), (6, 2, 17, 33), (3, 1, 64, 16), (2, 2, 1, 5)])
 def test_it_is_the_definition(
-    window: int | None, softcap: float | None, sunk: bool, heads: int, groups: int, size: int, value: int
+    width: int | None, window: int | None, softcap: float | None, sunk: bool, heads: int, groups: int, size: int, value: int,
+    of_width: Callable[[int | None], None],
 ) -> None:  # fmt: skip
+    of_width(width)
     segments = placed(SHAPES)
     inputs = random(segments, heads, groups, size, value)
     sinks = torch.randn(heads, generator=torch.Generator().manual_seed(1)) if sunk else None
@@ -107,12 +112,41 @@ def test_what_is_not_finite_stays_in_its_tree_and_is_seen_there(number: float) -
         assert all(torch.isfinite(slope[47:]).all() for slope in slopes)
 
 
+def test_a_second_derivative_is_refused() -> None:
+    """What the forward pass kept would count as constant in it: a gradient penalty would be wrong in silence."""
+    segments = placed(SHAPES)
+    leaves = [t.requires_grad_() for t in random(segments, 2, 2, 8, 8)[:3]]
+    out = cpu_trees(segments, *leaves, AttentionRule(0.5))
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(out.sum(), leaves[0], create_graph=True)
+
+
+def test_what_does_not_fit_is_refused_before_its_address_is_taken() -> None:
+    segments, rule = placed(SHAPES), AttentionRule(0.5)
+    query, key, value, _ = random(segments, 4, 2, 8, 8)
+    torch.set_default_device("meta")
+    try:
+        assert kernels.numbers(1).device.type == "cpu"
+    finally:
+        torch.set_default_device(None)
+    for wrong in ((query, key[:-1], value), (query, key, value[:-1]), (query[:, :3], key, value), (query, key[..., :7], value)):
+        with pytest.raises(AssertionError):
+            cpu_trees(segments, *wrong, rule)
+    with pytest.raises(AssertionError):
+        cpu_trees(segments, *(t[1:] for t in (query, key, value)), rule)
+    with pytest.raises(AssertionError):
+        cpu_trees(Segments(segments.spans[1:], segments.tokens), query, key, value, rule)
+    for broken in (AttentionRule(0.5, window=0), AttentionRule(0.5, sinks=torch.zeros(1))):
+        with pytest.raises(AssertionError):
+            cpu_trees(segments, query, key, value, broken)
+
+
 def test_scores_far_apart_are_neither_lost_nor_overflow() -> None:
     """Two keys, scores 0 and -100: weights 1 and e^-100, which is 0 in the sum; and 1,000 each: halves."""
     segments, value = placed(((2, ()),)), torch.tensor([3.0, 5.0]).view(2, 1, 1)
     query = torch.tensor([0.0, 1.0]).view(2, 1, 1)
     for keys, expected in (((-100.0, 0.0), 5.0), ((0.0, -100.0), 3.0), ((1000.0, 1000.0), 4.0), ((-1000.0, -1000.0), 4.0)):
-        out = native_trees(segments, query, torch.tensor(keys).view(2, 1, 1), value, AttentionRule(1.0))
+        out = cpu_trees(segments, query, torch.tensor(keys).view(2, 1, 1), value, AttentionRule(1.0))
         assert out.flatten().tolist() == [3.0, expected]
 
 
@@ -122,6 +156,6 @@ def test_the_exponential_is_that_of_float64_to_two_units_in_the_last_place() -> 
     segments = placed(tuple((2, ()) for _ in x))
     query = torch.tensor([0.0, 1.0]).repeat(len(x)).view(-1, 1, 1)
     key, value = torch.stack([torch.zeros_like(x), x], 1).view(-1, 1, 1), torch.tensor([0.0, 1.0]).repeat(len(x)).view(-1, 1, 1)
-    found = native_trees(segments, query, key, value, AttentionRule(1.0)).view(-1, 2)[:, 1].double()
+    found = cpu_trees(segments, query, key, value, AttentionRule(1.0)).view(-1, 2)[:, 1].double()
     expected = torch.sigmoid(x.double())
     assert float((found / expected - 1).abs().max()) < 4 * 2**-23

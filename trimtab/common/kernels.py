@@ -1,0 +1,193 @@
+"""``attention.cpp``, compiled for this processor where it is first needed, and how its functions are called.
+
+torch's flash attention for CPUs takes segments of one length, 32 queries at a time, and knows neither trees nor pages: segments are
+gathered into buckets, padded and put together again (``models/buckets.py``), pages are read by batched products and index tables
+(``sampling/cache.py``). That is what runs where nothing can be compiled: without a C++ compiler, on systems other than Linux, or with
+``TRIMTAB_KERNELS=0`` in the environment. What compiling gains is in docs/performance.md, "Compiled attention".
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.profiler import record_function
+
+from trimtab.common.files import sync
+
+OPT_OUT = "TRIMTAB_KERNELS"  # 0 leaves everything to torch's own operators
+SOURCE = Path(__file__).with_name("attention.cpp")
+FUNCTIONS = ("trimtab_trees", "trimtab_trees_backward", "trimtab_step")
+FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-fPIC", "-shared")
+# What -march=native looks at, by /proc/cpuinfo's names: folders of a user's are shared between unlike machines.
+PROCESSOR = ("vendor_id", "model name", "flags", "CPU implementer", "CPU part", "Features")
+DIGEST = hashlib.sha256().digest_size
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled functions; None where there are none. Compiling takes some seconds, once for a user, a compiler and a processor."""
+    failed = ""
+    for compiler in compilers():
+        try:
+            with _built(compiler) as path:
+                return _loaded(path)
+        except (OSError, AttributeError, subprocess.CalledProcessError) as error:
+            lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines() or ["no reason given"]
+            why = next((line for line in lines if "error" in line), lines[0])
+            done = "compile" if isinstance(error, subprocess.CalledProcessError) else "load"
+            failed = failed or f"could not {done} {SOURCE.name} with {compiler}: {why}"
+    if failed:
+        print(f"attention runs on torch's operators, which are slower ({failed})", file=sys.stderr)
+    return None
+
+
+def compilers() -> list[str]:
+    """What may compile, in the order in which it is tried; nothing where torch's operators are meant to run."""
+    if os.environ.get(OPT_OUT) == "0" or not sys.platform.startswith("linux"):
+        return []
+    return list(filter(None, map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++")))))
+
+
+def attention(device: torch.device) -> str | None:
+    """Whose attention runs, where ``device`` leaves a choice: results are bit-equal under the same one only."""
+    if device.type != "cpu":
+        return None
+    found = library()
+    return "torch" if found is None else f"compiled {Path(found._name).stem.rpartition('-')[2]}"
+
+
+@contextmanager
+def _built(compiler: str) -> Iterator[Path]:
+    """The library of this source, compiler and processor: from the user's cache, or made now. Where it cannot be kept it is gone
+    afterwards; what was loaded stays loaded.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: it could not be made.
+    """
+    version = _run(compiler, "--version")
+    text = "\0".join([SOURCE.read_text(encoding="utf-8"), *FLAGS, version, _processor()])
+    name = f"attention-{hashlib.sha256(text.encode()).hexdigest()[:20]}.so"
+    folder = _folder()
+    if folder is not None and _whole(folder / name):
+        yield folder / name
+        return
+    with _place(folder) as place:
+        made = place / name
+        _run(compiler, *FLAGS, str(SOURCE), "-o", str(made))
+        with made.open("ab") as file:  # what lies behind a library's end is not looked at when it is loaded
+            file.write(hashlib.sha256(made.read_bytes()).digest())
+        made.chmod(0o700)
+        if folder is not None:
+            sync(made)
+            made = made.replace(folder / name)  # whole or not at all, for another process may look
+        yield made
+
+
+def _run(*command: str) -> str:
+    given = {**os.environ, "LC_ALL": "C"}
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, env=given).stdout
+
+
+def _folder() -> Path | None:
+    """The user's cache; None where nothing can be kept, or where others could put something in: what is kept there is run."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trimtab"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder if _private(folder) and os.access(folder, os.W_OK) else None
+    except (OSError, RuntimeError):  # no home at all
+        return None
+
+
+def _private(path: Path) -> bool:
+    info = path.lstat()
+    return info.st_uid == os.geteuid() and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not path.is_symlink()
+
+
+def _whole(path: Path) -> bool:
+    """Whether a library that nobody else can have written is there, with the digest of its contents at its end: half a library would end
+    the process that loads it."""
+    if not path.is_file() or not _private(path):
+        return False
+    data = path.read_bytes()
+    return hashlib.sha256(data[:-DIGEST]).digest() == data[-DIGEST:]
+
+
+@contextmanager
+def _place(folder: Path | None) -> Iterator[Path]:
+    """A new folder inside ``folder``, or where the system keeps what is temporary."""
+    try:
+        place = tempfile.mkdtemp(prefix="trimtab-", dir=folder)
+    except OSError:  # a full disk, say
+        place = tempfile.mkdtemp(prefix="trimtab-")
+    try:
+        yield Path(place)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    found = ctypes.CDLL(str(path))
+    for name in FUNCTIONS:
+        getattr(found, name).restype = None
+    return found
+
+
+def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    told = {line.split(":")[0].strip(): line for line in reversed(lines)}
+    return "\n".join([platform.machine(), *(told.get(key, "") for key in PROCESSOR)])
+
+
+def can_run(tensor: Tensor) -> bool:
+    """Whether the functions are there and compute what ``tensor`` is part of: in float32, so not float64."""
+    return tensor.device.type == "cpu" and tensor.dtype != torch.float64 and library() is not None
+
+
+def call(name: str, *given: Tensor | float | int | None) -> None:
+    """Calls a function of the library on as many threads as torch has. Tensors must be what it expects, contiguous but where it takes
+    their strides: it looks at addresses alone. Memory that it cannot have ends the process."""
+    found = library()
+    assert found is not None
+    words: list[Any] = []
+    for one in (*given, torch.get_num_threads()):
+        if isinstance(one, Tensor) or one is None:
+            words.append(ctypes.c_void_p(None if one is None else one.data_ptr()))
+        else:
+            words.append(ctypes.c_float(one) if isinstance(one, float) else ctypes.c_long(one))
+    with record_function(name):
+        getattr(found, name)(*words)
+
+
+def strided(*tensors: Tensor) -> list[Tensor]:
+    """Tensors (T, heads, D) in float32, each token's head in one piece, and behind each its strides over tokens and heads."""
+    found = []
+    for tensor in tensors:
+        wide = tensor.detach().float()
+        wide = wide if wide.stride(-1) == 1 else wide.contiguous()
+        found += [wide, numbers(*wide.stride()[:2])]
+    return found
+
+
+def numbers(*given: int) -> Tensor:
+    """Whole numbers as the functions take them."""
+    return torch.tensor(given, dtype=torch.int64, device="cpu")
+
+
+def shape(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Heads, groups, D and V of query (n, H, D), key (n, G, D) and value (n, G, V), after a look at whether they fit."""
+    (count, heads, size), (groups, values) = query.shape, value.shape[1:]
+    assert key.shape == (count, groups, size) and len(value) == count and heads % groups == 0, (query.shape, key.shape, value.shape)
+    return numbers(heads, groups, size, values)
