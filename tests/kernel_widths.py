@@ -5,8 +5,8 @@ import functools
 
 from trimtab.common import kernels
 
-# Floats in a vector: this processor's own, and those of SSE or NEON and of AVX-512.
-WIDTHS = (None, 4, 16)
+# Floats in a vector: this processor's own, and those of SSE or NEON, of AVX and of AVX-512.
+WIDTHS = (None, 4, 8, 16)
 
 
 @functools.cache

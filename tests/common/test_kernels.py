@@ -1,5 +1,6 @@
 """What is compiled, where it is kept, and what happens where it cannot be."""
 
+import ctypes
 import os
 import stat
 import subprocess
@@ -77,6 +78,8 @@ def test_processors_are_told_apart_by_what_the_compiler_looks_at(tmp_path: Path)
         found.append(kernels._processor(tmp_path / str(i)))
     assert found[0] == found[1] and len(set(found)) == 3
     assert len(kernels._processor(tmp_path / "none").split()) == 1  # the machine's kind alone
+    (tmp_path / "odd").write_bytes(b"model name : A\xae\n")
+    assert "model name" in kernels._processor(tmp_path / "odd")
 
 
 def test_two_processes_at_once_both_have_it(fresh: Path) -> None:
@@ -140,9 +143,51 @@ def test_a_damaged_library_or_one_that_others_can_write_is_made_again(damage: st
         kept.write_bytes(changed.get(damage, right))
         kept.chmod(0o666 if damage == "others may write it" else 0o700)
     assert not kernels._whole(kept)
+    # Another process: in this one the first library has the name already.
+    subprocess.run([sys.executable, "-c", "from trimtab.common.kernels import library; assert library() is not None"], check=True)
+    assert len(list(fresh.iterdir())) == 2  # the test's flags are not the program's
     kernels.library.cache_clear()
     assert kernels.library() is not None
     assert kernels._whole(kept) and stat.S_IMODE(kept.stat().st_mode) == 0o700
+
+
+def test_a_whole_library_that_cannot_be_loaded_is_made_again(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another libc, say."""
+    assert kernels.library() is not None
+    (kept,) = fresh.iterdir()
+    load, refused = kernels._loaded, []
+
+    def picky(path: Path) -> ctypes.CDLL:
+        if path == kept and not refused:
+            refused.append(path)
+            raise OSError("version `GLIBC_9.9' not found")
+        return load(path)
+
+    monkeypatch.setattr(kernels, "_loaded", picky)
+    kernels.library.cache_clear()
+    inode = kept.stat().st_ino
+    assert kernels.library() is not None and refused and kept.stat().st_ino != inode
+
+
+def test_what_cannot_be_loaded_is_not_kept(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = compiler(tmp_path / "nothing", 'for last; do :; done; [ "$1" = --version ] || : > "$last"')
+    monkeypatch.setattr(kernels, "compilers", lambda: [nothing])
+    assert kernels.library() is None and not list(fresh.iterdir())
+    assert f"could not load attention.cpp with {nothing}: " in capsys.readouterr().err
+
+
+def test_where_the_cache_is_full_it_is_made_elsewhere(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = compiler(
+        tmp_path / "full", f'for last; do :; done; case "$last" in {fresh}*) echo "ld: No space left" >&2; exit 1;; esac; exec g++ "$@"'
+    )
+    monkeypatch.setattr(kernels, "compilers", lambda: [full])
+    assert kernels.library() is not None and not list(fresh.iterdir())
+
+
+def full() -> str:
+    raise PermissionError("no")
 
 
 @pytest.mark.parametrize("why", ["a file stands there", "others may write there", "another user's", "no home", "not writable"])
@@ -160,9 +205,9 @@ def test_where_nothing_can_be_kept_it_is_made_for_this_process_and_leaves_nothin
         fresh.chmod({"others may write there": 0o777, "not writable": 0o500}.get(why, 0o700))
     if why == "another user's":
         monkeypatch.setattr(kernels.os, "geteuid", lambda: fresh.stat().st_uid + 1)
-    if why == "not writable":
-        may = os.access  # root may write everywhere
-        monkeypatch.setattr(kernels.os, "access", lambda path, mode: path != fresh and may(path, mode))
+    if why == "not writable":  # root may write everywhere
+        make = kernels.tempfile.mkdtemp
+        monkeypatch.setattr(kernels.tempfile, "mkdtemp", lambda prefix, dir: full() if dir == fresh else make(prefix=prefix, dir=dir))
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(kernels.tempfile, "tempdir", str(temporary))

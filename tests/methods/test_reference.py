@@ -12,6 +12,7 @@ import torch
 from tiny_models import FAMILIES, pair, random_trees, randomise, read_lines, save_tiny_policy, write_lines
 
 from trimtab.common.errors import UserError
+from trimtab.common.files import read_json
 from trimtab.methods import build, dpo, reference
 from trimtab.methods.build import run
 from trimtab.methods.dpo import DPO, Config
@@ -113,6 +114,15 @@ def test_what_the_numbers_depend_on_makes_another_file(place: Path, tmp_path: Pa
         assert len(list((tmp_path / "cache").glob("*.safetensors"))) == i + 1, change
     train(place, tmp_path / "lora", **base, lora=Lora(rank=3))  # the same base, so the same file
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == len(changes)
+
+
+def test_whose_attention_runs_is_noted_and_makes_another_file(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i, whose in enumerate(("torch", "compiled a")):
+        for module in (build, reference):
+            monkeypatch.setattr(module, "attention", lambda device, whose=whose: whose)
+        train(place, tmp_path / f"run{i}", reference_cache=str(tmp_path / "cache"), steps=3)
+        assert read_json(tmp_path / f"run{i}" / "run.json")["attention"] == whose
+        assert len(list((tmp_path / "cache").glob("*.safetensors"))) == i + 1
 
 
 @pytest.mark.parametrize("option", ["reference_cache", "left_out"])

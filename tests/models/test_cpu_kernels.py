@@ -134,8 +134,10 @@ def test_what_does_not_fit_is_refused_before_its_address_is_taken() -> None:
             cpu_trees(segments, *wrong, rule)
     with pytest.raises(AssertionError):
         cpu_trees(segments, *(t[1:] for t in (query, key, value)), rule)
-    with pytest.raises(AssertionError):
-        cpu_trees(Segments(segments.spans[1:], segments.tokens), query, key, value, rule)
+    moved = (TreeSpan(4, 2, ()), *segments.spans[1:])  # as many tokens, elsewhere
+    for spans in (segments.spans[1:], moved):
+        with pytest.raises(AssertionError):
+            cpu_trees(Segments(spans, segments.tokens), query, key, value, rule)
     for broken in (AttentionRule(0.5, window=0), AttentionRule(0.5, sinks=torch.zeros(1))):
         with pytest.raises(AssertionError):
             cpu_trees(segments, query, key, value, broken)

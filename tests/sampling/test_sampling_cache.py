@@ -1,6 +1,7 @@
 """Pages: taken, given back and moved without losing a key; one decoding step is attention written out by hand."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from trimtab.sampling.cache import (
     reading_tables,
     sum_pairs,
 )
+from trimtab.sampling.cpu import cpu_step
 
 CPU = torch.device("cpu")
 COMPILED = pytest.mark.skipif(not kernels.compilers(), reason="nothing can be compiled here: attention is torch's")
@@ -188,3 +190,30 @@ def test_without_prompts_the_kernel_is_the_plain_operations(heads: int, groups: 
         monkeypatch.setattr(cache, "can_run", lambda tensor, answer=compiled: answer)
         found.append(Decode(None, own, columns, torch.zeros(4, dtype=torch.int64)).attend(0, query, key, value, AttentionRule(0.5)))
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+@COMPILED
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"own keys": (4, 1, 2, BLOCK, 7)}, {"own values": (4, 1, 2, BLOCK, 7)}, {"own keys": (3, 1, 2, BLOCK, 8)}, {"columns": BLOCK},
+        {"prompt keys": (3, 2, PAGE, 7)}, {"prompt values": (3, 1, PAGE, 8)}, {"pages": 3}, {"pages": -1}, {"pages": None},
+        {"dtype": torch.float64},
+    ],
+)  # fmt: skip
+def test_what_a_step_is_given_fits_or_is_refused_before_its_address_is_taken(wrong: dict[str, Any]) -> None:
+    def tensor(name: str, *right: int) -> torch.Tensor:
+        return torch.zeros(wrong.get(name, right), dtype=wrong.get("dtype", torch.float32))
+
+    def step() -> torch.Tensor:
+        own = tensor("own keys", 4, 1, 2, BLOCK, 8), tensor("own values", 4, 1, 2, BLOCK, 8)
+        prompt = tensor("prompt keys", 3, 2, PAGE, 8), tensor("prompt values", 3, 2, PAGE, 8)
+        number = wrong.get("pages", 2)
+        pages = None if number is None else torch.full((4, 1), number)
+        new = (torch.ones(4, 2, 8), torch.ones(4, 2, 8), torch.ones(4, 2, 8))
+        return cpu_step(new, prompt, own, pages, torch.full((4,), 9), torch.full((4,), wrong.get("columns", 3)), AttentionRule(0.5))
+
+    with pytest.raises(AssertionError):
+        step()
+    wrong = {}
+    assert torch.isfinite(step()).all()

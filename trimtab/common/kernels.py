@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,10 @@ def library() -> ctypes.CDLL | None:
     failed = ""
     for compiler in compilers():
         try:
-            with _built(compiler) as path:
-                return _loaded(path)
+            return _of(compiler)
         except (OSError, AttributeError, subprocess.CalledProcessError) as error:
             lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines() or ["no reason given"]
-            why = next((line for line in lines if "error" in line), lines[0])
+            why = next((line for word in ("No space", "error") for line in lines if word in line), lines[0])
             done = "compile" if isinstance(error, subprocess.CalledProcessError) else "load"
             failed = failed or f"could not {done} {SOURCE.name} with {compiler}: {why}"
     if failed:
@@ -55,10 +54,11 @@ def library() -> ctypes.CDLL | None:
 
 
 def compilers() -> list[str]:
-    """What may compile, in the order in which it is tried; nothing where torch's operators are meant to run."""
+    """Programs that may compile (``CXX`` may name one), in the order in which they are tried; none where torch's operators are to run."""
     if os.environ.get(OPT_OUT) == "0" or not sys.platform.startswith("linux"):
         return []
-    return list(filter(None, map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++")))))
+    found = filter(None, map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++"))))
+    return list({os.path.realpath(path): path for path in reversed(list(found))}.values())[::-1]
 
 
 def attention(device: torch.device) -> str | None:
@@ -69,31 +69,41 @@ def attention(device: torch.device) -> str | None:
     return "torch" if found is None else f"compiled {Path(found._name).stem.rpartition('-')[2]}"
 
 
-@contextmanager
-def _built(compiler: str) -> Iterator[Path]:
-    """The library of this source, compiler and processor: from the user's cache, or made now. Where it cannot be kept it is gone
-    afterwards; what was loaded stays loaded.
+def _of(compiler: str) -> ctypes.CDLL:
+    """The library of this source, compiler and processor: from the user's cache, or made now and kept there. Where it cannot be kept its
+    file is gone afterwards; what is loaded stays loaded.
 
     Raises:
-        OSError, subprocess.CalledProcessError: it could not be made.
+        OSError, AttributeError, subprocess.CalledProcessError: it could not be made, or not be loaded.
     """
     version = _run(compiler, "--version")
     text = "\0".join([SOURCE.read_text(encoding="utf-8"), *FLAGS, version, _processor()])
     name = f"attention-{hashlib.sha256(text.encode()).hexdigest()[:20]}.so"
     folder = _folder()
     if folder is not None and _whole(folder / name):
-        yield folder / name
-        return
+        with suppress(OSError, AttributeError):  # another libc, say: it is made again
+            return _loaded(folder / name)
+    try:
+        return _made(compiler, name, folder)
+    except (OSError, subprocess.CalledProcessError):  # a full disk, say, or a cache that cannot be written
+        if folder is None:
+            raise
+        return _made(compiler, name, None)
+
+
+def _made(compiler: str, name: str, folder: Path | None) -> ctypes.CDLL:
+    """A new library, kept as ``name`` in ``folder`` once it is loaded."""
     with _place(folder) as place:
         made = place / name
         _run(compiler, *FLAGS, str(SOURCE), "-o", str(made))
         with made.open("ab") as file:  # what lies behind a library's end is not looked at when it is loaded
             file.write(hashlib.sha256(made.read_bytes()).digest())
         made.chmod(0o700)
+        found = _loaded(made)
         if folder is not None:
             sync(made)
-            made = made.replace(folder / name)  # whole or not at all, for another process may look
-        yield made
+            made.replace(folder / name)  # whole or not at all, for another process may look
+        return found
 
 
 def _run(*command: str) -> str:
@@ -106,7 +116,7 @@ def _folder() -> Path | None:
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trimtab"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder if _private(folder) and os.access(folder, os.W_OK) else None
+        return folder if folder.is_dir() and _private(folder) else None
     except (OSError, RuntimeError):  # no home at all
         return None
 
@@ -127,11 +137,8 @@ def _whole(path: Path) -> bool:
 
 @contextmanager
 def _place(folder: Path | None) -> Iterator[Path]:
-    """A new folder inside ``folder``, or where the system keeps what is temporary."""
-    try:
-        place = tempfile.mkdtemp(prefix="trimtab-", dir=folder)
-    except OSError:  # a full disk, say
-        place = tempfile.mkdtemp(prefix="trimtab-")
+    """A new folder inside ``folder``, or where the system keeps what is temporary; gone afterwards."""
+    place = tempfile.mkdtemp(prefix="trimtab-", dir=folder)
     try:
         yield Path(place)
     finally:
@@ -146,7 +153,7 @@ def _loaded(path: Path) -> ctypes.CDLL:
 
 
 def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
     told = {line.split(":")[0].strip(): line for line in reversed(lines)}
     return "\n".join([platform.machine(), *(told.get(key, "") for key in PROCESSOR)])
 

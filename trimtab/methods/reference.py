@@ -5,8 +5,8 @@ pass and in every evaluation the losses are those of a run without the file, bit
 again in other micro-batches, which rounds otherwise (docs/log.md has by how much); here they stay what they were.
 
 A file is found again by a hash of everything that its numbers depend on: the reference's weights and configuration, the number format of
-products, and the token ids of all micro-batches, in their order. A run with another learning rate, beta or loss finds it; one with another
-order of the data, another tokenizer or another limit on length makes its own.
+products, whose attention runs on a CPU, and the token ids of all micro-batches, in their order. A run with another learning rate, beta or
+loss finds it; one with another order of the data, another tokenizer or another limit on length makes its own.
 """
 
 import hashlib

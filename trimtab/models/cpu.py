@@ -49,11 +49,14 @@ def _trees(segments: Segments, tokens: int) -> tuple[Tensor, int]:
     """Each tree's start, prompt, number of completions and their lengths, longest first so that threads end together; how many trees."""
     if "compiled" not in segments.cache:
         spans = sorted(segments.spans, key=lambda span: -(span.prompt + sum(span.completions)))
-        covered = sum(span.prompt + sum(span.completions) for span in spans)
-        assert covered == segments.tokens == tokens, f"spans of {covered} tokens, {segments.tokens} in all, {tokens} given"
+        ends = [0]
+        for span in sorted(segments.spans, key=lambda span: span.start):
+            assert span.start == ends[-1], f"a span begins at {span.start}, the one before ends at {ends[-1]}"
+            ends.append(span.start + span.prompt + sum(span.completions))
+        assert ends[-1] == segments.tokens, f"spans of {ends[-1]} tokens, {segments.tokens} in all"
         segments.cache["compiled"] = numbers(*(n for s in spans for n in (s.start, s.prompt, len(s.completions), *s.completions)))
     trees = segments.cache["compiled"]
-    assert isinstance(trees, Tensor) and segments.tokens == tokens
+    assert isinstance(trees, Tensor) and segments.tokens == tokens, f"{segments.tokens} tokens in spans, {tokens} given"
     return trees, len(segments.spans)
 
 

@@ -19,17 +19,24 @@ def cpu_step(
     tokens; ``own``: (rows, b, G, BLOCK, D), a row's own tokens 0 .. ``columns`` (n,), the new one the last. All in float32.
     """
     query, _, value = new
-    count, heads = query.shape[:2]
-    out = own[0].new_empty(count, heads, value.shape[2])
-    known: tuple[Tensor | int | None, ...] = (None, None, None, 0, 1)
-    if prompt is not None and pages is not None:
-        known = (*prompt, pages, pages.shape[1], prompt[0].shape[2])
+    (count, heads), (groups, values), size = query.shape[:2], value.shape[1:], query.shape[2]
+    rows, blocks, _, block, _ = own[0].shape
     whole = [t for t in (pages, prefix, columns) if t is not None]
+    # The library looks at addresses alone: what does not fit would be written elsewhere.
     assert all(t.dtype == torch.int64 and t.is_contiguous() and len(t) == count for t in whole)
     assert all(t.dtype == torch.float32 and t.is_contiguous() for t in (*own, *(prompt or ())))
-    assert len(own[0]) >= count and own[0].shape[2] == value.shape[1]
+    assert [t.shape for t in own] == [(rows, blocks, groups, block, width) for width in (size, values)] and rows >= count
+    assert not count or int(columns.max()) < blocks * block, "a row has no room for its token"
+    known: tuple[Tensor | int | None, ...] = (None, None, None, 0, 1)
+    assert (prompt is None) == (pages is None)
+    if prompt is not None and pages is not None:
+        every, _, page, _ = prompt[0].shape
+        assert [t.shape for t in prompt] == [(every, groups, page, width) for width in (size, values)]
+        assert not pages.numel() or (int(pages.min()) >= 0 and int(pages.max()) < every), f"a page beyond {every}"
+        known = (*prompt, pages, pages.shape[1], page)
+    out = own[0].new_empty(count, heads, values)
     call(
-        "trimtab_step", count, shape(*new), *strided(*new), *known, *own, own[0].shape[1], own[0].shape[3], prefix, columns,
-        *rule.numbers(), rule.float_sinks(heads), out,
+        "trimtab_step", count, shape(*new), *strided(*new), *known, *own, blocks, block, prefix, columns, *rule.numbers(),
+        rule.float_sinks(heads), out,
     )  # fmt: skip
     return out
