@@ -14,7 +14,8 @@ from trimtab.common.errors import UserError
 from trimtab.models import check
 from trimtab.models.check import check_architecture, tiny_copy
 from trimtab.models.load import load_policy, load_scorer
-from trimtab.models.rule import AttentionRule, each_alone
+from trimtab.models.rule import AttentionRule
+from trimtab.trees import Segments, TreeSpan
 
 NO_SCORER = ("granite", "cohere")  # transformers has no sequence classification for them
 
@@ -67,7 +68,6 @@ def test_each_fault_that_an_attention_could_have_is_found(fault: str, monkeypatc
     true = check.TreeLayout.attend
 
     def wrong(self: Any, layer: int, query: Any, key: Any, value: Any, rule: AttentionRule) -> Any:
-        segments = self.segments
         if fault == "window":
             rule = replace(rule, window=None)
         elif fault == "softcap":
@@ -75,8 +75,8 @@ def test_each_fault_that_an_attention_could_have_is_found(fault: str, monkeypatc
         elif fault == "scale":
             rule = replace(rule, scale=1.01 * rule.scale)
         elif fault == "siblings":
-            for alone in each_alone(segments):
-                alone.cache["mask", rule.window] = torch.ones(alone.tokens, alone.tokens, dtype=torch.bool).tril()
+            chains = (TreeSpan(span.start, span.prompt + sum(span.completions), ()) for span in self.segments.spans)
+            self = replace(self, segments=Segments(tuple(chains), self.segments.tokens))
         elif fault == "position":
             key = key.roll(1, 0)
         elif fault == "sinks":
