@@ -12,7 +12,13 @@ from trimtab.trees import Segments
 
 
 def cpu_trees(segments: Segments, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule) -> Tensor:
-    """query (T, H, D), key (T, G, D), value (T, G, V) -> (T, H, V), computed in float32; where ``common/kernels.py::can_run`` says so."""
+    """query (T, H, D), key (T, G, D), value (T, G, V) -> (T, H, V), computed in float32; where ``common/kernels.py::can_run`` says so.
+
+    The backward pass computes the weights again (Dao et al. 2022, FlashAttention, algorithm 4).
+
+    Raises:
+        RuntimeError: in the backward pass, when a second derivative is asked for.
+    """
     return _CpuTrees.apply(query, key, value, rule.sinks, segments, rule)
 
 
