@@ -12,13 +12,13 @@ from trimtab.common.memory import keep_freed_memory
 # Operators' own time by what they are for; the first that fits. What is in none is "the rest": Python, views, allocation.
 KINDS = {
     "matrix products": ("aten::mm", "aten::addmm", "mkldnn::_linear_pointwise", "mkldnn::_reorder_linear_weight"),
-    "attention kernels": ("trimtab_", "aten::_scaled_dot_product_flash", "aten::bmm", "aten::_softmax"),
+    "attention kernels": ("trimtab_trees", "trimtab_step", "aten::_scaled_dot_product_flash", "aten::bmm", "aten::_softmax"),
     "gathering and scattering": ("aten::index", "aten::gather", "aten::scatter", "aten::_embedding_bag", "aten::_index_put"),
     "copies and casts": ("aten::copy_", "aten::cat", "aten::fill_", "aten::zero_"),
     "optimizer and clipping": ("aten::_fused_adamw", "aten::linalg_vector_norm", "aten::_foreach"),
     "norms, rotations, activations, sums": (
         "aten::mul", "aten::add", "aten::silu", "aten::pow", "aten::rsqrt", "aten::mean", "aten::exp", "aten::sum", "aten::neg",
-        "aten::div", "aten::sub", "aten::amax", "aten::log", "aten::sigmoid",
+        "aten::div", "aten::sub", "aten::amax", "aten::log", "aten::sigmoid", "trimtab_",
     ),
 }  # fmt: skip
 

@@ -12,6 +12,6 @@ WIDTHS = (None, 4, 8, 16)
 @functools.cache
 def library_of(width: int) -> ctypes.CDLL:
     with kernels._place(None) as place:
-        path = place / f"attention-{width}.so"
-        kernels._run(kernels.compilers()[0], *kernels.FLAGS, f"-DWIDTH={width}", str(kernels.SOURCE), "-o", str(path))
+        path = place / f"kernels-{width}.so"
+        kernels._run(kernels.compilers()[0], *kernels.FLAGS, f"-DWIDTH={width}", *map(str, kernels.SOURCES), "-o", str(path))
         return kernels._loaded(path)

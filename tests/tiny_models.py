@@ -22,6 +22,7 @@ from trimtab.feedback.protocol import Feedback
 from trimtab.methods.online import Parts
 from trimtab.models.attention import tree_attention
 from trimtab.models.load import load_policy, load_tokenizer, save_model
+from trimtab.models.rows import hasten
 from trimtab.records import Message, Prompt
 from trimtab.sampling.engine import NativeEngine
 from trimtab.trees import PromptTree
@@ -126,6 +127,7 @@ def pair(config: Any, *, scorer: bool = False) -> tuple[PreTrainedModel, PreTrai
     randomise(eager)
     ours = kind.from_config(quiet(copy.deepcopy(config)), attn_implementation=tree_attention()).eval()
     ours.load_state_dict(eager.state_dict())
+    hasten(ours)
     return ours, eager
 
 

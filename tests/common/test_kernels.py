@@ -41,7 +41,7 @@ def test_it_is_compiled_once_and_nothing_else_is_left(fresh: Path, tmp_path: Pat
         assert kernels.library() is not None
     assert (tmp_path / "calls").read_text().split() == ["x"]
     (kept,) = fresh.iterdir()
-    assert kept.name.startswith("attention-") and kept.suffix == ".so"
+    assert kept.name.startswith("kernels-") and kept.suffix == ".so"
 
 
 def test_what_a_compiler_is_found_for_is_compiled() -> None:
@@ -50,15 +50,16 @@ def test_what_a_compiler_is_found_for_is_compiled() -> None:
     assert kernels.attention(torch.device("cpu")).startswith("compiled ") and kernels.attention(torch.device("cuda")) is None
 
 
-@pytest.mark.parametrize("changed", ["source", "flags", "compiler", "processor"])
+@pytest.mark.parametrize("changed", ["attention.cpp", "rows.cpp", "vectors.h", "flags", "compiler", "processor"])
 def test_another_source_compiler_or_processor_is_another_library(
     changed: str, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert kernels.library() is not None
-    if changed == "source":
-        other = tmp_path / "attention.cpp"
-        other.write_text(kernels.SOURCE.read_text() + "// changed\n")
-        monkeypatch.setattr(kernels, "SOURCE", other)
+    if changed.startswith(("attention", "rows", "vectors")):
+        for file in (*kernels.SOURCES, *kernels.HEADERS):
+            (tmp_path / file.name).write_text(file.read_text() + "// changed\n" * (file.name == changed))
+        for name in ("SOURCES", "HEADERS"):
+            monkeypatch.setattr(kernels, name, tuple(tmp_path / file.name for file in getattr(kernels, name)))
     elif changed == "flags":
         monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-O2"))
     elif changed == "compiler":
@@ -97,7 +98,7 @@ def test_a_compiler_that_fails_is_told_in_one_line_and_torch_takes_over(
     assert kernels.library() is None and kernels.library() is None
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        f"attention runs on torch's operators, which are slower (could not compile attention.cpp with {broken}: x.cpp: error: no OpenMP)"
+        f"CPUs are left to torch's operators, which are slower (could not compile kernels with {broken}: x.cpp: error: no OpenMP)"
     )
     assert not kernels.can_run(torch.zeros(1)) and not list(fresh.iterdir())
     assert kernels.attention(torch.device("cpu")) == "torch"
@@ -175,7 +176,7 @@ def test_what_cannot_be_loaded_is_not_kept(
     nothing = compiler(tmp_path / "nothing", 'for last; do :; done; [ "$1" = --version ] || : > "$last"')
     monkeypatch.setattr(kernels, "compilers", lambda: [nothing])
     assert kernels.library() is None and not list(fresh.iterdir())
-    assert f"could not load attention.cpp with {nothing}: " in capsys.readouterr().err
+    assert f"could not load kernels with {nothing}: " in capsys.readouterr().err
 
 
 def test_where_the_cache_is_full_it_is_made_elsewhere(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

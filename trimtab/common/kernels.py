@@ -1,9 +1,10 @@
-"""``attention.cpp``, compiled for this processor where it is first needed, and how its functions are called.
+"""``attention.cpp`` and ``rows.cpp``, compiled for this processor where they are first needed, and how their functions are called.
 
 torch's flash attention for CPUs takes segments of one length, 32 queries at a time, and knows neither trees nor pages: segments are
 gathered into buckets, padded and put together again (``models/buckets.py``), pages are read by batched products and index tables
-(``sampling/cache.py``). That is what runs where nothing can be compiled: without a C++ compiler, on systems other than Linux, or with
-``TRIMTAB_KERNELS=0`` in the environment. What compiling gains is in docs/performance.md, "Compiled attention".
+(``sampling/cache.py``). And what layers and heads compute row by row takes torch an operator a step, each a pass over memory. That is what
+runs where nothing can be compiled: without a C++ compiler, on systems other than Linux, or with ``TRIMTAB_KERNELS=0`` in the environment.
+What compiling gains is in docs/performance.md, "Compiled code".
 """
 
 import ctypes
@@ -17,9 +18,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,8 +28,15 @@ from torch.autograd.profiler import record_function
 from trimtab.common.files import sync
 
 OPT_OUT = "TRIMTAB_KERNELS"  # 0 leaves everything to torch's own operators
-SOURCE = Path(__file__).with_name("attention.cpp")
-FUNCTIONS = ("trimtab_trees", "trimtab_trees_backward", "trimtab_step")
+SOURCES = tuple(map(Path(__file__).with_name, ("attention.cpp", "rows.cpp")))
+HEADERS = (Path(__file__).with_name("vectors.h"),)
+# What they take, a letter each: the address of a tensor or nothing, a whole number, a number; the last is the number of threads.
+TYPES = {"t": ctypes.c_void_p, "n": ctypes.c_long, "f": ctypes.c_float}
+FUNCTIONS = {
+    "trimtab_trees": "tntttttttffntttn", "trimtab_trees_backward": "tntttttttffntttttttn", "trimtab_step": "nttttttttttnnttnnttffnttn",
+    "trimtab_norm": "ttnnffttn", "trimtab_norm_backward": "ttttnnfttn", "trimtab_gate": "tttnnnn", "trimtab_gate_backward": "tttttnnnn",
+    "trimtab_statistics": "ttttnnftttnn", "trimtab_slopes": "ttttttttnnftnnn",
+}  # fmt: skip
 FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-fPIC", "-shared")
 # What -march=native looks at, by /proc/cpuinfo's names: folders of a user's are shared between unlike machines.
 PROCESSOR = ("vendor_id", "model name", "flags", "CPU implementer", "CPU part", "Features")
@@ -47,9 +54,9 @@ def library() -> ctypes.CDLL | None:
             lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines() or ["no reason given"]
             why = next((line for word in ("No space", "error") for line in lines if word in line), lines[0])
             done = "compile" if isinstance(error, subprocess.CalledProcessError) else "load"
-            failed = failed or f"could not {done} {SOURCE.name} with {compiler}: {why}"
+            failed = failed or f"could not {done} kernels with {compiler}: {why}"
     if failed:
-        print(f"attention runs on torch's operators, which are slower ({failed})", file=sys.stderr)
+        print(f"CPUs are left to torch's operators, which are slower ({failed})", file=sys.stderr)
     return None
 
 
@@ -77,8 +84,9 @@ def _of(compiler: str) -> ctypes.CDLL:
         OSError, AttributeError, subprocess.CalledProcessError: it could not be made, or not be loaded.
     """
     version = _run(compiler, "--version")
-    text = "\0".join([SOURCE.read_text(encoding="utf-8"), *FLAGS, version, _processor()])
-    name = f"attention-{hashlib.sha256(text.encode()).hexdigest()[:20]}.so"
+    texts = [source.read_text(encoding="utf-8") for source in (*SOURCES, *HEADERS)]
+    text = "\0".join([*texts, *FLAGS, version, _processor()])
+    name = f"kernels-{hashlib.sha256(text.encode()).hexdigest()[:20]}.so"
     folder = _folder()
     if folder is not None and _whole(folder / name):
         with suppress(OSError, AttributeError):  # another libc, say: it is made again
@@ -95,7 +103,7 @@ def _made(compiler: str, name: str, folder: Path | None) -> ctypes.CDLL:
     """A new library, kept as ``name`` in ``folder`` once it is loaded."""
     with _place(folder) as place:
         made = place / name
-        _run(compiler, *FLAGS, str(SOURCE), "-o", str(made))
+        _run(compiler, *FLAGS, *map(str, SOURCES), "-o", str(made))
         with made.open("ab") as file:  # what lies behind a library's end is not looked at when it is loaded
             file.write(hashlib.sha256(made.read_bytes()).digest())
         made.chmod(0o700)
@@ -147,8 +155,9 @@ def _place(folder: Path | None) -> Iterator[Path]:
 
 def _loaded(path: Path) -> ctypes.CDLL:
     found = ctypes.CDLL(str(path))
-    for name in FUNCTIONS:
-        getattr(found, name).restype = None
+    for name, given in FUNCTIONS.items():
+        function = getattr(found, name)
+        function.restype, function.argtypes = None, [TYPES[letter] for letter in given]
     return found
 
 
@@ -168,14 +177,9 @@ def call(name: str, *given: Tensor | float | int | None) -> None:
     their strides: it looks at addresses alone. Memory that it cannot have ends the process."""
     found = library()
     assert found is not None
-    words: list[Any] = []
-    for one in (*given, torch.get_num_threads()):
-        if isinstance(one, Tensor) or one is None:
-            words.append(ctypes.c_void_p(None if one is None else one.data_ptr()))
-        else:
-            words.append(ctypes.c_float(one) if isinstance(one, float) else ctypes.c_long(one))
-    with record_function(name):
-        getattr(found, name)(*words)
+    words = [one.data_ptr() if isinstance(one, Tensor) else one for one in given]
+    with record_function(name) if torch.autograd._profiler_enabled() else nullcontext():  # a tenth of a small call's time
+        getattr(found, name)(*words, torch.get_num_threads())
 
 
 def strided(*tensors: Tensor) -> list[Tensor]:

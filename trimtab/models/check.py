@@ -17,6 +17,7 @@ from torch import Tensor
 from trimtab.common.errors import UserError
 from trimtab.common.hf import PreTrainedModel
 from trimtab.models.attention import TreeLayout, tree_attention
+from trimtab.models.rows import hasten
 from trimtab.models.rule import AttentionRule, Layout
 from trimtab.models.score import hidden_states, scalar_outputs, tail_of, token_logprobs
 from trimtab.trees import PromptTree, TreeBatch
@@ -147,6 +148,7 @@ def _verdict(kind: Any, config: Any) -> str:
             kind.from_config(copy.deepcopy(tiny), attn_implementation=how, dtype=torch.float32).eval()
             for how in ("eager", tree_attention())
         )
+        hasten(ours)
         _randomise(plain)
         ours.load_state_dict(plain.state_dict())
     except Exception as error:  # whatever a family's own code raises: it is not ours to list

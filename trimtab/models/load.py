@@ -26,6 +26,7 @@ from trimtab.common.rng import seed_for
 from trimtab.models.attention import tree_attention
 from trimtab.models.check import check_architecture
 from trimtab.models.lora import Quantize, adapter_files, merged
+from trimtab.models.rows import hasten
 
 transformers_logging.disable_progress_bar()  # ours say what is being done; a bar of 30 ms of loading says nothing
 
@@ -117,7 +118,7 @@ def new_policy(config: Any, *, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=tree_attention())
-    return model.to(here()).eval()
+    return _placed(model, "none")
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path | str) -> None:
@@ -264,7 +265,10 @@ def _placed(model: PreTrainedModel, quantize: Quantize) -> PreTrainedModel:
         from trimtab.models.nf4 import quantise  # imports bitsandbytes
 
         quantise(model, here())
-    return model.to(here()).eval()
+    model = model.to(here()).eval()
+    if here().type == "cpu":
+        hasten(model)
+    return model
 
 
 def _with_adapter(

@@ -14,13 +14,14 @@ from trimtab.common import onednn
 from trimtab.common.device import fused
 from trimtab.common.errors import UserError
 from trimtab.common.hf import PreTrainedModel
+from trimtab.models import rows as rowwise
 from trimtab.models.attention import TreeLayout, carrying
 from trimtab.models.rule import Layout
 from trimtab.trees import TreeBatch
 
-# Logits of one chunk: on CPU 4M float32 values are 16 MB, which stay in the last-level cache; a GPU is given enough rows to be busy
-# (2,048 of a vocabulary of 128k, half a gigabyte in bf16).
-CHUNK_LOGITS, CHUNK_LOGITS_GPU = 1 << 22, 1 << 28
+# Logits of one chunk: 32 MB in float32 on CPU, where half as many take a tenth more time (the weight's slopes are added up once a chunk)
+# and twice as many no less; a GPU is given enough rows to be busy (2,048 of a vocabulary of 128k, half a gigabyte in bf16).
+CHUNK_LOGITS, CHUNK_LOGITS_GPU = 1 << 23, 1 << 28
 # In float32 the products of a head of so many weights are oneDNN's: twice as fast as MKL's with 49,152 x 576, no faster with 3,072 x 160.
 LARGE_HEAD = 1 << 22
 # Matrix products have a multiple of so many rows. oneDNN, which does the bf16 ones on CPU, keeps memory for every shape that it has
@@ -172,7 +173,6 @@ class _ChunkedLogprobs(torch.autograd.Function):
         rank = torch.empty(count, dtype=torch.long, device=rows.device)
         options = ctx.options = Scaling(scale, softcap, tail_scale)
         ctx.dtype = dtype
-        statistics = fused(row_statistics, rows.device)
         with torch.autocast(rows.device.type, enabled=False):
             narrow, narrow_weight = rows.to(dtype), weight.to(dtype)
             for part in chunks(count, weight):
@@ -180,8 +180,8 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 if bias is not None:
                     raw = raw + bias[targets[part]].to(wide)
                 exact[part] = finish(raw, options)[0]
-                found = statistics(head_products(narrow[part], narrow_weight), bias, targets[part], exact[part], options)
-                lse[part], entropy[part], rank[part] = found
+                raw = head_products(narrow[part], narrow_weight)
+                lse[part], entropy[part], rank[part] = statistics_of(raw, bias, targets[part], exact[part], options)
                 logprobs[part] = exact[part] - lse[part]
         ctx.save_for_backward(rows, weight, bias, targets, lse, entropy, exact)
         ctx.mark_non_differentiable(rank)
@@ -197,23 +197,26 @@ class _ChunkedLogprobs(torch.autograd.Function):
         wide = lse.dtype
         d_rows = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
         # a head that is not trained (LoRA) costs neither the product nor a table of its size
-        d_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device) if ctx.needs_input_grad[1] else None
+        d_weight = None
         d_bias = torch.zeros(bias.shape, dtype=wide, device=bias.device) if ctx.needs_input_grad[2] and bias is not None else None
         if d_entropy is not None and not bool(d_entropy.any()):
             d_entropy = None
-        slopes = fused(logit_slopes, rows.device)
+        format_of_slopes = dtype if d_bias is None else wide  # a bias's slopes are summed before they are rounded
         with torch.autocast(rows.device.type, enabled=False):
             narrow, narrow_weight = rows.to(dtype), weight.to(dtype)
             for part in chunks(len(rows), weight):
                 above = [None if d is None else d[part] for d in (d_logprobs, d_entropy)]
                 raw = head_products(narrow[part], narrow_weight)
-                d_logits = slopes(raw, bias, targets[part], exact[part], lse[part], entropy[part], *above, options)
+                known = raw, bias, targets[part], exact[part], lse[part], entropy[part]
+                d_logits = slopes_of(*known, above[0], above[1], options, format_of_slopes)
                 if d_bias is not None:
                     d_bias += d_logits.sum(0)
                 d_narrow = d_logits.to(dtype)
                 d_rows[part] = (d_narrow @ narrow_weight).to(rows.dtype)
-                if d_weight is not None:
-                    add_products(d_weight, d_narrow.T, narrow[part])
+                if ctx.needs_input_grad[1]:
+                    d_weight = products_added(d_weight, d_narrow.T, narrow[part], wide)
+            if not len(rows) and ctx.needs_input_grad[1]:
+                d_weight = torch.zeros_like(weight, dtype=wide)
         d_weight, d_bias = (None if d is None else d.to(of.dtype) for d, of in ((d_weight, weight), (d_bias, bias)))
         return d_rows, d_weight, d_bias, None, None, None, None, None
 
@@ -225,12 +228,11 @@ def head_products(rows: Tensor, weight: Tensor) -> Tensor:
     return rows @ weight.T
 
 
-def add_products(into: Tensor, left: Tensor, right: Tensor) -> None:
-    """``into`` (V, H) += left (V, s) right (s, H), without a table of its size in between where the dtypes are one."""
-    if into.dtype == left.dtype:
-        into.addmm_(left, right)
-    else:
-        into += left @ right
+def products_added(to: Tensor | None, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """``to`` (V, H), or 0, + left (V, s) right (s, H) in ``dtype``; in place, without another table where the dtypes are one."""
+    if to is None:
+        return (left @ right).to(dtype)
+    return to.addmm_(left, right) if to.dtype == left.dtype else to.add_(left @ right)
 
 
 class Scaling(NamedTuple):
@@ -239,6 +241,24 @@ class Scaling(NamedTuple):
     whole: float
     softcap: float | None
     tail: float
+
+
+def statistics_of(raw: Tensor, bias: Tensor | None, targets: Tensor, exact: Tensor, options: Scaling) -> tuple[Tensor, Tensor, Tensor]:
+    """``row_statistics``, by what is fastest."""
+    if rowwise.can_score(raw, exact, options.softcap):
+        return rowwise.row_statistics(raw, bias, targets, exact, options.whole)
+    return fused(row_statistics, raw.device)(raw, bias, targets, exact, options)
+
+
+def slopes_of(
+    raw: Tensor, bias: Tensor | None, targets: Tensor, exact: Tensor, lse: Tensor, entropy: Tensor, d_logprobs: Tensor | None,
+    d_entropy: Tensor | None, options: Scaling, dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    """``logit_slopes`` in ``dtype``, by what is fastest; ``raw`` may be overwritten."""
+    given = (raw, bias, targets, exact, lse, entropy, d_logprobs, d_entropy)
+    if rowwise.can_score(raw, exact, options.softcap):
+        return rowwise.logit_slopes(*given, options.whole, dtype)
+    return fused(logit_slopes, raw.device)(*given, options).to(dtype)
 
 
 def row_statistics(

@@ -1,0 +1,234 @@
+"""What layers and heads compute row by row, on CPUs by compiled code of our own (``common/rows.cpp``), in one pass over memory.
+
+transformers' code stays as it is. ``hasten`` puts those norms and gated layers whose forward, asked with random numbers, computes what
+the code does into a class of their own, which has a faster forward. That one steps aside where the code cannot run: in other formats, in
+forward mode, off the CPU. (A forward of the instance would know its module: a shallow copy, as ``models/lora.py`` makes of models, would go
+on with the original's weights.)
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function, forward_ad
+
+from trimtab.common.kernels import call, can_run, library
+
+FORMATS = (torch.float32, torch.bfloat16)  # of gates and logits, as the code counts them
+GATED = ("gate_proj", "up_proj", "down_proj", "act_fn")
+# Rounding is below 1e-6; another formula, or epsilon in another place, is above 1e-3 somewhere among what is asked.
+TOLERANCE = 1e-5
+
+
+def hasten(model: nn.Module) -> None:
+    """Gives the norms and gated layers of ``model``, which is on a CPU, the faster forward, where they can have it."""
+    if library() is None:
+        return
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for module in model.modules():
+            found = None if isinstance(module, Faster) else _norm_of(module) or _gate_of(module)
+            if found is not None:
+                module.__class__ = _class(type(module), *found)
+
+
+class Faster(nn.Module):
+    """A family's layer with the faster forward."""
+
+    family: type[nn.Module]
+    rule: Any  # of which kind
+
+
+class FasterNorm(Faster):
+    """Rows x (..., H) -> x / sqrt(mean x^2 + eps) * (offset + weight) (Zhang and Sennrich 2019, equation 4); ``rule``: eps, offset."""
+
+    weight: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float32 or self.weight.dtype != torch.float32 or not _can(x, self.weight):
+            return self.family.forward(self, x)
+        return _Norm.apply(x, self.weight, *self.rule) if torch.is_grad_enabled() else norm_rows(x, self.weight, *self.rule)[0]
+
+
+class FasterGate(Faster):
+    """Rows x (..., H) -> down(act(gate(x)) * up(x)) (Shazeer 2020, equation 6); ``rule``: the activation is GELU by its tanh, not SiLU."""
+
+    gate_proj: nn.Module
+    up_proj: nn.Module
+    down_proj: nn.Module
+    act_fn: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        if gate.dtype != up.dtype or gate.dtype not in FORMATS or not _can(gate, up):
+            return self.down_proj(self.act_fn(gate) * up)
+        return self.down_proj(_Gate.apply(gate, up, self.rule) if torch.is_grad_enabled() else gated(gate, up, self.rule))
+
+
+_classes: dict[Any, type[nn.Module]] = {}
+
+
+def _class(family: type[nn.Module], faster: type[Faster], rule: Any) -> type[nn.Module]:
+    """One for all layers of a family, under the family's name."""
+    if (family, faster, rule) not in _classes:
+        names = {"__module__": family.__module__, "family": family, "rule": rule}
+        _classes[family, faster, rule] = type(family.__name__, (faster, family), names)
+    return _classes[family, faster, rule]
+
+
+def _can(*given: Tensor) -> bool:
+    """Whether the code can compute with ``given``. In forward mode their tangents would be lost, in silence; torch.compile cannot look into
+    it, and fuses the same operators itself."""
+    return not torch.compiler.is_compiling() and can_run(given[0]) and all(forward_ad.unpack_dual(t).tangent is None for t in given)
+
+
+def _norm_of(module: nn.Module) -> tuple[type[Faster], Any] | None:
+    """What ``module`` can be put into, and the rule."""
+    weight = getattr(module, "weight", None)
+    eps = next((value for name in ("variance_epsilon", "eps") if isinstance(value := getattr(module, name, None), float)), None)
+    alone = [name for name, _ in module.named_parameters()] == ["weight"]
+    if eps is None or not alone or not isinstance(weight, Tensor) or weight.ndim != 1 or weight.dtype != torch.float32:
+        return None
+    x = torch.randn(4, len(weight)) * torch.tensor([[1.0], [30.0], [eps**0.5], [0.0]])
+    for offset in (0.0, 1.0):
+        if _same(module, x, plain_norm(x, weight, eps, offset)):
+            return FasterNorm, (eps, offset)
+    return None
+
+
+def _gate_of(module: nn.Module) -> tuple[type[Faster], Any] | None:
+    if not all(isinstance(getattr(module, name, None), nn.Module) for name in GATED):
+        return None
+    small: Any = nn.Module()  # the real layers may be large
+    for name in GATED[:3]:
+        setattr(small, name, nn.Linear(16, 16))
+    small.act_fn = module.act_fn
+    x = torch.randn(8, 16) * torch.logspace(-1, 1, 8).unsqueeze(1)
+    gate, up = small.gate_proj(x), small.up_proj(x)
+    for gelu in (False, True):
+        if _same(module, x, small.down_proj(plain_gate(gate, up, gelu)), small):
+            return FasterGate, gelu
+    return None
+
+
+def _same(module: nn.Module, x: Tensor, expected: Tensor, stead: nn.Module | None = None) -> bool:
+    """Whether the forward of the module's class, with ``stead`` in the module's place, makes ``expected`` of ``x``."""
+    try:
+        found = type(module).forward(stead or module, x)
+    except Exception:  # it needs more than it was given: another kind of layer
+        return False
+    fits = isinstance(found, Tensor) and found.shape == expected.shape
+    return fits and torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def plain_norm(x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
+    """What ``FasterNorm`` computes, by torch's operators."""
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * (offset + weight)
+
+
+def plain_gate(gate: Tensor, up: Tensor, gelu: bool) -> Tensor:
+    """What ``FasterGate`` computes between its layers, by torch's operators."""
+    return (nn.functional.gelu(gate, approximate="tanh") if gelu else nn.functional.silu(gate)) * up
+
+
+def norm_rows(x: Tensor, weight: Tensor, eps: float, offset: float) -> tuple[Tensor, Tensor]:
+    """Rows x (..., H) and a weight (H,) in float32 -> the norm, and what each row (R,) was multiplied with."""
+    x, weight = x.detach().contiguous(), weight.detach().contiguous()
+    assert x.shape[-1:] == weight.shape
+    rows = x.numel() // max(len(weight), 1)
+    out, inverse = torch.empty_like(x), x.new_empty(rows)
+    call("trimtab_norm", x, weight, rows, len(weight), eps, offset, out, inverse)
+    return out, inverse
+
+
+class _Norm(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
+        out, inverse = norm_rows(x, weight, eps, offset)
+        ctx.save_for_backward(x, weight, inverse)
+        ctx.rule = eps, offset
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return *_again(plain_norm, (x, weight), grads[0], *ctx.rule), None, None
+        rows, grad = x.contiguous(), grads[0].contiguous()
+        d_x = torch.empty_like(rows)
+        d_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        call("trimtab_norm_backward", rows, weight.contiguous(), inverse, grad, len(inverse), len(weight), ctx.rule[1], d_x, d_weight)
+        return d_x, d_weight, None, None
+
+
+def gated(gate: Tensor, up: Tensor, gelu: bool) -> Tensor:
+    """Two tensors of one shape and format -> act(gate) * up in that format."""
+    gate, up = gate.detach().contiguous(), up.detach().contiguous()
+    assert gate.shape == up.shape and gate.dtype == up.dtype
+    out = torch.empty_like(gate)
+    call("trimtab_gate", gate, up, out, gate.numel(), int(gelu), FORMATS.index(gate.dtype))
+    return out
+
+
+class _Gate(Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, gelu: bool) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        ctx.gelu = gelu
+        return gated(gate, up, gelu)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        gate, up = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return *_again(plain_gate, (gate, up), grads[0], ctx.gelu), None
+        gate, up, grad = gate.contiguous(), up.contiguous(), grads[0].contiguous()
+        d_gate, d_up = torch.empty_like(gate), torch.empty_like(up)
+        call("trimtab_gate_backward", gate, up, grad, d_gate, d_up, gate.numel(), int(ctx.gelu), FORMATS.index(gate.dtype))
+        return d_gate, d_up, None
+
+
+def _again(plain: Any, inputs: tuple[Tensor, ...], grad: Tensor, *rule: Any) -> tuple[Tensor | None, ...]:
+    """Slopes that can be differentiated once more, by torch's operators."""
+    needed = [t for t in inputs if t.requires_grad]
+    found = iter(torch.autograd.grad(plain(*inputs, *rule), needed, grad, create_graph=True))
+    return tuple(next(found) if t.requires_grad else None for t in inputs)
+
+
+def can_score(raw: Tensor, exact: Tensor, softcap: float | None) -> bool:
+    """Whether the code can compute what becomes of a head's products ``raw`` when the target's own logit is ``exact``."""
+    return raw.dtype in FORMATS and exact.dtype == torch.float32 and softcap is None and _can(raw)
+
+
+def row_statistics(raw: Tensor, bias: Tensor | None, targets: Tensor, exact: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """``models/score.py::row_statistics`` without a cap."""
+    count, vocabulary = raw.shape
+    lse, entropy, ranks = torch.empty_like(exact), torch.empty_like(exact), torch.empty_like(targets)
+    bias = _looked_at(raw, bias, targets, exact)
+    call("trimtab_statistics", raw, bias, targets, exact, count, vocabulary, scale, lse, entropy, ranks, FORMATS.index(raw.dtype))
+    return lse, entropy, ranks
+
+
+def logit_slopes(
+    raw: Tensor, bias: Tensor | None, targets: Tensor, exact: Tensor, lse: Tensor, entropy: Tensor, d_logprobs: Tensor | None,
+    d_entropy: Tensor | None, scale: float, dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    """``models/score.py::logit_slopes`` without a cap, in ``dtype``; in the place of ``raw`` if that is of it."""
+    count, vocabulary = raw.shape
+    bias = _looked_at(raw, bias, targets, exact)
+    assert lse.shape == entropy.shape == exact.shape and all(t.is_contiguous() and t.dtype == exact.dtype for t in (lse, entropy))
+    above = [None if d is None else d.to(exact.dtype).contiguous() for d in (d_logprobs, d_entropy)]
+    out = raw if raw.dtype == dtype else torch.empty_like(raw, dtype=dtype)
+    formats = FORMATS.index(raw.dtype), FORMATS.index(dtype)
+    call("trimtab_slopes", raw, bias, targets, exact, lse, entropy, *above, count, vocabulary, scale, out, *formats)
+    return out
+
+
+def _looked_at(raw: Tensor, bias: Tensor | None, targets: Tensor, exact: Tensor) -> Tensor | None:
+    """The bias as the code takes it, after a look at the rest: it looks at addresses alone."""
+    count, vocabulary = raw.shape
+    assert raw.is_contiguous() and targets.is_contiguous() and exact.is_contiguous()
+    assert targets.shape == exact.shape == (count,) and targets.dtype == torch.int64
+    assert not count or (int(targets.min()) >= 0 and int(targets.max()) < vocabulary), f"a target beyond {vocabulary}"
+    assert bias is None or bias.shape == (vocabulary,)
+    return None if bias is None else bias.detach().float().contiguous()
