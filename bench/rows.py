@@ -15,7 +15,17 @@ from trimtab.models import rows, score
 
 # Of the 134M model: tokens of a step and rows of a decoding step; hidden size, the MLP's, the vocabulary and rows of a head's chunk.
 TOKENS, ROWS, HIDDEN, INNER, VOCABULARY, CHUNK = 1600, 32, 576, 1536, 49152, 170
-Way = Callable[[], tuple[float, float]]
+Way = Callable[[], tuple[float, ...]]
+
+
+def once(function: Callable[..., Tensor], *inputs: Tensor) -> Way:
+    """What times a forward pass without gradients, as a decoding step has it."""
+
+    def forward() -> tuple[float, ...]:
+        with torch.no_grad():
+            return (work.timed(lambda: function(*inputs))[0],)
+
+    return forward
 
 
 def twice(function: Callable[..., Tensor], *inputs: Tensor) -> Way:
@@ -23,11 +33,11 @@ def twice(function: Callable[..., Tensor], *inputs: Tensor) -> Way:
     leaves = [t.clone().requires_grad_() for t in inputs]
     upstream = torch.randn_like(inputs[0])
 
-    def once() -> tuple[float, float]:
+    def both() -> tuple[float, ...]:
         forward, out = work.timed(lambda: function(*leaves))
         return forward, work.timed(lambda: torch.autograd.grad(out, leaves, upstream))[0]
 
-    return once
+    return both
 
 
 def scored(compiled: bool, dtype: torch.dtype) -> Way:
@@ -36,7 +46,7 @@ def scored(compiled: bool, dtype: torch.dtype) -> Way:
     exact, up = raw[targets, targets].float(), torch.randn(CHUNK)
     plain = score.Scaling(1.0, None, 1.0)
 
-    def once() -> tuple[float, float]:
+    def both() -> tuple[float, ...]:
         made = raw.clone()  # as a product makes it; slopes may be written in its place
         if compiled:
             forward, (lse, entropy, _) = work.timed(lambda: rows.row_statistics(made, None, targets, exact, 1.0))
@@ -44,25 +54,35 @@ def scored(compiled: bool, dtype: torch.dtype) -> Way:
         forward, (lse, entropy, _) = work.timed(lambda: score.row_statistics(made, None, targets, exact, plain))
         return forward, work.timed(lambda: score.logit_slopes(made, None, targets, exact, lse, entropy, up, None, plain).to(dtype))[0]
 
-    return once
+    return both
 
 
-NORMS = (lambda x, weight: rows.plain_norm(x, weight, 1e-6, 0.0), lambda x, weight: rows._Norm.apply(x, weight, 1e-6, 0.0))
-GATES = (lambda gate, up: rows.plain_gate(gate, up, False), lambda gate, up: rows._Gate.apply(gate, up, False))
+def norm(compiled: bool) -> Callable[..., Tensor]:
+    """Of inputs and weight."""
+    if not compiled:
+        return lambda x, weight: rows.plain_norm(x, weight, 1e-6, 0.0)
+    return lambda x, weight: rows._Norm.apply(x, weight, 1e-6, 0.0) if torch.is_grad_enabled() else rows.norm_rows(x, weight, 1e-6, 0.0)[0]
+
+
+def gate(compiled: bool) -> Callable[..., Tensor]:
+    """Of two tensors."""
+    if not compiled:
+        return lambda gate, up: rows.plain_gate(gate, up, False)
+    return lambda gate, up: rows._Gate.apply(gate, up, False) if torch.is_grad_enabled() else rows.gated(gate, up, False)
 
 
 def ways() -> dict[str, list[Way]]:
     """Torch's and compiled, by what they compute."""
-    found = {f"norm, {count:,} x {HIDDEN}, float32": both(NORMS, torch.randn(count, HIDDEN), torch.randn(HIDDEN)) for count in (TOKENS, ROWS)}
+    found: dict[str, list[Way]] = {}
+    for count, timing in ((TOKENS, twice), (ROWS, once)):
+        given = torch.randn(count, HIDDEN), torch.randn(HIDDEN)
+        found[f"norm, {count:,} x {HIDDEN}, float32"] = [timing(norm(compiled), *given) for compiled in (False, True)]
     for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bf16")):
-        for count in (TOKENS, ROWS):
-            found[f"gate, {count:,} x {INNER:,}, {name}"] = both(GATES, *torch.randn(2, count, INNER).to(dtype))
+        for count, timing in ((TOKENS, twice), (ROWS, once)):
+            two = torch.randn(2, count, INNER).to(dtype)
+            found[f"gate, {count:,} x {INNER:,}, {name}"] = [timing(gate(compiled), *two) for compiled in (False, True)]
         found[f"logits, {CHUNK} x {VOCABULARY:,}, {name}"] = [scored(compiled, dtype) for compiled in (False, True)]
     return found
-
-
-def both(functions: tuple[Callable[..., Tensor], ...], *inputs: Tensor) -> list[Way]:
-    return [twice(function, *inputs) for function in functions]
 
 
 def main(rounds: str = "30") -> None:
@@ -71,12 +91,12 @@ def main(rounds: str = "30") -> None:
         raise SystemExit("nothing can be compiled here")
     print("| what | torch, ms | compiled, ms | ratio |\n|---|---|---|---|")
     for what, both in ways().items():
-        taken: tuple[list[tuple[float, float]], ...] = ([], [])
+        taken: tuple[list[tuple[float, ...]], ...] = ([], [])
         for _ in range(int(rounds) + 1):
             for into, way in zip(taken, both, strict=True):
                 into.append(way())
         plain, compiled = ([1e3 * statistics.median(t) for t in zip(*times[1:], strict=True)] for times in taken)
-        times = [f"{a:.3g} + {b:.3g}" for a, b in (plain, compiled)]
+        times = [" + ".join(f"{t:.3g}" for t in side) for side in (plain, compiled)]
         ratios = [f"{a / b:.1f}" for a, b in zip(plain, compiled, strict=True)]
         print(f"| {what} | {times[0]} | {times[1]} | {', '.join(ratios)} |", flush=True)
 
