@@ -10,6 +10,7 @@ import transformers
 from kernel_widths import WIDTHS
 from tiny_models import FAMILIES, pair, quiet, randomise
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 
 from trimtab.common import kernels
@@ -78,7 +79,7 @@ def test_gates_are_the_definition(
 
 @pytest.mark.parametrize("gelu", [False, True])
 def test_gates_far_out_are_shut_or_open(gelu: bool) -> None:
-    far = torch.tensor([-1e4, -300.0, -89.0, -87.5, 87.5, 89.0, 300.0, 1e4])
+    far = torch.tensor([-1e13, -300.0, -89.0, -87.5, 87.5, 89.0, 300.0, 1e4])
     leaf = far.clone().requires_grad_()
     out = rows._Gate.apply(leaf, torch.ones(8), gelu)
     assert torch.allclose(out, far.relu(), atol=1e-30)
@@ -136,6 +137,24 @@ def test_logits_are_the_definition(
         close(wide, expected * scale, 1e-5)  # a log-sum-exp above 100 is rounded to 4e-6 itself
         narrow = rows.logit_slopes(raw.clone(), bias, targets, exact, *found[:2], *above, scale, torch.bfloat16)
         assert torch.equal(narrow, wide.bfloat16())  # as torch rounds, to the bit
+
+
+@pytest.mark.parametrize("vocabulary", [7, 40])
+def test_tokens_that_cannot_come(vocabulary: int) -> None:
+    """Logits of -infinity, the target's among them: what is not asked for (its entropy's slope) spoils nothing; and float32's lowest
+    numbers are numbers."""
+    logits, targets = torch.zeros(3, vocabulary), torch.tensor([0, 5, 2])
+    logits[0, 0] = logits[1, :5] = -torch.inf
+    logits[2] = -3.3e38
+    logits[2, 2] = -3.4e38
+    exact = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+    lse, entropy, ranks = rows.row_statistics(logits, None, targets, exact, 1.0)
+    there = torch.tensor([vocabulary - 1.0, vocabulary - 5.0])
+    assert torch.allclose(lse[:2], there.log()) and torch.allclose(entropy[:2], there.log())
+    assert lse[2] == -3.3e38 and ranks.tolist() == [vocabulary - 1, 0, vocabulary - 1]
+    slopes = rows.logit_slopes(logits.clone(), None, targets, exact, lse, entropy, torch.ones(3), None, 1.0, torch.float32)
+    expected = torch.nn.functional.one_hot(targets, vocabulary) - logits[:2].softmax(-1).repeat(2, 1)[:3]
+    assert torch.allclose(slopes[:2], expected[:2].float())
 
 
 def test_neither_threads_nor_neighbours_change_a_bit(random: torch.Generator, torch_threads: None) -> None:
@@ -229,6 +248,26 @@ def test_what_only_looks_like_a_norm_is_left_alone(formula: Callable[[Tensor, Te
     assert hastened(more) == (0, 0)  # a bias of 0 may not stay so
 
 
+def test_a_weight_of_zeros_hides_nothing() -> None:
+    """Any norm gives 0 with it: Cohere's takes the mean away."""
+    layer = transformers.models.cohere.modeling_cohere.CohereLayerNorm(16)
+    nn.init.zeros_(layer.weight)
+    gemma = transformers.models.gemma2.modeling_gemma2.Gemma2RMSNorm(16)  # begins with zeros, to which it adds 1
+    model = nn.ModuleList([layer, gemma])
+    rows.hasten(model)
+    assert [isinstance(m, rows.FasterNorm) for m in model] == [False, True]
+
+
+def test_hastening_leaves_every_generator_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a GPU's generators were set"))
+    before = torch.get_rng_state()
+    rows.hasten(transformers.AutoModelForCausalLM.from_config(quiet(FAMILIES["llama"]())).eval())
+    torch.set_rng_state(before)
+    model = nn.ModuleList([_Other(lambda x, w: rows.plain_norm(x, w, 1e-6, 0.0))])
+    rows.hasten(model)
+    assert hastened(model) == (1, 0) and torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("activation", ["gelu", "relu", "quick_gelu", "tanh", "sigmoid"])
 def test_gates_of_another_activation_are_left_alone(activation: str) -> None:
     config = quiet(FAMILIES["llama"]())
@@ -293,6 +332,41 @@ def test_forward_mode_and_second_derivatives_are_the_plain_layers(random: torch.
     assert all(torch.allclose(tangent, moved[-1], atol=1e-6) for tangent in moved)
     for ours, theirs in zip(*twice, strict=True):
         close(ours, theirs.double(), 1e-5)
+
+
+def test_a_layer_that_two_share_is_differentiated_twice_as_it_is(random: torch.Generator) -> None:
+    """The second's input depends on the first's weight, which each counts for itself alone."""
+    faster, plain, x = layers(random)
+    found = []
+    for model in (faster, plain):
+        leaf, norm = x.clone().requires_grad_(), model[0]
+        out = norm(norm(leaf) + leaf) + norm(leaf * norm.weight)
+        slopes = torch.autograd.grad(out.pow(2).sum(), [leaf, norm.weight], create_graph=True)
+        found.append([*slopes, *torch.autograd.grad(sum(s.pow(2).sum() for s in slopes), [leaf, norm.weight])])
+    for ours, theirs in zip(*found, strict=True):
+        close(ours.detach(), theirs.detach().double(), 1e-5)
+    gate = x.clone().requires_grad_()
+    for create_graph in (False, True):
+        made = (f(gate, 2 * gate, False).sum() for f in (rows._Gate.apply, rows.plain_gate))
+        slopes = [torch.autograd.grad(out, gate, create_graph=create_graph)[0] for out in made]
+        close(slopes[0].detach(), slopes[1].detach().double(), 1e-6)
+
+
+def test_layers_may_be_called_as_their_family_is(random: torch.Generator) -> None:
+    faster, plain, x = layers(random)
+    assert torch.equal(faster[0](hidden_states=x), plain[0](hidden_states=x)) and torch.equal(faster[1](x=x), plain[1](x=x))
+
+
+def test_tensors_without_memory_are_left_to_the_family(random: torch.Generator) -> None:
+    """Of traces, of transforms, of other classes: the code would read at address 0, and the process would end."""
+    faster, plain, x = layers(random)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert faster(mode.from_tensor(x)).shape == x.shape
+    assert torch.allclose(torch.jit.trace(faster, x)(x), plain(x), atol=1e-6)
+    slopes = [torch.func.grad(lambda x, model=model: model(x).sum())(x) for model in (faster, plain)]
+    close(slopes[0].detach(), slopes[1].detach().double(), 1e-6)
+    with pytest.raises(AssertionError, match="without memory"):
+        kernels.call("trimtab_gate", *[torch.empty(3, device="meta")] * 3, 3, 0, 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])

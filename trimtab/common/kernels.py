@@ -178,6 +178,8 @@ def call(name: str, *given: Tensor | float | int | None) -> None:
     found = library()
     assert found is not None
     words = [one.data_ptr() if isinstance(one, Tensor) else one for one in given]
+    for one, word in zip(given, words, strict=True):
+        assert word or not isinstance(one, Tensor) or not one.numel(), f"{name}: a {type(one).__name__} without memory"
     with record_function(name) if torch.autograd._profiler_enabled() else nullcontext():  # a tenth of a small call's time
         getattr(found, name)(*words, torch.get_num_threads())
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "vectors.h"
@@ -13,17 +14,16 @@
 constexpr long CHUNK = 64 * W;    // columns whose sum stays in float32
 constexpr long PARTS = 16;        // of the rows, for sums over all of them
 constexpr long SMALL = 1 << 15;   // numbers that one thread is done with before another would have begun
-constexpr float BESIDE = -1e30f;  // a logit that is not there: its weight is 0, and so is its weight times itself
 
 typedef uint16_t Narrow __attribute__((vector_size(W * 2), aligned(2), may_alias));
-typedef uint32_t Unsigned __attribute__((vector_size(W * 4)));
+typedef int32_t Counts __attribute__((vector_size(W * 4)));
 
-static inline Vector load(const uint16_t* from) { return (Vector)(__builtin_convertvector(*(const Narrow*)from, Unsigned) << 16); }
+static inline Vector load(const uint16_t* from) { return (Vector)(__builtin_convertvector(*(const Narrow*)from, Bits) << 16); }
 
 // Rounded to the nearest, to the even one of two; NaN stays NaN.
 static inline void store(uint16_t* to, Vector v) {
-    const Unsigned bits = (Unsigned)v, rounded = (bits + (0x7fffu + ((bits >> 16) & 1u))) >> 16;
-    *(Narrow*)to = __builtin_convertvector(v == v ? rounded : Unsigned{} + 0x7fc0u, Narrow);
+    const Bits bits = (Bits)v, rounded = (bits + (0x7fffu + ((bits >> 16) & 1u))) >> 16;
+    *(Narrow*)to = __builtin_convertvector(v == v ? rounded : Bits{} + 0x7fc0u, Narrow);
 }
 
 // The first n < W numbers of a vector; the others are 0.
@@ -56,7 +56,7 @@ static inline __attribute__((always_inline)) void each(long begin, long end, Wor
     if (d < end) work(d, end - d);
 }
 
-static inline Vector sigmoid(Vector x) { return 1.0f / (1.0f + exponential(x < -88.0f ? all(88.0f) : -x)); }
+static inline Vector sigmoid(Vector x) { return x < -88.0f ? Vector{} : 1.0f / (1.0f + exponential(-x)); }
 
 // A gate is g sigmoid(a(g)); ``bend`` is a(g), and a'(g) where it is asked for. SiLU: a = g. GELU by its tanh: a = 2 sqrt(2 / pi) (g + c g^3).
 template <bool GELU>
@@ -105,7 +105,7 @@ static inline void each_logit(const T* raw, const float* bias, float scale, long
             Vector v = take(raw, j, n);
             if (bias) v += take(bias, j, n);
             v *= scale;
-            for (long i = n; i < W; i++) v[i] = BESIDE;
+            for (long i = n; i < W; i++) v[i] = NEVER;
             work(v, j, n);
         });
         done();
@@ -113,6 +113,7 @@ static inline void each_logit(const T* raw, const float* bias, float scale, long
     }
 }
 
+// A weight times its logarithm; 0 for what cannot come.
 static inline Vector weighted(Vector weight, Vector log_weight) { return weight * (log_weight < -87.0f ? Vector{} : log_weight); }
 
 template <typename T>
@@ -125,7 +126,7 @@ static void statistics(
         const T* const logits = raw + row * vocabulary;
         const float own = exact[row];
         Vector tops = all(own);
-        Bits above{};
+        Counts above{};
         const auto nothing = [] {};
         each_logit(logits, bias, scale, vocabulary, targets[row], [&](Vector v, long, long) {
             tops = v > tops ? v : tops;
@@ -135,7 +136,7 @@ static void statistics(
         long rank = 0;
         for (long i = 0; i < W; i++) top = std::max(top, tops[i]), rank += above[i];
 
-        double total = std::exp(own - top), sum_of_logs = total * (own - top);
+        double total = std::exp(own - top), sum_of_logs = own - top < -87 ? 0 : total * (own - top);
         Vector some{}, some_of_logs{};
         each_logit(logits, bias, scale, vocabulary, targets[row], [&](Vector v, long, long) {
             const Vector log_weight = v - top, weight = exponential(log_weight);
@@ -163,7 +164,9 @@ static void slopes(
         const float up = d_logprobs ? d_logprobs[row] : 0, spread = d_entropy ? d_entropy[row] : 0, total = lse[row], mean = entropy[row];
         const auto slope = [&](Vector log_p) {
             const Vector p = exponential(log_p);
-            return (-up * p - spread * (weighted(p, log_p) + p * mean)) * scale;
+            Vector found = -up * p;
+            if (spread != 0) found -= spread * (weighted(p, log_p) + p * mean);
+            return found * scale;
         };
         each_logit(raw + row * vocabulary, bias, scale, vocabulary, targets[row], [&](Vector v, long j, long n) {
             put(to, j, n, slope(v - total));
@@ -194,7 +197,7 @@ void trimtab_norm_backward(
     std::vector<float> parts(d_weight ? PARTS * size : 0);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (rows * size > SMALL)
     for (long part = 0; part < PARTS; part++) {
-        float* const sums = parts.data() + part * size;
+        float* const sums = d_weight ? parts.data() + part * size : nullptr;
         for (long row = part * rows / PARTS; row < (part + 1) * rows / PARTS; row++) {
             const float *const from = x + row * size, *const slope = grad + row * size, factor = inverse[row];
             Vector products{};

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 
 #if defined(WIDTH)
@@ -17,7 +18,7 @@ constexpr long W = 4;
 #endif
 
 typedef float Vector __attribute__((vector_size(W * 4), aligned(4), may_alias));
-typedef int32_t Bits __attribute__((vector_size(W * 4)));
+typedef uint32_t Bits __attribute__((vector_size(W * 4)));
 
 constexpr float NEVER = -std::numeric_limits<float>::infinity();
 

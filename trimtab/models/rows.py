@@ -6,11 +6,13 @@ forward mode, off the CPU. (A forward of the instance would know its module: a s
 on with the original's weights.)
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function, forward_ad
+from torch.func import functional_call
 
 from trimtab.common.kernels import call, can_run, library
 
@@ -25,7 +27,7 @@ def hasten(model: nn.Module) -> None:
     if library() is None:
         return
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # a GPU's generators stay as they are
         for module in model.modules():
             found = None if isinstance(module, Faster) else _norm_of(module) or _gate_of(module)
             if found is not None:
@@ -44,9 +46,10 @@ class FasterNorm(Faster):
 
     weight: Tensor
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dtype != torch.float32 or self.weight.dtype != torch.float32 or not _can(x, self.weight):
-            return self.family.forward(self, x)
+    def forward(self, *given: Any, **named: Any) -> Any:
+        x = given[0] if len(given) == 1 and not named else None
+        if x is None or x.dtype != torch.float32 or self.weight.dtype != torch.float32 or not _can(x, self.weight):
+            return self.family.forward(self, *given, **named)
         return _Norm.apply(x, self.weight, *self.rule) if torch.is_grad_enabled() else norm_rows(x, self.weight, *self.rule)[0]
 
 
@@ -58,7 +61,10 @@ class FasterGate(Faster):
     down_proj: nn.Module
     act_fn: nn.Module
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *given: Any, **named: Any) -> Any:
+        x = given[0] if len(given) == 1 and not named else None
+        if x is None or x.dtype not in FORMATS or not _can(x):
+            return self.family.forward(self, *given, **named)
         gate, up = self.gate_proj(x), self.up_proj(x)
         if gate.dtype != up.dtype or gate.dtype not in FORMATS or not _can(gate, up):
             return self.down_proj(self.act_fn(gate) * up)
@@ -77,9 +83,12 @@ def _class(family: type[nn.Module], faster: type[Faster], rule: Any) -> type[nn.
 
 
 def _can(*given: Tensor) -> bool:
-    """Whether the code can compute with ``given``. In forward mode their tangents would be lost, in silence; torch.compile cannot look into
-    it, and fuses the same operators itself."""
-    return not torch.compiler.is_compiling() and can_run(given[0]) and all(forward_ad.unpack_dual(t).tangent is None for t in given)
+    """Whether the code can compute with ``given``: it looks at addresses, behind which tensors of other classes, traces and transforms
+    have nothing, and knows nothing of tangents. What torch.compile makes fuses the same operators itself."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    whole = all(type(t) in (Tensor, nn.Parameter) and forward_ad.unpack_dual(t).tangent is None for t in given)
+    return whole and can_run(given[0])
 
 
 def _norm_of(module: nn.Module) -> tuple[type[Faster], Any] | None:
@@ -89,9 +98,9 @@ def _norm_of(module: nn.Module) -> tuple[type[Faster], Any] | None:
     alone = [name for name, _ in module.named_parameters()] == ["weight"]
     if eps is None or not alone or not isinstance(weight, Tensor) or weight.ndim != 1 or weight.dtype != torch.float32:
         return None
-    x = torch.randn(4, len(weight)) * torch.tensor([[1.0], [30.0], [eps**0.5], [0.0]])
-    for offset in (0.0, 1.0):
-        if _same(module, x, plain_norm(x, weight, eps, offset)):
+    x, other = torch.randn(4, len(weight)) * torch.tensor([[1.0], [30.0], [eps**0.5], [0.0]]), torch.randn(len(weight))
+    for offset in (0.0, 1.0):  # its own weight may be 0, which hides all else
+        if _same(lambda: functional_call(module, {"weight": other}, x), plain_norm(x, other, eps, offset)):
             return FasterNorm, (eps, offset)
     return None
 
@@ -106,15 +115,14 @@ def _gate_of(module: nn.Module) -> tuple[type[Faster], Any] | None:
     x = torch.randn(8, 16) * torch.logspace(-1, 1, 8).unsqueeze(1)
     gate, up = small.gate_proj(x), small.up_proj(x)
     for gelu in (False, True):
-        if _same(module, x, small.down_proj(plain_gate(gate, up, gelu)), small):
+        if _same(lambda: type(module).forward(small, x), small.down_proj(plain_gate(gate, up, gelu))):
             return FasterGate, gelu
     return None
 
 
-def _same(module: nn.Module, x: Tensor, expected: Tensor, stead: nn.Module | None = None) -> bool:
-    """Whether the forward of the module's class, with ``stead`` in the module's place, makes ``expected`` of ``x``."""
+def _same(forward: Callable[[], Any], expected: Tensor) -> bool:
     try:
-        found = type(module).forward(stead or module, x)
+        found = forward()
     except Exception:  # it needs more than it was given: another kind of layer
         return False
     fits = isinstance(found, Tensor) and found.shape == expected.shape
@@ -190,9 +198,10 @@ class _Gate(Function):
 
 def _again(plain: Any, inputs: tuple[Tensor, ...], grad: Tensor, *rule: Any) -> tuple[Tensor | None, ...]:
     """Slopes that can be differentiated once more, by torch's operators."""
-    needed = [t for t in inputs if t.requires_grad]
-    found = iter(torch.autograd.grad(plain(*inputs, *rule), needed, grad, create_graph=True))
-    return tuple(next(found) if t.requires_grad else None for t in inputs)
+    own = [t.view_as(t) for t in inputs]  # one input may depend on another, which is not this function's business
+    needed = [t for t in own if t.requires_grad]
+    found = iter(torch.autograd.grad(plain(*own, *rule), needed, grad, create_graph=True))
+    return tuple(next(found) if t.requires_grad else None for t in own)
 
 
 def can_score(raw: Tensor, exact: Tensor, softcap: float | None) -> bool:
