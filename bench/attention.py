@@ -1,5 +1,5 @@
 """Attention on this CPU, compiled and by torch's operators, in turn: ``python bench/attention.py [ROUNDS]`` prints the table in
-docs/performance.md, "Compiled attention"."""
+docs/performance.md, "Compiled code"."""
 
 import statistics
 import sys
