@@ -1,7 +1,6 @@
 """Attention on this CPU, compiled and by torch's operators, in turn: ``python bench/attention.py [ROUNDS]`` prints the table in
 docs/performance.md, "Compiled code"."""
 
-import statistics
 import sys
 from collections.abc import Callable
 
@@ -48,17 +47,9 @@ def main(rounds: str = "20") -> None:
         raise SystemExit("nothing can be compiled here")
     print("| trees x (prompt + answers) | heads | torch, ms | compiled, ms | ratio |\n|---|---|---|---|---|")
     for shape in SHAPES:
-        ways = {kind: measured(kind, shape) for kind in KINDS}
-        found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
-        for _ in range(int(rounds) + 1):
-            for kind, way in ways.items():
-                found[kind].append(way())
-        torch_ms, compiled_ms = ([1e3 * statistics.median(t) for t in zip(*found[kind][1:], strict=True)] for kind in KINDS)
         trees, prompt, completions, heads, groups, size = shape
-        ratios = [a / b for a, b in zip(torch_ms, compiled_ms, strict=True)]
         what = f"{trees} x ({prompt:,} + {' + '.join(map(str, completions))}) | {heads} ({groups}) of {size}"
-        times = [f"{a:.1f} + {b:.1f}" for a, b in (torch_ms, compiled_ms)]
-        print(f"| {what} | {times[0]} | {times[1]} | {ratios[0]:.1f}, {ratios[1]:.1f} |", flush=True)
+        print(work.compared(what, measured("torch", shape), measured("compiled", shape), int(rounds)), flush=True)
 
 
 if __name__ == "__main__":

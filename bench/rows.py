@@ -1,13 +1,13 @@
 """Norms, gates and logits on this CPU, compiled and by torch's operators, in turn: ``python bench/rows.py [ROUNDS]`` prints the table in
 docs/performance.md, "Compiled code"."""
 
-import statistics
 import sys
 from collections.abc import Callable
 
 import torch
 import work
 from torch import Tensor
+from work import Way
 
 from trimtab.common.kernels import library
 from trimtab.common.memory import keep_freed_memory
@@ -15,7 +15,6 @@ from trimtab.models import rows, score
 
 # Of the 134M model: tokens of a step and rows of a decoding step; hidden size, the MLP's, the vocabulary and rows of a head's chunk.
 TOKENS, ROWS, HIDDEN, INNER, VOCABULARY, CHUNK = 1600, 32, 576, 1536, 49152, 170
-Way = Callable[[], tuple[float, ...]]
 
 
 def once(function: Callable[..., Tensor], *inputs: Tensor) -> Way:
@@ -91,14 +90,7 @@ def main(rounds: str = "30") -> None:
         raise SystemExit("nothing can be compiled here")
     print("| what | torch, ms | compiled, ms | ratio |\n|---|---|---|---|")
     for what, both in ways().items():
-        taken: tuple[list[tuple[float, ...]], ...] = ([], [])
-        for _ in range(int(rounds) + 1):
-            for into, way in zip(taken, both, strict=True):
-                into.append(way())
-        plain, compiled = ([1e3 * statistics.median(t) for t in zip(*times[1:], strict=True)] for times in taken)
-        times = [" + ".join(f"{t:.3g}" for t in side) for side in (plain, compiled)]
-        ratios = [f"{a / b:.1f}" for a, b in zip(plain, compiled, strict=True)]
-        print(f"| {what} | {times[0]} | {times[1]} | {', '.join(ratios)} |", flush=True)
+        print(work.compared(what, *both, int(rounds)), flush=True)
 
 
 if __name__ == "__main__":

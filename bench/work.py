@@ -8,6 +8,7 @@ import json
 import os
 import random
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -208,6 +209,21 @@ def timed(step: Callable[[], Any]) -> tuple[float, Any]:
     out = step()
     wait()
     return time.perf_counter() - began, out
+
+
+Way = Callable[[], tuple[float, ...]]  # its times, seconds: of a forward pass, and of a backward pass if it makes one
+
+
+def compared(what: str, plain: Way, compiled: Way, rounds: int) -> str:
+    """A row of a table in docs/performance.md, "Compiled code": two ways in turn, the medians of ``rounds`` after a first one, ms."""
+    taken: tuple[list[tuple[float, ...]], ...] = ([], [])
+    for _ in range(rounds + 1):
+        for into, way in zip(taken, (plain, compiled), strict=True):
+            into.append(way())
+    medians = [[1e3 * statistics.median(t) for t in zip(*times[1:], strict=True)] for times in taken]
+    cells = [" + ".join(f"{t:.3g}" for t in side) for side in medians]
+    ratios = ", ".join(f"{a / b:.1f}" for a, b in zip(*medians, strict=True))
+    return f"| {what} | {' | '.join(cells)} | {ratios} |"
 
 
 def wait() -> None:

@@ -32,7 +32,7 @@ def torch_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def close(found: Tensor, expected: Tensor, tolerance: float) -> None:
+def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
     """To ``tolerance`` of the largest value expected, or of 0.01."""
     assert found.shape == expected.shape and bool(found.isfinite().all())
     assert float((found.double() - expected).abs().max()) <= tolerance * max(1e-2, float(expected.abs().max()))
@@ -54,7 +54,7 @@ def test_norms_are_the_definition(
         out = function(*leaves, 1e-5, offset)
         into += [out.detach(), *torch.autograd.grad(out, leaves, grad.to(dtype))]
     for ours, definition in zip(found, expected, strict=True):
-        close(ours, definition, 1e-6)
+        assert_close(ours, definition, 1e-6)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -72,7 +72,7 @@ def test_gates_are_the_definition(
         out = function(*leaves, gelu)
         into += [out.detach(), *torch.autograd.grad(out, leaves, grad.to(wide))]
     for ours, definition in zip(found, expected, strict=True):
-        close(ours, definition, 2e-6 if dtype == torch.float32 else 2**-8)
+        assert_close(ours, definition, 2e-6 if dtype == torch.float32 else 2**-8)
         if dtype == torch.bfloat16:  # rounded once, at the end: half a unit in the last place
             assert bool(((ours.double() - definition).abs() <= definition.abs() * (2**-8 + 1e-4) + 1e-6).all())
 
@@ -126,15 +126,15 @@ def test_logits_are_the_definition(
     own = log_p.gather(1, targets.unsqueeze(1)).squeeze(1)
 
     found = rows.row_statistics(raw, bias, targets, exact, scale)
-    close(found[0], logits.logsumexp(-1).detach(), 1e-6)
-    close(found[1], entropy.detach(), 1e-6)
+    assert_close(found[0], logits.logsumexp(-1).detach(), 1e-6)
+    assert_close(found[1], entropy.detach(), 1e-6)
     assert torch.equal(found[2], (logits > exact.double().unsqueeze(1)).sum(-1))
     up, spread = torch.randn(2, count, generator=random)
     for above in ((up, spread), (up, None), (None, spread)):
         slope = sum((d.double() * of).sum() for d, of in zip(above, (own, entropy), strict=True) if d is not None)
         (expected,) = torch.autograd.grad(slope, logits, retain_graph=True)
         wide = rows.logit_slopes(raw.clone(), bias, targets, exact, *found[:2], *above, scale, torch.float32)
-        close(wide, expected * scale, 1e-5)  # a log-sum-exp above 100 is rounded to 4e-6 itself
+        assert_close(wide, expected * scale, 1e-5)  # a log-sum-exp above 100 is rounded to 4e-6 itself
         narrow = rows.logit_slopes(raw.clone(), bias, targets, exact, *found[:2], *above, scale, torch.bfloat16)
         assert torch.equal(narrow, wide.bfloat16())  # as torch rounds, to the bit
 
@@ -331,7 +331,7 @@ def test_forward_mode_and_second_derivatives_are_the_plain_layers(random: torch.
         twice.append(torch.autograd.grad(slope.pow(2).sum(), [leaf, *model.parameters()]))
     assert all(torch.allclose(tangent, moved[-1], atol=1e-6) for tangent in moved)
     for ours, theirs in zip(*twice, strict=True):
-        close(ours, theirs.double(), 1e-5)
+        assert_close(ours, theirs.double(), 1e-5)
 
 
 def test_a_layer_that_two_share_is_differentiated_twice_as_it_is(random: torch.Generator) -> None:
@@ -344,12 +344,12 @@ def test_a_layer_that_two_share_is_differentiated_twice_as_it_is(random: torch.G
         slopes = torch.autograd.grad(out.pow(2).sum(), [leaf, norm.weight], create_graph=True)
         found.append([*slopes, *torch.autograd.grad(sum(s.pow(2).sum() for s in slopes), [leaf, norm.weight])])
     for ours, theirs in zip(*found, strict=True):
-        close(ours.detach(), theirs.detach().double(), 1e-5)
+        assert_close(ours.detach(), theirs.detach().double(), 1e-5)
     gate = x.clone().requires_grad_()
     for create_graph in (False, True):
         made = (f(gate, 2 * gate, False).sum() for f in (rows._Gate.apply, rows.plain_gate))
         slopes = [torch.autograd.grad(out, gate, create_graph=create_graph)[0] for out in made]
-        close(slopes[0].detach(), slopes[1].detach().double(), 1e-6)
+        assert_close(slopes[0].detach(), slopes[1].detach().double(), 1e-6)
 
 
 def test_layers_may_be_called_as_their_family_is(random: torch.Generator) -> None:
@@ -364,7 +364,7 @@ def test_tensors_without_memory_are_left_to_the_family(random: torch.Generator) 
         assert faster(mode.from_tensor(x)).shape == x.shape
     assert torch.allclose(torch.jit.trace(faster, x)(x), plain(x), atol=1e-6)
     slopes = [torch.func.grad(lambda x, model=model: model(x).sum())(x) for model in (faster, plain)]
-    close(slopes[0].detach(), slopes[1].detach().double(), 1e-6)
+    assert_close(slopes[0].detach(), slopes[1].detach().double(), 1e-6)
     with pytest.raises(AssertionError, match="without memory"):
         kernels.call("trimtab_gate", *[torch.empty(3, device="meta")] * 3, 3, 0, 0)
 
@@ -374,7 +374,7 @@ def test_models_in_other_formats_compute_as_they_do(dtype: torch.dtype, random: 
     faster, plain, x = layers(random)
     found, expected = faster.to(dtype)(x.to(dtype)), plain.to(dtype)(x.to(dtype))
     assert found.dtype == expected.dtype == dtype
-    close(found.detach(), expected.detach().double(), 2**-6 if dtype == torch.bfloat16 else 1e-12)  # gates in bf16 are rounded once
+    assert_close(found.detach(), expected.detach().double(), 2**-6 if dtype == torch.bfloat16 else 1e-12)  # gates in bf16 are rounded once
 
 
 def test_under_autocast_they_are_rounded_less_than_the_plain_layers(random: torch.Generator) -> None:
@@ -384,7 +384,7 @@ def test_under_autocast_they_are_rounded_less_than_the_plain_layers(random: torc
     with torch.autocast("cpu", torch.bfloat16):
         found, rounded = faster(x), plain(x)
     assert found.dtype == rounded.dtype == torch.bfloat16
-    close(found, exact.detach(), 2**-6)
+    assert_close(found, exact.detach(), 2**-6)
     assert (found - exact).abs().mean() <= (rounded - exact).abs().mean()
 
 
@@ -399,7 +399,7 @@ def test_frozen_weights_get_no_slopes_and_strides_do_not_matter(random: torch.Ge
         model(leaf).expand(3, 6, 32).sum().backward()
         assert model[0].weight.grad is None and leaf.grad is not None
         found.append(leaf.grad)
-    close(found[0], found[1].double(), 1e-5)
+    assert_close(found[0], found[1].double(), 1e-5)
 
 
 def test_a_program_of_torch_compile_is_made_of_the_familys_own_layers(random: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,12 +413,12 @@ def test_a_program_of_torch_compile_is_made_of_the_familys_own_layers(random: to
         out = model(leaf)
         found.append([out.detach(), *torch.autograd.grad(out.sum(), leaf)])
     for ours, theirs in zip(*found, strict=True):
-        close(ours, theirs.double(), 1e-6)
+        assert_close(ours, theirs.double(), 1e-6)
 
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_head_scores_the_same_by_torchs_operators(autocast: bool, random: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scores and slopes of rows, weight and bias, three chunks."""
+    """Scores and slopes of rows, weight and bias, in five chunks."""
     monkeypatch.setattr(score, "CHUNK_LOGITS", 30 * 200)
     given = [torch.randn(70, 24, generator=random), torch.randn(200, 24, generator=random) * 0.5, torch.randn(200, generator=random)]
     targets = torch.randint(200, (70,), generator=random)
@@ -438,4 +438,4 @@ def test_a_head_scores_the_same_by_torchs_operators(autocast: bool, random: torc
     assert asked == [30, 30, 30, 30, 8]  # 70 rows, padded to a multiple of 64
     assert torch.equal(*ranks) and len(found[0]) == len(found[1]) == 5
     for ours, theirs in zip(*found, strict=True):
-        close(ours, theirs.double(), 1e-2 if autocast and ours.ndim == 2 else 1e-5)
+        assert_close(ours, theirs.double(), 1e-2 if autocast and ours.ndim == 2 else 1e-5)

@@ -69,7 +69,7 @@ def compilers() -> list[str]:
 
 
 def attention(device: torch.device) -> str | None:
-    """Whose attention runs, where ``device`` leaves a choice: results are bit-equal under the same one only."""
+    """Whose attention runs (and whose norms, gates and logits), where ``device`` leaves a choice: results are bit-equal under one only."""
     if device.type != "cpu":
         return None
     found = library()

@@ -148,7 +148,7 @@ def _verdict(kind: Any, config: Any) -> str:
             kind.from_config(copy.deepcopy(tiny), attn_implementation=how, dtype=torch.float32).eval()
             for how in ("eager", tree_attention())
         )
-        hasten(ours)
+        hasten(ours)  # as loaded models are, so that the comparison holds for its faster layers too
         _randomise(plain)
         ours.load_state_dict(plain.state_dict())
     except Exception as error:  # whatever a family's own code raises: it is not ours to list
