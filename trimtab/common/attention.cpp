@@ -14,6 +14,8 @@
 
 constexpr long LINE = 16;  // floats
 constexpr long ROWS = 24;  // of queries in a block
+constexpr long AHEAD = 16;      // keys that are fetched before they are multiplied
+constexpr long FEW = W < 16 ? 2 : 8;  // rows whose products with as many columns as four vectors have are better than with two
 
 static inline float dot(const float* a, const float* b, long n) {
     Vector sums{};
@@ -47,10 +49,18 @@ static inline void scores_at(const float* q, long ldq, const float* keys, long s
         }
 }
 
+// Asks the memory for numbers that are needed soon: what is kept of samples lies behind new pages every few kilobytes.
+static inline void fetch(const float* from, long count) {
+    for (long d = 0; d < count; d += LINE) __builtin_prefetch(from + d);
+}
+
 template <int H>
 static inline void scores_for(const float* q, long ldq, const float* keys, long count, long size, float* to, long ld) {
     long j = 0;
-    for (; j + 4 <= count; j += 4) scores_at<H, 4>(q, ldq, keys + j * size, size, to + j, ld);
+    for (; j + 4 <= count; j += 4) {
+        fetch(keys + (j + AHEAD) * size, 4 * size);
+        scores_at<H, 4>(q, ldq, keys + j * size, size, to + j, ld);
+    }
     for (; j < count; j++) scores_at<H, 1>(q, ldq, keys + j * size, size, to + j, ld);
 }
 
@@ -93,7 +103,7 @@ static inline void panel(long m, long k, const float* a, long ai, long ak, const
 
 static void multiply(long m, long n, long k, const float* a, long ai, long ak, const float* b, long ldb, float* c, long ldc, bool add) {
     long j = 0;
-    for (; m <= 2 && j + 4 * W <= n; j += 4 * W) panel<4>(m, k, a, ai, ak, b + j, ldb, c + j, ldc, add);
+    for (; m <= FEW && j + 4 * W <= n; j += 4 * W) panel<4>(m, k, a, ai, ak, b + j, ldb, c + j, ldc, add);
     for (; j + 2 * W <= n; j += 2 * W) panel<2>(m, k, a, ai, ak, b + j, ldb, c + j, ldc, add);
     if (j < n) panel<1>(m, k, a, ai, ak, b + j, ldb, c + j, ldc, add);
 }
@@ -400,7 +410,8 @@ void trimtab_step(
         };
         scratch.want(share * (ld + 1), 2);
         float *weights = scratch.take(share * ld), *totals = scratch.take(share);
-        each_piece([&](long first, long count, const float* keys, const float*) {
+        each_piece([&](long first, long count, const float* keys, const float* values) {
+            fetch(values, count * s.value);
             scores_with(share, query.at(row, g * share), query.head, keys, count, s.size, weights + first, ld);
         });
         for (long h = 0; h < share; h++) {

@@ -35,7 +35,7 @@ TYPES = {"t": ctypes.c_void_p, "n": ctypes.c_long, "f": ctypes.c_float}
 FUNCTIONS = {
     "trimtab_trees": "tntttttttffntttn", "trimtab_trees_backward": "tntttttttffntttttttn", "trimtab_step": "nttttttttttnnttnnttffnttn",
     "trimtab_norm": "ttnnffttn", "trimtab_norm_backward": "ttttnnfttn", "trimtab_gate": "tttnnnn", "trimtab_gate_backward": "tttttnnnn",
-    "trimtab_statistics": "ttttnnftttnn", "trimtab_slopes": "ttttttttnnftnnn",
+    "trimtab_statistics": "ttttnnftttnn", "trimtab_shares": "tnnftnn", "trimtab_slopes": "ttttttttnnftnnn",
 }  # fmt: skip
 FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-fPIC", "-shared")
 # What -march=native looks at, by /proc/cpuinfo's names: folders of a user's are shared between unlike machines.

@@ -152,6 +152,30 @@ static void statistics(
     }
 }
 
+template <typename T>
+static void shares(const T* raw, long rows, long vocabulary, float scale, float* out, long threads) {
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (long row = 0; row < rows; row++) {
+        const T* const logits = raw + row * vocabulary;
+        float* const to = out + row * vocabulary;
+        Vector tops = all(NEVER), some{};
+        each_logit(logits, nullptr, scale, vocabulary, vocabulary, [&](Vector v, long, long) { tops = v > tops ? v : tops; }, [] {});
+        float top = NEVER;
+        for (long i = 0; i < W; i++) top = std::max(top, tops[i]);
+        double total = 0;
+        each_logit(logits, nullptr, scale, vocabulary, vocabulary, [&](Vector v, long j, long n) {
+            const Vector weight = exponential(v - top);
+            put(to, j, n, weight);
+            some += weight;
+        }, [&] {
+            total += sum(some);
+            some = Vector{};
+        });
+        const float share = 1 / total;
+        each(0, vocabulary, [&](long j, long n) { put(to, j, n, take(to, j, n) * share); });
+    }
+}
+
 // ``out`` may be ``raw``.
 template <typename T, typename Out>
 static void slopes(
@@ -244,6 +268,10 @@ void trimtab_statistics(
 ) {
     const auto run = [&](auto* of) { statistics(of, bias, targets, exact, rows, vocabulary, scale, lse, entropy, ranks, threads); };
     narrow ? run((const uint16_t*)raw) : run((const float*)raw);
+}
+
+void trimtab_shares(const void* raw, long rows, long vocabulary, float scale, float* out, long narrow, long threads) {
+    narrow ? shares((const uint16_t*)raw, rows, vocabulary, scale, out, threads) : shares((const float*)raw, rows, vocabulary, scale, out, threads);
 }
 
 void trimtab_slopes(

@@ -233,6 +233,19 @@ def logit_slopes(
     return out
 
 
+def can_share(raw: Tensor, softcap: float | None) -> bool:
+    """Whether the code can compute the softmax of a head's products ``raw``."""
+    return raw.dtype in FORMATS and softcap is None and _can(raw)
+
+
+def row_shares(raw: Tensor, scale: float) -> Tensor:
+    """Raw products (R, V) -> softmax(scale * raw) (R, V) float32; NaN throughout a row in which a logit is NaN or infinity."""
+    raw = raw.detach().contiguous()
+    out = torch.empty_like(raw, dtype=torch.float32)
+    call("trimtab_shares", raw, *raw.shape, scale, out, FORMATS.index(raw.dtype))
+    return out
+
+
 def _looked_at(raw: Tensor, bias: Tensor | None, targets: Tensor, exact: Tensor) -> Tensor | None:
     """The bias as the code takes it, after a look at the rest: it looks at addresses alone."""
     count, vocabulary = raw.shape

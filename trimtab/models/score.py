@@ -30,6 +30,7 @@ LARGE_HEAD = 1 << 22
 # oneDNN's in float32 too; the last one may have any number of rows, but a large head's are few. On GPUs the attention kernel computes
 # blocks of so many tokens.
 ROWS, ROWS_GPU = 64, 128
+SLICE = 1 << 11  # rows of a table of slopes that are computed and added at once on CPUs
 
 
 @dataclass(frozen=True)
@@ -229,10 +230,17 @@ def head_products(rows: Tensor, weight: Tensor) -> Tensor:
 
 
 def products_added(to: Tensor | None, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """``to`` (V, H), or 0, + left (V, s) right (s, H) in ``dtype``; in place, without another table where the dtypes are one."""
-    if to is None:
-        return (left @ right).to(dtype)
-    return to.addmm_(left, right) if to.dtype == left.dtype else to.add_(left @ right)
+    """``to`` (V, H), or 0, + left (V, s) right (s, H) in ``dtype``; in place."""
+    if left.dtype == dtype:
+        return left @ right if to is None else to.addmm_(left, right)
+    if left.device.type != "cpu":
+        return (left @ right).to(dtype) if to is None else to.add_(left @ right)
+    # A few rows at a time, which stay in the caches: a table of products and another of the same in ``dtype`` would be memory to find anew.
+    found = torch.empty(len(left), right.shape[1], dtype=dtype) if to is None else to
+    for rows in map(slice, range(0, len(left), SLICE), range(SLICE, len(left) + SLICE, SLICE)):
+        products = left[rows] @ right
+        found[rows].copy_(products) if to is None else found[rows].add_(products)
+    return found
 
 
 class Scaling(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trimtab.models import rows as rowwise
 from trimtab.models.score import Tail
 from trimtab.sampling.protocol import SamplingOptions
 
@@ -93,12 +94,11 @@ def draw(hidden: Tensor, raw: Tensor, tail: Tail, options: SamplingOptions, unif
     The drawn token's own logit is computed again in float32, as in ``score_tokens``, so that under autocast too
     the two agree.
     """
-    logits = _cap(raw.float(), tail)
-    policy_weights = torch.softmax(logits, dim=-1) if options.temperature == 1 or options.greedy else None
+    policy_weights = _softmax(raw, tail, 1.0) if options.temperature == 1 or options.greedy else None
     if options.greedy:
-        tokens = logits.argmax(-1)
+        tokens = _cap(raw.float(), tail).argmax(-1)
     else:
-        weights = policy_weights if policy_weights is not None else torch.softmax(logits / options.temperature, dim=-1)
+        weights = policy_weights if policy_weights is not None else _softmax(raw, tail, options.temperature)
         kept = truncate(weights, options.top_k, options.top_p)
         tokens, total = pick(kept, uniform)
     with torch.autocast(hidden.device.type, enabled=False):
@@ -106,7 +106,7 @@ def draw(hidden: Tensor, raw: Tensor, tail: Tail, options: SamplingOptions, unif
         if tail.bias is not None:
             exact = exact + tail.bias[tokens].float()
         exact = _cap(exact, tail)
-    apart = exact - logits.gather(1, tokens.unsqueeze(-1)).squeeze(-1)
+    apart = exact - _cap(raw.gather(1, tokens.unsqueeze(-1)).squeeze(-1).float(), tail)
 
     def logprob(of: Tensor, scale: float, total: Tensor) -> Tensor:
         """log of the drawn token's share of the weights ``of``, which sum to ``total`` (R,), with its logit replaced by the exact one."""
@@ -117,12 +117,19 @@ def draw(hidden: Tensor, raw: Tensor, tail: Tail, options: SamplingOptions, unif
     if policy_weights is not None:
         policy = logprob(policy_weights, 1.0, torch.ones_like(exact))
     else:
-        policy = exact - torch.logsumexp(logits.scatter(1, tokens.unsqueeze(-1), exact.unsqueeze(-1)), dim=-1)
+        policy = exact - torch.logsumexp(_cap(raw.float(), tail).scatter(1, tokens.unsqueeze(-1), exact.unsqueeze(-1)), dim=-1)
     if options.greedy:
         return tokens, torch.zeros_like(policy), policy
     if weights is policy_weights and kept is weights:
         return tokens, policy, policy
     return tokens, logprob(weights, 1 / options.temperature, total), policy
+
+
+def _softmax(raw: Tensor, tail: Tail, temperature: float) -> Tensor:
+    """The head's output (R, V) -> probabilities (R, V) float32."""
+    if rowwise.can_share(raw, tail.softcap):
+        return rowwise.row_shares(raw, tail.scale / temperature)
+    return torch.softmax(_cap(raw.float(), tail) / temperature, dim=-1)
 
 
 def _cap(raw: Tensor, tail: Tail) -> Tensor:
