@@ -77,6 +77,56 @@ def test_gates_are_the_definition(
             assert bool(((ours.double() - definition).abs() <= definition.abs() * (2**-8 + 1e-4) + 1e-6).all())
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 2), (7, 3, 1, 20), (90, 9, 3, 66)])
+def test_rotations_are_the_definition(
+    width: int | None, dtype: torch.dtype, sizes: tuple[int, ...], random: torch.Generator, of_width: Callable[[int | None], None]
+) -> None:
+    """Pairs of numbers turn by an angle; each half here has an angle of its own, so that none is taken for the other's."""
+    of_width(width)
+    tokens, *counts, size = sizes
+    cos, sin = torch.randn(2, 1, tokens, size, generator=random)
+    given = [torch.randn(1, tokens, heads, size + 3, generator=random)[..., :size].transpose(1, 2).to(dtype) for heads in counts]
+    grads = [torch.randn(x.shape, generator=random) for x in given]
+    leaves, wide = ([x.to(to).requires_grad_() for x in given] for to in (dtype, torch.float64))
+    assert rows.can_rotate(*leaves, cos, sin)
+    found = rows._Rotation.apply(*leaves, cos, sin)
+    again = torch.autograd.grad(found, leaves, grads, create_graph=True)
+    half = size // 2
+    for i, x in enumerate(wide):
+        first, second = x[..., :half], x[..., half:]
+        c, s = cos.double(), sin.double()
+        expected = torch.cat([first * c[..., :half] - second * s[..., :half], second * c[..., half:] + first * s[..., half:]], dim=-1)
+        assert found[i].dtype == torch.float32
+        assert_close(found[i].detach(), expected.detach(), 1e-6)
+        (slope,) = torch.autograd.grad(expected, x, grads[i].double(), retain_graph=True)
+        for slopes in (torch.autograd.grad(found, leaves, grads, retain_graph=True), again):
+            assert slopes[i].dtype == dtype
+            assert_close(slopes[i].detach(), slope, 1e-6 if dtype == torch.float32 else 2**-8)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("vocabulary", [1, 2, 61, 5003])
+def test_shares_are_the_definition(
+    width: int | None, dtype: torch.dtype, vocabulary: int, random: torch.Generator, of_width: Callable[[int | None], None]
+) -> None:
+    of_width(width)
+    raw = (torch.randn(5, vocabulary, generator=random) * torch.tensor([[0.0], [1.0], [30.0], [1.0], [1.0]])).to(dtype)
+    raw[3, vocabulary // 2] = 200.0
+    raw[4, vocabulary // 3 :] = -float("inf")
+    raw[4, 0] = 0
+    found = rows.row_shares(raw, 0.75)
+    logits = 0.75 * raw.double()
+    below = logits.amax(-1, keepdim=True) - logits  # which is rounded before it is an exponent
+    expected = logits.softmax(-1)
+    assert bool(((found - expected).abs() <= (2e-6 + below.clamp_max(1e3) * 2**-23) * expected + 1e-37).all())
+    for bad in (float("nan"), float("inf")):
+        raw[1, -1] = bad
+        assert rows.row_shares(raw, 1.0).isfinite().all(-1).tolist() == [True, False, True, True, True]
+
+
 @pytest.mark.parametrize("gelu", [False, True])
 def test_gates_far_out_are_shut_or_open(gelu: bool) -> None:
     far = torch.tensor([-1e13, -300.0, -89.0, -87.5, 87.5, 89.0, 300.0, 1e4])
@@ -169,6 +219,9 @@ def test_neither_threads_nor_neighbours_change_a_bit(random: torch.Generator, to
         given = (targets[first:last], exact[first:last], *found[:2], exact[first:last], None, 1.0, torch.float32)
         slopes = rows.logit_slopes(part, None, *given)
         gates = rows._Gate.apply(leaves[0], x[first:last], False)
+        pairs, angles = x[first:last].view(1, -1, 3, 32).transpose(1, 2), raw[None, first:last, :32]
+        turned = rows.rotate(pairs, pairs, angles, angles)[0].transpose(1, 2)[0]
+        found = *found, rows.row_shares(raw[first:last], 1.0), turned
         d_x, d_weight = torch.autograd.grad((norm * norm).sum() + gates.sum(), leaves)
         return [norm.detach(), gates.detach(), *found, slopes, d_x, d_weight]
 
@@ -203,6 +256,11 @@ HASTENED = {
 }  # fmt: skip
 
 
+# Those whose queries and keys turn by halves, in two layers of each: OLMo-2 rounds them, Cohere turns neighbours, gpt-oss has half the
+# cosines, GPT-2 and OPT have none.
+TURNED = {"llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "gpt_neox", "phi3", "granite", "stablelm", "smollm3"}
+
+
 def hastened(model: nn.Module) -> tuple[int, int]:
     modules = list(model.modules())
     return sum(isinstance(m, rows.FasterNorm) for m in modules), sum(isinstance(m, rows.FasterGate) for m in modules)
@@ -213,6 +271,8 @@ def test_which_layers_of_a_family_are_hastened(family: str) -> None:
     """That they then compute what the family's own do, forward and backward, is in ``test_attention.py``."""
     ours, eager = pair(FAMILIES[family]())
     assert hastened(ours) == HASTENED[family] and hastened(eager) == (0, 0)
+    turned = [sum(isinstance(m, rows.FasterAttention) for m in model.modules()) for model in (ours, eager)]
+    assert turned == [2 if family in TURNED else 0, 0]
 
 
 class _Other(nn.Module):

@@ -36,6 +36,7 @@ FUNCTIONS = {
     "trimtab_trees": "tntttttttffntttn", "trimtab_trees_backward": "tntttttttffntttttttn", "trimtab_step": "nttttttttttnnttnnttffnttn",
     "trimtab_norm": "ttnnffttn", "trimtab_norm_backward": "ttttnnfttn", "trimtab_gate": "tttnnnn", "trimtab_gate_backward": "tttttnnnn",
     "trimtab_statistics": "ttttnnftttnn", "trimtab_shares": "tnnftnn", "trimtab_slopes": "ttttttttnnftnnn",
+    "trimtab_rotate": "ttntttntttnnnnn",
 }  # fmt: skip
 FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-fPIC", "-shared")
 # What -march=native looks at, by /proc/cpuinfo's names: folders of a user's are shared between unlike machines.
@@ -177,11 +178,15 @@ def call(name: str, *given: Tensor | float | int | None) -> None:
     their strides: it looks at addresses alone. Memory that it cannot have ends the process."""
     found = library()
     assert found is not None
-    words = [one.data_ptr() if isinstance(one, Tensor) else one for one in given]
-    for one, word in zip(given, words, strict=True):
-        assert word or not isinstance(one, Tensor) or not one.numel(), f"{name}: a {type(one).__name__} without memory"
+    words = [_address(one) if isinstance(one, Tensor) else one for one in given]
     with record_function(name) if torch.autograd._profiler_enabled() else nullcontext():  # a tenth of a small call's time
         getattr(found, name)(*words, torch.get_num_threads())
+
+
+def _address(tensor: Tensor) -> int:
+    found = tensor.data_ptr()
+    assert found or not tensor.numel(), f"a {type(tensor).__name__} without memory"
+    return found
 
 
 def strided(*tensors: Tensor) -> list[Tensor]:
@@ -194,8 +199,9 @@ def strided(*tensors: Tensor) -> list[Tensor]:
     return found
 
 
+@functools.lru_cache(maxsize=1024)  # making one takes as long as a small function
 def numbers(*given: int) -> Tensor:
-    """Whole numbers as the functions take them."""
+    """Whole numbers as the functions take them; not to be written to."""
     return torch.tensor(given, dtype=torch.int64, device="cpu")
 
 

@@ -199,7 +199,44 @@ static void slopes(
     }
 }
 
+// Each half of a head's numbers with the other's: x (tokens, heads, size) in any strides -> ``out`` in one piece; ``back``: slopes of it.
+template <typename T, typename Out>
+static void rotate(
+    const T* x, const int64_t* strides, long heads, Out* out, const float* cos, const float* sin, long tokens, long size, long back, long threads
+) {
+    const long half = size / 2;
+#pragma omp parallel for num_threads(threads) if (tokens * heads * size > SMALL)
+    for (long t = 0; t < tokens; t++) {
+        const float *const c = cos + t * size, *const s = sin + t * size;
+        for (long h = 0; h < heads; h++) {
+            const T* const from = x + t * strides[0] + h * strides[1];
+            Out* const to = out + (t * heads + h) * size;
+            each(0, half, [&](long d, long n) {
+                const Vector a = take(from, d, n), b = take(from + half, d, n), first = take(s, d, n), second = take(s + half, d, n);
+                put(to, d, n, a * take(c, d, n) + b * (back ? second : -first));
+                put(to + half, d, n, b * take(c + half, d, n) + a * (back ? -first : second));
+            });
+        }
+    }
+}
+
 extern "C" {
+
+// Queries and keys, in bf16 or not, to float32; or, ``back``, the other way.
+void trimtab_rotate(
+    const void* q, const int64_t* q_strides, long heads, void* q_out, const void* k, const int64_t* k_strides, long groups, void* k_out,
+    const float* cos, const float* sin, long tokens, long size, long back, long narrow, long threads
+) {
+    const auto run = [&](auto* of, auto* to) {
+        typedef decltype(of) From;
+        typedef decltype(to) To;
+        rotate((From)q, q_strides, heads, (To)q_out, cos, sin, tokens, size, back, threads);
+        rotate((From)k, k_strides, groups, (To)k_out, cos, sin, tokens, size, back, threads);
+    };
+    if (!narrow) run((const float*)q, (float*)q_out);
+    if (narrow && !back) run((const uint16_t*)q, (float*)q_out);
+    if (narrow && back) run((const float*)q, (uint16_t*)q_out);
+}
 
 // y = x / sqrt(mean x^2 + eps) * (offset + weight); ``inverse`` (rows) is what each row was multiplied with.
 void trimtab_norm(const float* x, const float* weight, long rows, long size, float eps, float offset, float* out, float* inverse, long threads) {

@@ -1,12 +1,14 @@
 """What layers and heads compute row by row, on CPUs by compiled code of our own (``common/rows.cpp``), in one pass over memory.
 
-transformers' code stays as it is. ``hasten`` puts those norms and gated layers whose forward, asked with random numbers, computes what
-the code does into a class of their own, which has a faster forward. That one steps aside where the code cannot run: in other formats, in
-forward mode, off the CPU. (A forward of the instance would know its module: a shallow copy, as ``models/lora.py`` makes of models, would go
-on with the original's weights.)
+transformers' code stays as it is. ``hasten`` puts those norms, gated layers and attentions whose norm, gate or rotation, asked with random
+numbers, computes what the code does into a class of their own, which has a faster forward. That one steps aside where the code cannot
+run: in other formats, in forward mode, off the CPU. (A forward of the instance would know its module: a shallow copy, as
+``models/lora.py`` makes of models, would go on with the original's weights.)
 """
 
+import functools
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -14,9 +16,10 @@ from torch import Tensor, nn
 from torch.autograd import Function, forward_ad
 from torch.func import functional_call
 
-from trimtab.common.kernels import call, can_run, library
+from trimtab.common.kernels import call, can_run, library, numbers
 
 FORMATS = (torch.float32, torch.bfloat16)  # of gates and logits, as the code counts them
+ROTATION = "apply_rotary_pos_emb"  # what families of transformers call it
 GATED = ("gate_proj", "up_proj", "down_proj", "act_fn")
 # Rounding is below 1e-6; another formula, or epsilon in another place, is above 1e-3 somewhere among what is asked.
 TOLERANCE = 1e-5
@@ -29,7 +32,7 @@ def hasten(model: nn.Module) -> None:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # a GPU's generators stay as they are
         for module in model.modules():
-            found = None if isinstance(module, Faster) else _norm_of(module) or _gate_of(module)
+            found = None if isinstance(module, Faster) else _norm_of(module) or _gate_of(module) or _attention_of(module)
             if found is not None:
                 module.__class__ = _class(type(module), *found)
 
@@ -69,6 +72,14 @@ class FasterGate(Faster):
         if gate.dtype != up.dtype or gate.dtype not in FORMATS or not _can(gate, up):
             return self.down_proj(self.act_fn(gate) * up)
         return self.down_proj(_Gate.apply(gate, up, self.rule) if torch.is_grad_enabled() else gated(gate, up, self.rule))
+
+
+class FasterAttention(Faster):
+    """A family's attention whose queries and keys are rotated by their positions (Su et al. 2021, equation 34, by halves); ``rule``: the
+    family's forward, in which ``ROTATION`` means ``rotated``."""
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        return self.rule(*given, **named)
 
 
 _classes: dict[Any, type[nn.Module]] = {}
@@ -120,12 +131,47 @@ def _gate_of(module: nn.Module) -> tuple[type[Faster], Any] | None:
     return None
 
 
+def _attention_of(module: nn.Module) -> tuple[type[Faster], Any] | None:
+    forward = type(module).forward
+    if not isinstance(forward, FunctionType) or ROTATION not in forward.__code__.co_names or hasattr(forward, "__wrapped__"):
+        return None
+    rule = _rotating(forward)
+    return None if rule is None else (FasterAttention, rule)
+
+
+@functools.cache
+def _rotating(forward: FunctionType) -> FunctionType | None:
+    """A family's forward that rotates as here, if the family's own rotation is that."""
+    family = forward.__globals__.get(ROTATION)
+    if not callable(family):
+        return None
+    q, k, (cos, sin) = torch.randn(1, 3, 5, 8), torch.randn(1, 2, 5, 8), torch.randn(2, 1, 5, 8)
+    for dtype in FORMATS:
+        for which, x in enumerate(given := (q.to(dtype), k.to(dtype))):
+            if not _same(functools.partial(_one_of, family, which, *given, cos, sin), plain_rotation(x, cos, sin)):
+                return None
+
+    def rotated(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *more: Any, **named: Any) -> Any:
+        if more or named or not can_rotate(q, k, cos, sin):
+            return family(q, k, cos, sin, *more, **named)
+        return _Rotation.apply(q, k, cos, sin) if torch.is_grad_enabled() else rotate(q, k, cos, sin)
+
+    names = {**forward.__globals__, ROTATION: rotated}
+    found = FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__)
+    found.__kwdefaults__ = forward.__kwdefaults__
+    return found
+
+
+def _one_of(function: Callable[..., Any], which: int, *given: Tensor) -> Any:
+    return function(*given)[which]
+
+
 def _same(forward: Callable[[], Any], expected: Tensor) -> bool:
     try:
         found = forward()
     except Exception:  # it needs more than it was given: another kind of layer
         return False
-    fits = isinstance(found, Tensor) and found.shape == expected.shape
+    fits = isinstance(found, Tensor) and found.shape == expected.shape and found.dtype == expected.dtype
     return fits and torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
@@ -137,6 +183,54 @@ def plain_norm(x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
 def plain_gate(gate: Tensor, up: Tensor, gelu: bool) -> Tensor:
     """What ``FasterGate`` computes between its layers, by torch's operators."""
     return (nn.functional.gelu(gate, approximate="tanh") if gelu else nn.functional.silu(gate)) * up
+
+
+def plain_rotation(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """What ``FasterAttention`` makes of queries or keys, by torch's operators."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos.unsqueeze(1) + torch.cat([-second, first], dim=-1) * sin.unsqueeze(1)
+
+
+def can_rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> bool:
+    """Whether the code can rotate queries q (1, H, T, D) and keys k (1, G, T, D), in one format, by cos and sin (1, T, D) in float32."""
+    if q.ndim != 4 or k.ndim != 4 or q.dtype != k.dtype or q.dtype not in FORMATS or not cos.dtype == sin.dtype == torch.float32:
+        return False
+    one, _, tokens, size = q.shape
+    fits = one == 1 and size % 2 == 0 and k.shape[::2] == (1, tokens) and k.shape[3] == size and cos.shape == sin.shape == (1, tokens, size)
+    return fits and not cos.requires_grad and not sin.requires_grad and _can(q, k, cos, sin)
+
+
+def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype = torch.float32, back: bool = False) -> tuple[Tensor, Tensor]:
+    """What ``can_rotate`` says -> both rotated, in float32; ``back``: slopes by these -> slopes by queries and keys in ``dtype``."""
+    cos, sin = cos.detach().contiguous(), sin.detach().contiguous()
+    words: list[Any] = []
+    found: list[Tensor] = []
+    for x in (q, k):
+        x = x.detach() if x.stride(-1) == 1 else x.detach().contiguous()
+        heads, tokens, size = x.shape[1:]
+        out = torch.empty(1, tokens, heads, size, dtype=dtype if back else torch.float32)
+        words += [x, numbers(x.stride(2), x.stride(1)), heads, out]
+        found.append(out.transpose(1, 2))
+    narrow = torch.bfloat16 in (q.dtype, dtype)
+    call("trimtab_rotate", *words, cos, sin, tokens, size, int(back), int(narrow))
+    return found[0], found[1]
+
+
+class _Rotation(Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(cos, sin)
+        ctx.dtype = q.dtype
+        return rotate(q, k, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # A rotation's slopes are the rotation the other way: by the sines of the other half, negative.
+            other = -torch.cat(sin.chunk(2, dim=-1)[::-1], dim=-1)
+            return *(plain_rotation(grad, cos, other).to(ctx.dtype) for grad in grads), None, None
+        return *rotate(grads[0], grads[1], cos, sin, ctx.dtype, back=True), None, None
 
 
 def norm_rows(x: Tensor, weight: Tensor, eps: float, offset: float) -> tuple[Tensor, Tensor]:

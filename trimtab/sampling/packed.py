@@ -22,12 +22,27 @@ MODEL_WEIGHTS, LAYER_WEIGHTS = 1 << 23, 1 << 18
 class Packed:
     """What takes a linear layer's place as its ``forward``: inputs (..., in) of any float dtype -> (..., out) of ``dtype``."""
 
-    def __init__(self, layer: nn.Linear, rows: int, dtype: torch.dtype) -> None:
-        self.dtype, self.weight = dtype, onednn.pack(layer.weight.detach().to(dtype), rows)
-        self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
+    def __init__(self, layer: nn.Linear, rows: int, cast: "Cast") -> None:
+        self.cast, self.weight = cast, onednn.pack(layer.weight.detach().to(cast.dtype), rows)
+        self.bias = None if layer.bias is None else layer.bias.detach().to(cast.dtype)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        return onednn.linear(inputs.to(self.dtype), self.weight, self.bias)
+        return onednn.linear(self.cast(inputs), self.weight, self.bias)
+
+
+class Cast:
+    """Inputs in ``dtype``, cast once where the next layers get the same ones: queries, keys and values of one norm."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._last: tuple[Tensor, int, Tensor] | None = None
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        if inputs.dtype == self.dtype:
+            return inputs
+        if self._last is None or self._last[0] is not inputs or self._last[1] != inputs._version:
+            self._last = inputs, inputs._version, inputs.to(self.dtype)
+        return self._last[2]
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
@@ -52,10 +67,10 @@ def packed_linears(model: nn.Module, rows: int, dtype: torch.dtype) -> Iterator[
     """Inside, the model's linear layers compute in ``dtype`` with packed weights, best for ``rows`` rows at a time, where that is worth it;
     no gradients, and changes of the weights are not seen. Gives the bytes of the packed copies, which lie beside the model's own weights
     meanwhile."""
-    layers = layers_to_pack(model, dtype)
+    layers, cast = layers_to_pack(model, dtype), Cast(dtype)
     try:
         for layer in layers:
-            layer.forward = Packed(layer, rows, dtype)  # type: ignore[method-assign, assignment]
+            layer.forward = Packed(layer, rows, cast)  # type: ignore[method-assign, assignment]
         yield sum(parameter.numel() * dtype.itemsize for layer in layers for parameter in layer.parameters())
     finally:
         for layer in layers:
