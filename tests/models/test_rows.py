@@ -91,7 +91,7 @@ def test_rotations_are_the_definition(
     grads = [torch.randn(x.shape, generator=random) for x in given]
     leaves, wide = ([x.to(to).requires_grad_() for x in given] for to in (dtype, torch.float64))
     assert rows.can_rotate(*leaves, cos, sin)
-    found = rows._Rotation.apply(*leaves, cos, sin)
+    found = [x.transpose(1, 2) for x in rows._Rotation.apply(*leaves, cos, sin)]
     again = torch.autograd.grad(found, leaves, grads, create_graph=True)
     half = size // 2
     for i, x in enumerate(wide):
@@ -220,7 +220,7 @@ def test_neither_threads_nor_neighbours_change_a_bit(random: torch.Generator, to
         slopes = rows.logit_slopes(part, None, *given)
         gates = rows._Gate.apply(leaves[0], x[first:last], False)
         pairs, angles = x[first:last].view(1, -1, 3, 32).transpose(1, 2), raw[None, first:last, :32]
-        turned = rows.rotate(pairs, pairs, angles, angles)[0].transpose(1, 2)[0]
+        turned = rows.rotate(pairs, pairs, angles, angles)[0][0]
         found = *found, rows.row_shares(raw[first:last], 1.0), turned
         d_x, d_weight = torch.autograd.grad((norm * norm).sum() + gates.sum(), leaves)
         return [norm.detach(), gates.detach(), *found, slopes, d_x, d_weight]
@@ -460,6 +460,51 @@ def test_frozen_weights_get_no_slopes_and_strides_do_not_matter(random: torch.Ge
         assert model[0].weight.grad is None and leaf.grad is not None
         found.append(leaf.grad)
     assert_close(found[0], found[1].double(), 1e-5)
+
+
+def test_new_tensors_lie_where_the_old_ones_do(random: torch.Generator) -> None:
+    q, cos, weight = (torch.randn(*shape, generator=random) for shape in ((1, 2, 5, 8), (1, 5, 8), (5, 3)))
+    with torch.device("meta"):
+        assert rows.rotate(q, q, cos, cos)[0].device.type == rows.row_shares(weight, 1.0).device.type == "cpu"
+        assert score.products_added(None, weight.bfloat16(), weight.T.bfloat16(), torch.float32).device.type == "cpu"
+
+
+def test_the_slopes_of_a_heads_weight_are_added_up_in_float32(random: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some rows at a time, the last fewer: the products are rounded to bf16, their sum is not."""
+    monkeypatch.setattr(score, "SLICE", 4)
+    left, right = (torch.randn(*shape, generator=random).bfloat16() for shape in ((10, 6), (6, 3)))
+    once = score.products_added(None, left, right, torch.float32)
+    assert once.dtype == torch.float32 and torch.equal(once, (left @ right).float())
+    twice = score.products_added(once.clone(), left, right / 256, torch.float32)
+    assert torch.equal(twice, once + (left @ (right / 256)).float()) and not torch.equal(twice, twice.bfloat16().float())
+    assert score.products_added(None, left[:0], right, torch.float32).shape == (0, 3)
+
+
+def test_whole_layers_may_be_compiled_by_torch(random: torch.Generator) -> None:
+    """Attention, too, whose family's forward is here with another function under the rotation's name."""
+    model = transformers.AutoModelForCausalLM.from_config(quiet(FAMILIES["llama"]())).eval()
+    randomise(model)
+    faster, ids = copy.deepcopy(model), torch.arange(7).unsqueeze(0)
+    rows.hasten(faster)
+    for layer in faster.model.layers:
+        layer.compile(dynamic=True, backend="eager")
+    assert_close(faster(ids).logits.detach(), model(ids).logits.detach().double(), 1e-5)
+
+
+def test_rotated_queries_may_be_written_to(random: torch.Generator) -> None:
+    forward = transformers.models.llama.modeling_llama.LlamaAttention.forward
+    family = forward.__globals__[rows.ROTATION]
+    clone = rows._rotating(forward, family)
+    assert clone is not None and forward.__globals__[rows.ROTATION] is family
+    q, k = (torch.randn(1, heads, 5, 8, generator=random).requires_grad_() for heads in (4, 2))
+    cos, sin = torch.randn(2, 1, 5, 8, generator=random)
+    slopes = []
+    for rotate in (clone.__globals__[rows.ROTATION], family):
+        turned = rotate(q, k, cos, sin)
+        turned[0].mul_(2)
+        slopes.append(torch.autograd.grad(turned[0].pow(2).sum() + turned[1].sum(), (q, k)))
+    for ours, theirs in zip(*slopes, strict=True):
+        assert_close(ours, theirs.double(), 1e-6)
 
 
 def test_a_program_of_torch_compile_is_made_of_the_familys_own_layers(random: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:

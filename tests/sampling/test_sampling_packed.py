@@ -11,7 +11,7 @@ from trimtab.common import onednn
 from trimtab.models.score import score_tokens
 from trimtab.sampling import packed as packed_module
 from trimtab.sampling.engine import NativeEngine
-from trimtab.sampling.packed import can_pack, layers_to_pack, packed_linears
+from trimtab.sampling.packed import Cast, can_pack, layers_to_pack, packed_linears
 from trimtab.sampling.protocol import Sample, SamplingOptions
 from trimtab.trees import PromptTree, TreeBatch
 
@@ -58,6 +58,21 @@ def test_a_packed_layer_is_the_plain_one(rows: int, bias: bool, dtype: torch.dty
     assert packed.shape == plain.shape and packed.dtype == plain.dtype == dtype
     near = 0.01 if dtype == torch.bfloat16 else 1e-6
     torch.testing.assert_close(packed.float(), plain.float(), rtol=near, atol=near)
+
+
+def test_inputs_are_cast_once_for_as_long_as_they_are_the_same() -> None:
+    cast, x = Cast(torch.bfloat16), torch.ones(3)
+    once = cast(x)
+    assert once.dtype == torch.bfloat16 and cast(x) is once and cast(once) is once
+    assert cast(x.clone()) is not once
+    narrow = cast(x)
+    x += 1
+    assert torch.equal(cast(x), torch.full((3,), 2.0, dtype=torch.bfloat16)) and torch.equal(narrow, once)
+    with torch.inference_mode():  # whose tensors have no version
+        other = torch.ones(3)
+        first = cast(other)
+        other += 1
+        assert float(first.sum()) == 3 and float(cast(other).sum()) == 6
 
 
 @both

@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ FUNCTIONS = {
 FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-fPIC", "-shared")
 # What -march=native looks at, by /proc/cpuinfo's names: folders of a user's are shared between unlike machines.
 PROCESSOR = ("vendor_id", "model name", "flags", "CPU implementer", "CPU part", "Features")
+Numbers = ctypes.Array[ctypes.c_int64]
 DIGEST = hashlib.sha256().digest_size
 
 
@@ -70,7 +72,7 @@ def compilers() -> list[str]:
 
 
 def attention(device: torch.device) -> str | None:
-    """Whose attention runs (and whose norms, gates and logits), where ``device`` leaves a choice: results are bit-equal under one only."""
+    """Whose attention runs (and norms, gates, logits), where ``device`` leaves a choice: results are bit-equal under one only."""
     if device.type != "cpu":
         return None
     found = library()
@@ -173,7 +175,7 @@ def can_run(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype != torch.float64 and library() is not None
 
 
-def call(name: str, *given: Tensor | float | int | None) -> None:
+def call(name: str, *given: Tensor | Numbers | float | None) -> None:
     """Calls a function of the library on as many threads as torch has. Tensors must be what it expects, contiguous but where it takes
     their strides: it looks at addresses alone. Memory that it cannot have ends the process."""
     found = library()
@@ -189,9 +191,9 @@ def _address(tensor: Tensor) -> int:
     return found
 
 
-def strided(*tensors: Tensor) -> list[Tensor]:
+def strided(*tensors: Tensor) -> list[Any]:
     """Tensors (T, heads, D) in float32, each token's head in one piece, and behind each its strides over tokens and heads."""
-    found = []
+    found: list[Any] = []
     for tensor in tensors:
         wide = tensor.detach().float()
         wide = wide if wide.stride(-1) == 1 else wide.contiguous()
@@ -199,13 +201,12 @@ def strided(*tensors: Tensor) -> list[Tensor]:
     return found
 
 
-@functools.lru_cache(maxsize=1024)  # making one takes as long as a small function
-def numbers(*given: int) -> Tensor:
-    """Whole numbers as the functions take them; not to be written to."""
-    return torch.tensor(given, dtype=torch.int64, device="cpu")
+def numbers(*given: int) -> Numbers:
+    """Whole numbers as the functions take them: a tensor of them would take as long to make as a small function runs."""
+    return (ctypes.c_int64 * len(given))(*given)
 
 
-def shape(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def shape(query: Tensor, key: Tensor, value: Tensor) -> Numbers:
     """Heads, groups, D and V of query (n, H, D), key (n, G, D) and value (n, G, V), after a look at whether they fit."""
     (count, heads, size), (groups, values) = query.shape, value.shape[1:]
     assert key.shape == (count, groups, size) and len(value) == count and heads % groups == 0, (query.shape, key.shape, value.shape)

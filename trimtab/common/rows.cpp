@@ -1,5 +1,5 @@
-// What transformers' layers and a head compute row by row, each in one pass over memory: root-mean-square norms, gated activations, and
-// what logits come to. kernels.py compiles it where it runs; models/rows.py says what goes in and out.
+// What transformers' layers and a head compute row by row, each in one pass over memory: root-mean-square norms, gated activations,
+// rotations, and what logits come to. kernels.py compiles it where it runs; models/rows.py says what goes in and out.
 //
 // Numbers come in float32 or bf16 and are computed in float32; of a row's logits, sums over more than CHUNK of them are in float64. A row's
 // result depends on nothing beside it, and sums over rows are made in PARTS whatever the number of threads.
@@ -199,7 +199,8 @@ static void slopes(
     }
 }
 
-// Each half of a head's numbers with the other's: x (tokens, heads, size) in any strides -> ``out`` in one piece; ``back``: slopes of it.
+// Heads x (tokens, heads, size) in any strides, of halves x1 and x2 -> ``out`` in one piece: x1 cos1 - x2 sin1 and x2 cos2 + x1 sin2; or,
+// ``back``, slopes by these -> slopes by x1 and x2: d1 cos1 + d2 sin2 and d2 cos2 - d1 sin1.
 template <typename T, typename Out>
 static void rotate(
     const T* x, const int64_t* strides, long heads, Out* out, const float* cos, const float* sin, long tokens, long size, long back, long threads
@@ -212,9 +213,9 @@ static void rotate(
             const T* const from = x + t * strides[0] + h * strides[1];
             Out* const to = out + (t * heads + h) * size;
             each(0, half, [&](long d, long n) {
-                const Vector a = take(from, d, n), b = take(from + half, d, n), first = take(s, d, n), second = take(s + half, d, n);
-                put(to, d, n, a * take(c, d, n) + b * (back ? second : -first));
-                put(to + half, d, n, b * take(c + half, d, n) + a * (back ? -first : second));
+                const Vector x1 = take(from, d, n), x2 = take(from + half, d, n), sin1 = take(s, d, n), sin2 = take(s + half, d, n);
+                put(to, d, n, x1 * take(c, d, n) + x2 * (back ? sin2 : -sin1));
+                put(to + half, d, n, x2 * take(c + half, d, n) + x1 * (back ? -sin1 : sin2));
             });
         }
     }
@@ -222,7 +223,7 @@ static void rotate(
 
 extern "C" {
 
-// Queries and keys, in bf16 or not, to float32; or, ``back``, the other way.
+// Queries and keys in float32, or bf16 where ``narrow``, to float32; ``back``: slopes in float32 to slopes in the former.
 void trimtab_rotate(
     const void* q, const int64_t* q_strides, long heads, void* q_out, const void* k, const int64_t* k_strides, long groups, void* k_out,
     const float* cos, const float* sin, long tokens, long size, long back, long narrow, long threads

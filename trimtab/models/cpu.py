@@ -1,12 +1,13 @@
 """Tree attention on CPUs by compiled code of our own (``common/attention.cpp``): every rule, each tree's head by itself."""
 
+from ctypes import Array
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from trimtab.common.kernels import call, numbers, shape, strided
+from trimtab.common.kernels import Numbers, call, numbers, shape, strided
 from trimtab.models.rule import AttentionRule, sink_slopes
 from trimtab.trees import Segments
 
@@ -51,7 +52,7 @@ class _CpuTrees(Function):
         return *slopes, None if sinks is None else sink_slopes(grad, out, lse.T, sinks), None, None
 
 
-def _trees(segments: Segments, tokens: int) -> tuple[Tensor, int]:
+def _trees(segments: Segments, tokens: int) -> tuple[Numbers, int]:
     """Each tree's start, prompt, number of completions and their lengths, longest first so that threads end together; how many trees."""
     if "compiled" not in segments.cache:
         spans = sorted(segments.spans, key=lambda span: -(span.prompt + sum(span.completions)))
@@ -62,7 +63,7 @@ def _trees(segments: Segments, tokens: int) -> tuple[Tensor, int]:
         assert ends[-1] == segments.tokens, f"spans of {ends[-1]} tokens, {segments.tokens} in all"
         segments.cache["compiled"] = numbers(*(n for s in spans for n in (s.start, s.prompt, len(s.completions), *s.completions)))
     trees = segments.cache["compiled"]
-    assert isinstance(trees, Tensor) and segments.tokens == tokens, f"{segments.tokens} tokens in spans, {tokens} given"
+    assert isinstance(trees, Array) and segments.tokens == tokens, f"{segments.tokens} tokens in spans, {tokens} given"
     return trees, len(segments.spans)
 
 

@@ -26,7 +26,7 @@ TOLERANCE = 1e-5
 
 
 def hasten(model: nn.Module) -> None:
-    """Gives the norms and gated layers of ``model``, which is on a CPU, the faster forward, where they can have it."""
+    """Gives the norms, gated layers and attentions of ``model``, which is on a CPU, the faster forward, where they can have it."""
     if library() is None:
         return
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -41,7 +41,7 @@ class Faster(nn.Module):
     """A family's layer with the faster forward."""
 
     family: type[nn.Module]
-    rule: Any  # of which kind
+    rule: Any  # of which kind; never asked through the instance, whose method a function would become
 
 
 class FasterNorm(Faster):
@@ -79,7 +79,9 @@ class FasterAttention(Faster):
     family's forward, in which ``ROTATION`` means ``rotated``."""
 
     def forward(self, *given: Any, **named: Any) -> Any:
-        return self.rule(*given, **named)
+        # torch.compile looks for a function's globals in the module that it was written in.
+        own = self.family.forward if torch.compiler.is_compiling() else type(self).rule
+        return own(self, *given, **named)
 
 
 _classes: dict[Any, type[nn.Module]] = {}
@@ -135,14 +137,13 @@ def _attention_of(module: nn.Module) -> tuple[type[Faster], Any] | None:
     forward = type(module).forward
     if not isinstance(forward, FunctionType) or ROTATION not in forward.__code__.co_names or hasattr(forward, "__wrapped__"):
         return None
-    rule = _rotating(forward)
+    rule = _rotating(forward, forward.__globals__.get(ROTATION))
     return None if rule is None else (FasterAttention, rule)
 
 
 @functools.cache
-def _rotating(forward: FunctionType) -> FunctionType | None:
-    """A family's forward that rotates as here, if the family's own rotation is that."""
-    family = forward.__globals__.get(ROTATION)
+def _rotating(forward: FunctionType, family: Any) -> FunctionType | None:
+    """A family's forward that rotates as here, if ``family``, which it calls by that name, does; other names stay what they are now."""
     if not callable(family):
         return None
     q, k, (cos, sin) = torch.randn(1, 3, 5, 8), torch.randn(1, 2, 5, 8), torch.randn(2, 1, 5, 8)
@@ -154,7 +155,8 @@ def _rotating(forward: FunctionType) -> FunctionType | None:
     def rotated(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *more: Any, **named: Any) -> Any:
         if more or named or not can_rotate(q, k, cos, sin):
             return family(q, k, cos, sin, *more, **named)
-        return _Rotation.apply(q, k, cos, sin) if torch.is_grad_enabled() else rotate(q, k, cos, sin)
+        turned = _Rotation.apply(q, k, cos, sin) if torch.is_grad_enabled() else rotate(q, k, cos, sin)
+        return tuple(x.transpose(1, 2) for x in turned)
 
     names = {**forward.__globals__, ROTATION: rotated}
     found = FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__)
@@ -201,16 +203,17 @@ def can_rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> bool:
 
 
 def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype = torch.float32, back: bool = False) -> tuple[Tensor, Tensor]:
-    """What ``can_rotate`` says -> both rotated, in float32; ``back``: slopes by these -> slopes by queries and keys in ``dtype``."""
+    """What ``can_rotate`` says -> both rotated, (1, T, H, D) and (1, T, G, D) float32; ``back``: slopes by these, laid out
+    as queries and keys are -> slopes by queries and keys in ``dtype``."""
     cos, sin = cos.detach().contiguous(), sin.detach().contiguous()
     words: list[Any] = []
     found: list[Tensor] = []
     for x in (q, k):
         x = x.detach() if x.stride(-1) == 1 else x.detach().contiguous()
         heads, tokens, size = x.shape[1:]
-        out = torch.empty(1, tokens, heads, size, dtype=dtype if back else torch.float32)
+        out = x.new_empty(1, tokens, heads, size, dtype=dtype if back else torch.float32)
         words += [x, numbers(x.stride(2), x.stride(1)), heads, out]
-        found.append(out.transpose(1, 2))
+        found.append(out)
     narrow = torch.bfloat16 in (q.dtype, dtype)
     call("trimtab_rotate", *words, cos, sin, tokens, size, int(back), int(narrow))
     return found[0], found[1]
@@ -226,11 +229,12 @@ class _Rotation(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            # A rotation's slopes are the rotation the other way: by the sines of the other half, negative.
+        slopes = [grad.transpose(1, 2) for grad in grads]
+        if torch.is_grad_enabled() or not _can(*slopes):
+            # y1 = x1 cos1 - x2 sin1 and y2 = x2 cos2 + x1 sin2, so a slope by x1 has sin2 where y1 has -sin1: a rotation by other sines.
             other = -torch.cat(sin.chunk(2, dim=-1)[::-1], dim=-1)
-            return *(plain_rotation(grad, cos, other).to(ctx.dtype) for grad in grads), None, None
-        return *rotate(grads[0], grads[1], cos, sin, ctx.dtype, back=True), None, None
+            return *(plain_rotation(slope, cos, other).to(ctx.dtype) for slope in slopes), None, None
+        return *(x.transpose(1, 2) for x in rotate(slopes[0], slopes[1], cos, sin, ctx.dtype, back=True)), None, None
 
 
 def norm_rows(x: Tensor, weight: Tensor, eps: float, offset: float) -> tuple[Tensor, Tensor]:
@@ -333,7 +337,8 @@ def can_share(raw: Tensor, softcap: float | None) -> bool:
 
 
 def row_shares(raw: Tensor, scale: float) -> Tensor:
-    """Raw products (R, V) -> softmax(scale * raw) (R, V) float32; NaN throughout a row in which a logit is NaN or infinity."""
+    """Raw products (R, V) -> softmax(scale * raw) (R, V) float32; NaN throughout a row in which a logit is NaN or
+    infinity, or in which none is above -infinity."""
     raw = raw.detach().contiguous()
     out = torch.empty_like(raw, dtype=torch.float32)
     call("trimtab_shares", raw, *raw.shape, scale, out, FORMATS.index(raw.dtype))

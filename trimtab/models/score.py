@@ -230,13 +230,13 @@ def head_products(rows: Tensor, weight: Tensor) -> Tensor:
 
 
 def products_added(to: Tensor | None, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """``to`` (V, H), or 0, + left (V, s) right (s, H) in ``dtype``; in place."""
+    """``to`` (V, H) + left (V, s) right (s, H) in place, or the product where there is none yet, in ``dtype``."""
     if left.dtype == dtype:
         return left @ right if to is None else to.addmm_(left, right)
     if left.device.type != "cpu":
         return (left @ right).to(dtype) if to is None else to.add_(left @ right)
     # A few rows at a time, which stay in the caches: a table of products and another of the same in ``dtype`` would be memory to find anew.
-    found = torch.empty(len(left), right.shape[1], dtype=dtype) if to is None else to
+    found = left.new_empty(len(left), right.shape[1], dtype=dtype) if to is None else to
     for rows in map(slice, range(0, len(left), SLICE), range(SLICE, len(left) + SLICE, SLICE)):
         products = left[rows] @ right
         found[rows].copy_(products) if to is None else found[rows].add_(products)

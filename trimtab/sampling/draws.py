@@ -126,7 +126,7 @@ def draw(hidden: Tensor, raw: Tensor, tail: Tail, options: SamplingOptions, unif
 
 
 def _softmax(raw: Tensor, tail: Tail, temperature: float) -> Tensor:
-    """The head's output (R, V) -> probabilities (R, V) float32."""
+    """The head's output (R, V) -> probabilities (R, V) float32 of logits / temperature."""
     if rowwise.can_share(raw, tail.softcap):
         return rowwise.row_shares(raw, tail.scale / temperature)
     return torch.softmax(_cap(raw.float(), tail) / temperature, dim=-1)

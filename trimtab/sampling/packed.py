@@ -31,18 +31,20 @@ class Packed:
 
 
 class Cast:
-    """Inputs in ``dtype``, cast once where the next layers get the same ones: queries, keys and values of one norm."""
+    """Inputs in ``dtype``, cast once where the next layers get the same ones: queries, keys and values of one norm. It holds the last ones,
+    and would not see a write that torch does not count; compiled code writes to new tensors only."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self._last: tuple[Tensor, int, Tensor] | None = None
+        self._wide: Tensor | None = None
+        self._version, self._narrow = 0, torch.empty(0)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        if inputs.dtype == self.dtype:
-            return inputs
-        if self._last is None or self._last[0] is not inputs or self._last[1] != inputs._version:
-            self._last = inputs, inputs._version, inputs.to(self.dtype)
-        return self._last[2]
+        if inputs.dtype == self.dtype or inputs.is_inference():  # those have no version
+            return inputs.to(self.dtype)
+        if self._wide is not inputs or self._version != inputs._version:
+            self._wide, self._version, self._narrow = inputs, inputs._version, inputs.to(self.dtype)
+        return self._narrow
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
