@@ -1,5 +1,5 @@
-"""Norms, gates and logits on this CPU, compiled and by torch's operators, in turn: ``python bench/rows.py [ROUNDS]`` prints the table in
-docs/performance.md, "Compiled code"."""
+"""Norms, rotations, gates and logits on this CPU, compiled and by torch's operators, in turn: ``python bench/rows.py [ROUNDS]`` prints a table
+of docs/performance.md, "Compiled code"."""
 
 import sys
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from trimtab.models import rows, score
 
 # Of the 134M model: tokens of a step and rows of a decoding step; hidden size, the MLP's, the vocabulary and rows of a head's chunk.
 TOKENS, ROWS, HIDDEN, INNER, VOCABULARY, CHUNK = 1600, 32, 576, 1536, 49152, 170
+HEADS, GROUPS, SIZE = 9, 3, 64
 
 
 def once(function: Callable[..., Tensor], *inputs: Tensor) -> Way:
@@ -70,12 +71,49 @@ def gate(compiled: bool) -> Callable[..., Tensor]:
     return lambda gate, up: rows._Gate.apply(gate, up, False) if torch.is_grad_enabled() else rows.gated(gate, up, False)
 
 
+def rotation(compiled: bool, count: int) -> Way:
+    """Queries and keys in bf16, as products under autocast give them."""
+    q, k = (torch.randn(1, count, heads, SIZE).bfloat16().transpose(1, 2).requires_grad_() for heads in (HEADS, GROUPS))
+    cos, sin = torch.randn(2, 1, count, SIZE)
+
+    def turned() -> tuple[Tensor, ...]:
+        if not compiled:
+            return rows.plain_rotation(q, cos, sin), rows.plain_rotation(k, cos, sin)
+        return tuple(x.transpose(1, 2) for x in (rows._Rotation.apply if torch.is_grad_enabled() else rows.rotate)(q, k, cos, sin))
+
+    def once() -> tuple[float, ...]:
+        with torch.no_grad():
+            return (work.timed(turned)[0],)
+
+    def both() -> tuple[float, ...]:
+        forward, out = work.timed(turned)
+        return forward, work.timed(lambda: torch.autograd.grad(out, (q, k), [torch.ones_like(x) for x in out]))[0]
+
+    return once if count == ROWS else both
+
+
+def softmax(compiled: bool) -> Way:
+    """A decoding step's, of logits in bf16."""
+    raw = torch.randn(ROWS, VOCABULARY).bfloat16()
+    return once(lambda raw: rows.row_shares(raw, 1.0) if compiled else torch.softmax(raw.float(), dim=-1), raw)
+
+
+def slopes(at_once: bool) -> Way:
+    """A chunk's slopes of the head's weight, added to those of another: as whole tables, or some rows at a time."""
+    left, right, to = torch.randn(CHUNK, VOCABULARY).bfloat16().T, torch.randn(CHUNK, HIDDEN).bfloat16(), torch.zeros(VOCABULARY, HIDDEN)
+    added = (lambda: to.add_(left @ right)) if at_once else (lambda: score.products_added(to, left, right, torch.float32))
+    return lambda: (work.timed(added)[0],)
+
+
 def ways() -> dict[str, list[Way]]:
     """Torch's and compiled, by what they compute."""
     found: dict[str, list[Way]] = {}
     for count, timing in ((TOKENS, twice), (ROWS, once)):
         given = torch.randn(count, HIDDEN), torch.randn(HIDDEN)
         found[f"norm, {count:,} x {HIDDEN}, float32"] = [timing(norm(compiled), *given) for compiled in (False, True)]
+        found[f"rotation, {count:,} x {HEADS} and {GROUPS} of {SIZE}, bf16"] = [rotation(compiled, count) for compiled in (False, True)]
+    found[f"softmax, {ROWS} x {VOCABULARY:,}, bf16"] = [softmax(compiled) for compiled in (False, True)]
+    found[f"slopes of a head added up, {CHUNK} rows, bf16 (no compiled code)"] = [slopes(at_once) for at_once in (True, False)]
     for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bf16")):
         for count, timing in ((TOKENS, twice), (ROWS, once)):
             two = torch.randn(2, count, INNER).to(dtype)

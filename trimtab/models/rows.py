@@ -304,7 +304,7 @@ def _again(plain: Any, inputs: tuple[Tensor, ...], grad: Tensor, *rule: Any) -> 
 
 def can_score(raw: Tensor, exact: Tensor, softcap: float | None) -> bool:
     """Whether the code can compute what becomes of a head's products ``raw`` when the target's own logit is ``exact``."""
-    return raw.dtype in FORMATS and exact.dtype == torch.float32 and softcap is None and _can(raw)
+    return exact.dtype == torch.float32 and can_share(raw, softcap)
 
 
 def row_statistics(raw: Tensor, bias: Tensor | None, targets: Tensor, exact: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
