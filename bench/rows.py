@@ -1,5 +1,5 @@
-"""Norms, rotations, gates and logits on this CPU, compiled and by torch's operators, in turn: ``python bench/rows.py [ROUNDS]`` prints a table
-of docs/performance.md, "Compiled code"."""
+"""Norms, rotations, gates and logits on this CPU, compiled and by torch's operators, in turn: ``python bench/rows.py [ROUNDS]`` prints a
+table of docs/performance.md, "Compiled code"."""
 
 import sys
 from collections.abc import Callable
